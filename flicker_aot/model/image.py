@@ -1,0 +1,107 @@
+"""What was read from an input file. In: nothing. Out: values made by ``elf.read`` and used by every later stage."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+# Segment and section constants of the gABI that more than one stage needs.
+PT_NULL, PT_LOAD, PT_DYNAMIC, PT_INTERP, PT_NOTE, PT_PHDR, PT_TLS = 0, 1, 2, 3, 4, 6, 7
+PT_GNU_EH_FRAME, PT_GNU_STACK, PT_GNU_RELRO, PT_GNU_PROPERTY = 0x6474E550, 0x6474E551, 0x6474E552, 0x6474E553
+PF_X, PF_W, PF_R = 1, 2, 4
+ET_REL, ET_EXEC, ET_DYN, ET_CORE = 1, 2, 3, 4
+SHT_NULL, SHT_PROGBITS, SHT_SYMTAB, SHT_STRTAB, SHT_NOTE, SHT_NOBITS, SHT_DYNSYM = 0, 1, 2, 3, 7, 8, 11
+SHF_WRITE, SHF_ALLOC, SHF_EXECINSTR = 1, 2, 4
+PAGE_SIZE = 4096
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Segment:
+    """One program header, fields as in Elf64_Phdr; ``index`` is its place in the table."""
+
+    index: int
+    type: int
+    flags: int
+    offset: int
+    vaddr: int
+    paddr: int
+    filesz: int
+    memsz: int
+    align: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Section:
+    """One section header, fields as in Elf64_Shdr with the name resolved."""
+
+    index: int
+    name: str
+    type: int
+    flags: int
+    vaddr: int
+    offset: int
+    size: int
+    link: int
+    info: int
+    align: int
+    entsize: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Symbol:
+    """A defined symbol of .symtab or .dynsym; ``type`` is STT_* (2 = function, 10 = IFUNC)."""
+
+    name: str
+    vaddr: int
+    size: int
+    type: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Image:
+    """An x86-64 ELF file as read: headers decoded, contents in ``data`` (every stage indexes it, none changes it).
+
+    ``base_vaddr`` is the page-aligned lowest PT_LOAD address: 0 for PIE, 0x400000 typically for ET_EXEC.
+    ``sections`` is empty for sectionless files. ``trailing`` is the count of bytes after the last byte that any
+    header describes (a payload such as a zip archive).
+    """
+
+    path: Path
+    data: bytes
+    type: int
+    entry: int
+    phoff: int
+    shoff: int
+    shstrndx: int
+    base_vaddr: int
+    segments: tuple[Segment, ...]
+    sections: tuple[Section, ...]
+    symbols: tuple[Symbol, ...]
+    is_dynamic: bool
+    trailing: int
+
+    @property
+    def loads(self) -> tuple[Segment, ...]:
+        return tuple(s for s in self.segments if s.type == PT_LOAD)
+
+    @property
+    def exec_loads(self) -> tuple[Segment, ...]:
+        return tuple(s for s in self.segments if s.type == PT_LOAD and s.flags & PF_X and s.filesz)
+
+    def offset_of(self, vaddr: int) -> int | None:
+        """File offset of ``vaddr``, or None where no PT_LOAD gives it file bytes."""
+        for s in self.segments:
+            if s.type == PT_LOAD and s.vaddr <= vaddr < s.vaddr + s.filesz:
+                return vaddr - s.vaddr + s.offset
+        return None
+
+    def read(self, vaddr: int, size: int) -> bytes:
+        """``size`` file bytes at ``vaddr``; fewer where the segment's file bytes end; b'' where it has none."""
+        for s in self.segments:
+            if s.type == PT_LOAD and s.vaddr <= vaddr < s.vaddr + s.filesz:
+                start = vaddr - s.vaddr + s.offset
+                return self.data[start : min(start + size, s.offset + s.filesz)]
+        return b""
+
+    def section(self, name: str) -> Section | None:
+        return next((s for s in self.sections if s.name == name), None)

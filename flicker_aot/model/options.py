@@ -1,0 +1,23 @@
+"""What the user asked for. In: nothing. Out: values made by ``cli`` and read by the stages."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+
+
+class OnRefusal(Enum):
+    TRAP = "trap"
+    KEEP = "keep"
+    FAIL = "fail"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    tool: str = "none"
+    hook: Path | None = None
+    strict: bool = False
+    on_refusal: OnRefusal = OnRefusal.TRAP
+    only: frozenset[int] | None = None  # system call numbers; None: all
+    vdso: str = "hook"

@@ -1,0 +1,70 @@
+"""What will be done at each site. In: nothing. Out: values made by ``plan`` and used by layout, emit and report."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+from .code import Insn, Site
+
+
+class Tactic(Enum):
+    WINDOW = "window"  # jmp rel32 over displaced instructions
+    TRAP = "trap"  # ud2 in place of the site, served by the SIGILL handler
+    KEEP = "keep"  # left as it is (--on-refusal keep, --only/--except)
+
+
+class SoundnessClass(Enum):
+    AGNOSTIC = "agnostic"  # sound whatever the control flow: no old boundary on bytes 1-4 of the jump
+    CFG = "cfg-dependent"  # an old boundary on bytes 1-4; the CFG says that nothing reaches it
+    TRAP = "trap"
+    NONE = "none"  # kept
+
+
+class FillKind(Enum):
+    JUMP32 = "jmp rel32"  # an old instruction start with 5 or more bytes left leads to its copy
+    UD2 = "ud2"  # 0f 0b, two bytes: the trap table maps it
+    TRAP1 = "trap byte"  # 06, one byte that raises #UD in 64-bit mode
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fill:
+    """What stands at an old instruction start inside a window, after the jump; it leads to the copy of that instruction."""
+
+    vaddr: int
+    kind: FillKind
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retarget:
+    """A direct near branch elsewhere whose target lies inside a window; its displacement is made to point at the copy."""
+
+    branch: Insn
+    target: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Patch:
+    """One site's patch. For WINDOW: bytes [start, end) are owned: a jmp rel32 at ``start``, ``fills`` after it.
+
+    ``before``/``after`` are the displaced instructions around the site (address order); with them the window is
+    contiguous: start = first displaced instruction or the site; end = last one's end. TRAP owns the two bytes of the site.
+    """
+
+    site: Site
+    tactic: Tactic
+    soundness: SoundnessClass
+    start: int
+    end: int
+    before: tuple[Insn, ...]
+    after: tuple[Insn, ...]
+    fills: tuple[Fill, ...]
+    retargets: tuple[Retarget, ...]
+    reason: str  # why this rung: each earlier one's refusal, "" for the first
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """A patch for every site, in address order; windows never overlap."""
+
+    patches: tuple[Patch, ...]

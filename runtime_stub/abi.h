@@ -1,0 +1,102 @@
+/* The contract between the rewriter (flicker_aot/layout), the trampolines and the runtime.
+ *
+ * Plain C preprocessor and fixed-size integers only: included by C, by assembly (FLK_ASM) and read by layout/abi.py,
+ * which mirrors the structures; tests/unit/test_abi.py compares the mirror with what the compiler says.
+ * Any change of meaning here raises FLK_ABI_VERSION.
+ */
+#ifndef FLK_ABI_H
+#define FLK_ABI_H
+
+#define FLK_ABI_VERSION 1
+#define FLK_CONFIG_MAGIC 0x3166636b63696c66 /* "flickcf1" */
+
+/* flk_config.flags */
+#define FLK_F_TRAPS 1u     /* some site's tactic is the trap: SIGILL must always be deliverable */
+#define FLK_F_FILLS 2u     /* some window holds trapping fill bytes: SIGILL is served where it is deliverable */
+#define FLK_F_VDSO_KEEP 4u /* --vdso keep */
+#define FLK_F_VDSO_HIDE 8u /* --vdso hide: AT_SYSINFO_EHDR becomes AT_IGNORE */
+
+/* Offsets in a thread's block, through gs. Trampolines know only FLK_BLK_TOP. */
+#define FLK_BLK_TOP 0
+
+#ifndef FLK_ASM
+
+typedef unsigned char flk_u8;
+typedef unsigned short flk_u16;
+typedef unsigned int flk_u32;
+typedef unsigned long flk_u64;
+typedef signed short flk_i16;
+
+/* Where things are in a trampoline, as byte offsets from its entry sequence T (see docs/design.md, "Trampolines").
+ * All trampolines of a file have the same shape; displaced instructions before T and after `lea_end` differ.
+ * Without leave: v* are 0 and `after` == `lea`. */
+struct flk_template {
+    flk_u8 load;    /* mov %gs:0,%rsp (T itself is mov %rsp,%rcx) */
+    flk_u8 push;    /* push %rcx: first instruction on the own stack */
+    flk_u8 call;    /* call flk_enter */
+    flk_u8 ret;     /* return address of that call: jrcxz */
+    flk_u8 pop;     /* pop %rsp before the system call */
+    flk_u8 sys;     /* S: syscall */
+    flk_u8 after;   /* S + 2 */
+    flk_u8 vload;   /* leave: mov %gs:0,%rsp (`after` is its mov %rsp,%rcx) */
+    flk_u8 vpush;   /* leave: push %rcx */
+    flk_u8 vcall;   /* leave: call flk_leave */
+    flk_u8 vret;    /* return address of that call */
+    flk_u8 apop;    /* pop %rsp on the way on which the call was answered */
+    flk_u8 lea;     /* L: lea site+2(%rip),%rcx */
+    flk_u8 lea_end; /* first byte after the lea: displaced instructions, jmp back */
+    flk_u8 has_leave;
+    flk_u8 reserved;
+};
+
+/* In the runtime's read-only part; written by the rewriter, never at run time. Addresses are link-time vaddrs:
+ * the load bias is (address of the struct) - self_vaddr. */
+struct flk_config {
+    flk_u64 magic;
+    flk_u32 abi_version;
+    flk_u32 flags;
+    flk_u64 self_vaddr;
+    flk_u64 image_vaddr; /* base of the u32 offsets below: Image.base_vaddr */
+    flk_u64 entry_vaddr; /* the input's e_entry */
+    flk_u64 tramp_vaddr; /* trampolines: [tramp_vaddr, tramp_vaddr + tramp_size) */
+    flk_u64 tramp_size;
+    flk_u64 sites_vaddr; /* struct flk_site[site_count], ascending by tramp */
+    flk_u64 insns_vaddr; /* struct flk_insn[insn_count] */
+    flk_u64 traps_vaddr; /* struct flk_trap[trap_count], ascending by addr */
+    flk_u32 site_count;
+    flk_u32 insn_count;
+    flk_u32 trap_count;
+    flk_u32 reserved;
+    struct flk_template tpl;
+};
+
+/* One trampoline. Code of site i spans [tramp, next record's tramp or tramp_size). */
+struct flk_site {
+    flk_u32 tramp;      /* first byte, from tramp_vaddr */
+    flk_u32 site;       /* the original syscall instruction, from image_vaddr */
+    flk_u32 insn_first; /* its displaced instructions in the insn table, ascending by tramp_delta */
+    flk_u16 insn_count;
+    flk_u16 entry; /* T, from the trampoline's first byte */
+};
+
+/* One displaced instruction: where its copy starts, and where the original stood. `orig_delta` is from the site. The
+ * closing `jmp back` has an entry too: it stands for the first instruction after the window. */
+struct flk_insn {
+    flk_u16 tramp_delta;
+    flk_i16 orig_delta;
+};
+
+/* An address that raises #UD in the rewritten file (ud2 at a site, fill in a window) and where it leads. */
+struct flk_trap {
+    flk_u32 addr;   /* from image_vaddr */
+    flk_u32 target; /* from tramp_vaddr */
+};
+
+_Static_assert(sizeof(struct flk_template) == 16, "mirrored in layout/abi.py");
+_Static_assert(sizeof(struct flk_config) == 112, "mirrored in layout/abi.py");
+_Static_assert(sizeof(struct flk_site) == 16, "mirrored in layout/abi.py");
+_Static_assert(sizeof(struct flk_insn) == 4, "mirrored in layout/abi.py");
+_Static_assert(sizeof(struct flk_trap) == 8, "mirrored in layout/abi.py");
+
+#endif
+#endif
