@@ -42,7 +42,8 @@ struct flk_template {
     flk_u8 vpush;   /* leave: push %rcx */
     flk_u8 vcall;   /* leave: call flk_leave */
     flk_u8 vret;    /* return address of that call */
-    flk_u8 apop;    /* pop %rsp on the way on which the call was answered */
+    flk_u8 apop;    /* with leave: pop %rsp, where the answered way joins. Without: 0, the answered way (pop %rsp; jmp
+                       lea) stands right behind the closing `jmp back`, whose place differs from site to site */
     flk_u8 lea;     /* L: lea site+2(%rip),%rcx */
     flk_u8 lea_end; /* first byte after the lea: displaced instructions, jmp back */
     flk_u8 has_leave;

@@ -76,8 +76,9 @@ class Site:
     instruction may be one that does not fall through. ``entries``: every vaddr within [before[0].vaddr, after end)
     that some known direct branch, call, jump table, relocation, symbol, FDE start, landing pad, code pointer in data,
     or address-taking instruction refers to. ``branches``: the direct branches (anywhere known) whose target
-    lies in that range. ``numbers``: the possible system call numbers, empty when not known; ``wrapper`` where
-    the number is the function's own argument.
+    lies in that range. ``encodings``: vaddrs in that range to which bytes anywhere would branch if an instruction
+    started there, which nobody proved or excluded: hints, not entries. ``numbers``: the possible system call numbers,
+    empty when not known; ``wrapper`` where the number is the function's own argument.
     """
 
     vaddr: int
@@ -90,6 +91,7 @@ class Site:
     function: str | None
     function_start: int | None
     function_end: int | None
+    encodings: frozenset[int] = frozenset()
     cfg_complete: bool  # every indirect jump of the function resolved, no undecodable byte on a path
 
     @property

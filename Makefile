@@ -1,0 +1,64 @@
+# setup   .venv with the package (editable) and the compiled runtime; leaves .venv/bin/flicker-aot
+# stub    the injected runtime alone: flicker_aot/stub/ (gcc and make)
+# check   ruff, mypy --strict, and the runtime compiled with -Werror
+# test    the whole suite; as root it first installs the Debian packages that the tests need
+# demo    rewrites real programs with the counting tool, runs them, and shows what they called
+# bench   what a call, a start and a rewriting cost, beside strace, seccomp and Syscall User Dispatch
+# corpus  coverage over the static programs of corpus/manifest.toml
+# fuzz    hostile ELF files, for FUZZ_SECONDS
+# clean   removes what the above made
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3.14 python3; do \
+	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo "$$p" && break; done)
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/ready
+FUZZ_SECONDS ?= 60
+PYTEST_ARGS ?=
+
+.PHONY: setup stub check test packages demo bench corpus fuzz clean
+
+setup: $(READY) stub
+
+$(READY): pyproject.toml setup.py
+	@test -n "$(PYTHON)" || { echo "make setup: no Python 3.11 or newer found (PYTHON=... names one)" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q -e '.[test]'
+	touch $@
+
+stub:
+	$(MAKE) -s -C runtime_stub
+
+check: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(MAKE) -s -C runtime_stub clean
+	$(MAKE) -s -C runtime_stub
+
+packages:
+	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then tools/apt-packages.sh install; \
+	else missing=$$(tools/apt-packages.sh missing 2>/dev/null | xargs || true); \
+	    test -z "$$missing" || echo "make test: some tests will be skipped, not installed: $$missing"; fi
+
+test: packages setup
+	$(BIN)/python -m pytest -rsfE $(PYTEST_ARGS)
+
+demo: setup
+	PATH="$(CURDIR)/$(BIN):$$PATH" bench/demo.sh
+
+bench: setup
+	$(BIN)/python -m bench
+
+corpus: setup
+	$(BIN)/python corpus/run.py corpus/manifest.toml
+
+fuzz: setup
+	FUZZ_SECONDS=$(FUZZ_SECONDS) $(BIN)/python -m pytest tests/malformed $(PYTEST_ARGS)
+
+clean:
+	$(MAKE) -s -C runtime_stub clean
+	rm -rf build dist corpus/out .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
+	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +

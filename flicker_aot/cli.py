@@ -1,0 +1,268 @@
+"""The command line. In: arguments. Out: an exit code; the only module that prints or decides how the process ends.
+
+Exit codes: 0 done; 1 --strict or --on-refusal fail not met; 2 usage; 3 bad or unsupported input; 4 verification failed;
+70 our bug; 130 interrupted. Standard output carries only what was asked for, messages go to standard error. Heavy
+modules are imported where they are used: ``--help`` must not wait for a disassembler.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, NoReturn
+
+from . import __version__
+from .errors import FlickerError, InternalError, UsageError
+from .model.options import OnRefusal, Options
+from .syscalls import parse_set
+from .toolchain import TOOLS
+
+if TYPE_CHECKING:
+    from .pipeline import Request, StageListener
+    from .report.values import Report
+
+_PROGRAM: Final = "flicker-aot"
+_DEBUG_VARIABLE: Final = "FLICKER_AOT_DEBUG"
+_INTERRUPTED: Final = 130  # 128 + SIGINT, as shells report it
+_BROKEN_PIPE: Final = 141  # 128 + SIGPIPE
+_VERIFICATION_FAILED: Final = 4
+_FINDINGS_SHOWN: Final = 20
+
+
+class _Parser(argparse.ArgumentParser):
+    """Reports a wrong call in one line, like every other error."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message} (see {self.prog} --help)")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command; returns the exit code. Nothing escapes but SystemExit from --help and --version."""
+    color = "auto"
+    try:
+        parsed = _parser().parse_args(arguments)
+        color = parsed.color
+        handler = {"rewrite": _rewrite, "verify": _verify, "inspect": _inspect}[parsed.command]
+        code = handler(parsed)
+        sys.stdout.flush()
+        return code
+    except KeyboardInterrupt:
+        _message("interrupted", color)
+        return _INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read standard output (head, say) has seen enough; the flush at exit must not fail again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _BROKEN_PIPE
+    except FlickerError as error:
+        _raise_if_debugging(error)
+        prefix = "internal error: " if isinstance(error, InternalError) else "error: "
+        _message(f"{prefix}{error}{_PLEASE if isinstance(error, InternalError) else ''}", color)
+        return error.exit_code
+    except Exception as error:
+        _raise_if_debugging(error)
+        _message(f"internal error: {type(error).__name__}: {error}{_PLEASE}", color)
+        return InternalError.exit_code
+
+
+_PLEASE: Final = f"; please report it ({_DEBUG_VARIABLE}=1 shows where)"
+
+
+def _raise_if_debugging(error: Exception) -> None:
+    if os.environ.get(_DEBUG_VARIABLE) == "1":
+        raise error
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog=_PROGRAM,
+        description="Redirect every system call of an x86-64 Linux ELF program through a hook, ahead of time.",
+    )
+    parser.add_argument("--version", action="version", version=f"{_PROGRAM} {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
+
+    rewrite = commands.add_parser("rewrite", help="write a hooked copy of a program", description="IN becomes OUT.")
+    rewrite.add_argument("source", metavar="IN", type=Path, help="a statically linked x86-64 program")
+    rewrite.add_argument("destination", metavar="OUT", type=Path, help="the rewritten program")
+    hooks = rewrite.add_mutually_exclusive_group()
+    hooks.add_argument("--tool", choices=TOOLS, default="none", help="what the hook does (default: none: pass through)")
+    hooks.add_argument("--hook", metavar="FILE.c|.o", type=Path, help="a hook of your own instead of a tool")
+    which = rewrite.add_mutually_exclusive_group()
+    which.add_argument("--only", metavar="SET", help="names, numbers or classes (@file): leave sites of others alone")
+    which.add_argument("--except", metavar="SET", dest="excluded", help="leave sites of these system calls alone")
+    rewrite.add_argument("--strict", action="store_true", help="exit 1 unless every system call is surely hooked")
+    rewrite.add_argument(
+        "--on-refusal",
+        choices=[choice.value for choice in OnRefusal],
+        default=OnRefusal.TRAP.value,
+        help="a site with no room for a jump: trap (default), keep it unhooked, or fail with exit 1",
+    )
+    rewrite.add_argument("--vdso", choices=("hook", "keep", "hide"), default="hook", help="vDSO calls (default: hook)")
+    rewrite.add_argument("--report", metavar="FILE.json", type=Path, help="write a report of this rewriting")
+    rewrite.add_argument("--force", action="store_true", help="overwrite OUT")
+
+    verify = commands.add_parser("verify", help="prove that OUT is IN plus owned edits")
+    verify.add_argument("source", metavar="IN", type=Path)
+    verify.add_argument("destination", metavar="OUT", type=Path)
+
+    inspect = commands.add_parser("inspect", help="what is in a program, or in a rewritten one")
+    inspect.add_argument("source", metavar="FILE", type=Path)
+    inspect.add_argument("--sites", action="store_true", help="each system call site with its evidence")
+    inspect.add_argument("--json", action="store_true", help="a JSON document instead of tables")
+
+    for command in (rewrite, verify, inspect):
+        loudness = command.add_mutually_exclusive_group()
+        loudness.add_argument("-q", "--quiet", action="store_true", help="errors only")
+        loudness.add_argument("-v", "--verbose", action="store_true", help="say more")
+        command.add_argument("--no-progress", action="store_true", help="no progress line on a terminal")
+        command.add_argument("--color", choices=("auto", "always", "never"), default="auto", metavar="WHEN")
+    return parser
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Commands
+
+
+def _rewrite(parsed: argparse.Namespace) -> int:
+    from .pipeline import rewrite
+
+    with _progress(parsed) as listener:
+        report = rewrite(_request(parsed), listener)
+    if parsed.report is not None:
+        _write_report(report, parsed.report)
+    if not parsed.quiet:
+        _tell(report, parsed)
+    return 0
+
+
+def _request(parsed: argparse.Namespace) -> Request:
+    from .pipeline import Request
+
+    others = [os.path.realpath(path) for path in (parsed.source, parsed.destination)]
+    if parsed.report is not None and os.path.realpath(parsed.report) in others:
+        raise UsageError(f"{parsed.report}: the report would overwrite IN or OUT")
+    return Request(
+        source=parsed.source,
+        destination=parsed.destination,
+        options=Options(
+            tool=parsed.tool,
+            hook=parsed.hook,
+            strict=parsed.strict,
+            on_refusal=OnRefusal(parsed.on_refusal),
+            only=None if parsed.only is None else parse_set(parsed.only),
+            vdso=parsed.vdso,
+        ),
+        excluded=None if parsed.excluded is None else parse_set(parsed.excluded),
+        force=parsed.force,
+    )
+
+
+def _write_report(report: Report, path: Path) -> None:
+    from .report.document import to_json
+
+    try:
+        path.write_text(to_json(report), encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"{path}: the report cannot be written: {error.strerror}") from error
+
+
+def _tell(report: Report, parsed: argparse.Namespace) -> None:
+    from .report.text import summary_line, warnings
+
+    for line in warnings(report):
+        _message(f"warning: {line}", parsed.color)
+    if parsed.verbose:
+        from .report.tables import make_console, print_report
+
+        print_report(report, make_console(sys.stderr, parsed.color), with_sites=True)
+    else:
+        print(summary_line(report), file=sys.stderr)
+
+
+def _verify(parsed: argparse.Namespace) -> int:
+    from .pipeline import read_file
+    from .verify import verify
+
+    findings = verify(read_file(parsed.source), read_file(parsed.destination))
+    shown = len(findings) if parsed.verbose else _FINDINGS_SHOWN
+    for finding in findings[:shown]:
+        print(f"{parsed.destination}: {finding}")
+    if len(findings) > shown:
+        print(f"{parsed.destination}: and {len(findings) - shown} more; -v lists them")
+    if findings:
+        _message(f"error: {parsed.destination}: verification failed, {len(findings)} findings", parsed.color)
+        return _VERIFICATION_FAILED
+    if not parsed.quiet:
+        print(f"{parsed.destination}: verified against {parsed.source}", file=sys.stderr)
+    return 0
+
+
+def _inspect(parsed: argparse.Namespace) -> int:
+    import json
+
+    from .pipeline import inspect, read_file
+    from .verify import Unsound, read_note
+
+    data = read_file(parsed.source)
+    try:
+        note = read_note(data)
+    except Unsound:
+        # Not an ELF file, or one with a damaged note: the reader of inputs has the better message.
+        note = None
+    if note is not None:
+        if parsed.json:
+            print(json.dumps({"schema": _NOTE_SCHEMA, "note": note.document}, indent=1))
+            return 0
+        from .report.tables import make_console, print_note
+
+        print_note(note.document, make_console(sys.stdout, parsed.color), with_sites=parsed.sites)
+        return 0
+    with _progress(parsed) as listener:
+        report = inspect(parsed.source, data, listener)
+    if parsed.json:
+        from .report.document import to_json
+
+        print(to_json(report), end="")
+        return 0
+    from .report.tables import make_console, print_report
+
+    print_report(report, make_console(sys.stdout, parsed.color), with_sites=parsed.sites or parsed.verbose)
+    return 0
+
+
+_NOTE_SCHEMA: Final = "flicker-aot/note/1"
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Messages
+
+
+def _message(text: str, color: str) -> None:
+    """One line on standard error, the word before the first colon in colour where that is wanted."""
+    line = " ".join(text.split())
+    if color == "always" or (color == "auto" and sys.stderr.isatty() and "NO_COLOR" not in os.environ):
+        word, colon, rest = line.partition(":")
+        line = f"\x1b[1;{'33' if word == 'warning' else '31'}m{word}{colon}\x1b[0m{rest}"
+    print(f"{_PROGRAM}: {line}", file=sys.stderr)
+
+
+@contextmanager
+def _progress(parsed: argparse.Namespace) -> Iterator[StageListener]:
+    """What hears the name of each stage: on a terminal it stands in a line that the next one, and the end, wipes."""
+    shown = not (parsed.quiet or parsed.no_progress) and sys.stderr.isatty()
+
+    def on_stage(name: str) -> None:
+        if shown:
+            print(f"{_WIPE}{name} ...", end="", file=sys.stderr, flush=True)
+
+    try:
+        yield on_stage
+    finally:
+        if shown:
+            print(_WIPE, end="", file=sys.stderr, flush=True)
+
+
+_WIPE: Final = "\r\x1b[K"

@@ -1,0 +1,5 @@
+"""Discovery: which bytes are system calls. In: an Image. Out: ``Code``, every candidate with a verdict."""
+
+from .discover import discover
+
+__all__ = ["discover"]

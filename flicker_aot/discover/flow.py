@@ -1,0 +1,144 @@
+"""Recursive descent through one range of code. In: the range's bytes and roots. Out: ``Decoded``.
+
+Every instruction in ``Decoded.insns`` lies on a path from a root. A linear sweep of the same bytes runs first: it makes
+the walk fast (the walk looks instructions up) and is the cross-check for bytes that the walk does not reach.
+It ends since each address is decoded at most once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from ..model.code import Flow, Insn
+from ..model.image import Image
+from ..x86.decode import MAX_INSN_SIZE, decode_one, sweep
+from .tables import JumpTable, TableFinder
+
+_CHUNK_BYTES: Final = 192  # decoded ahead of a walk without a sweep: about three basic blocks
+
+_FALLS_THROUGH: Final = frozenset((Flow.NEXT, Flow.BRANCH, Flow.CALL, Flow.INDIRECT_CALL, Flow.SYSCALL))
+
+
+def falls_through(insn: Insn) -> bool:
+    """Whether control may continue at the next address."""
+    return insn.flow in _FALLS_THROUGH
+
+
+def previous_insn(insns: dict[int, Insn], vaddr: int) -> Insn | None:
+    """The one instruction that ends at ``vaddr``; None where there is none, or several decodings disagree."""
+    found = None
+    for at in range(vaddr - MAX_INSN_SIZE, vaddr):
+        insn = insns.get(at)
+        if insn is not None and insn.end == vaddr:
+            if found is not None:
+                return None
+            found = insn
+    return found
+
+
+def covering_insn(insns: dict[int, Insn], vaddr: int) -> Insn | None:
+    """An instruction that starts before ``vaddr`` and ends behind it."""
+    for at in range(vaddr - MAX_INSN_SIZE + 1, vaddr):
+        insn = insns.get(at)
+        if insn is not None and insn.end > vaddr:
+            return insn
+    return None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decoded:
+    """What the walk of [start, end) found.
+
+    ``linear``: the sweep from ``start``, by vaddr; ``clean``: it decoded every byte and met every instruction of the
+    walk. ``unresolved``: indirect jumps whose targets are not all known. ``bad``: addresses on a path that do not
+    decode.
+    """
+
+    start: int
+    end: int
+    insns: dict[int, Insn]
+    root_of: dict[int, int]  # walked from: vaddr -> root
+    linear: dict[int, Insn]
+    clean: bool
+    unresolved: tuple[Insn, ...]
+    bad: tuple[int, ...]
+    tables: tuple[JumpTable, ...]
+
+    @property
+    def complete(self) -> bool:
+        return not self.unresolved and not self.bad
+
+
+def descend(image: Image, start: int, end: int, roots: list[int], whole: bool = True) -> Decoded:
+    """Walk [start, end) from ``roots``; branches that leave the range are not followed.
+
+    Not ``whole``: the range is larger than the function in it, so it is decoded only where the walk comes, without the
+    sweep; then it is never ``clean``.
+    """
+    code = image.read(start, end - start)
+    swept = sweep(code, start) if whole else []
+    linear = {insn.vaddr: insn for insn in swept}
+    covered = bool(swept) and swept[-1].end == start + len(code) and len(code) == end - start
+    walk = _Walk(code, start, end, linear if whole else None)
+    walk.follow([(root, root) for root in reversed(roots)])
+    tables: dict[int, JumpTable | None] = {}
+    while jumps := [i for i in walk.insns.values() if i.flow is Flow.INDIRECT_JUMP and i.vaddr not in tables]:
+        finder = TableFinder(image, walk.insns, start, end)
+        for jump in jumps:
+            table = finder.resolve(jump)
+            tables[jump.vaddr] = table
+            if table is not None:
+                walk.follow([(target, walk.root_of[jump.vaddr]) for target in table.targets])
+    return Decoded(
+        start=start,
+        end=end,
+        insns=walk.insns,
+        root_of=walk.root_of,
+        linear=linear,
+        clean=covered and walk.insns.keys() <= linear.keys(),
+        unresolved=tuple(walk.insns[v] for v, table in tables.items() if table is None or not table.bounded),
+        bad=tuple(walk.bad),
+        tables=tuple(t for t in tables.values() if t is not None),
+    )
+
+
+class _Walk:
+    """The walk's state: what it met, and from which root."""
+
+    def __init__(self, code: bytes, start: int, end: int, swept: dict[int, Insn] | None) -> None:
+        self.insns: dict[int, Insn] = {}
+        self.root_of: dict[int, int] = {}
+        self.bad: list[int] = []
+        self._code, self._start, self._end = code, start, end
+        self._ahead: dict[int, Insn] = {} if swept is None else swept
+        self._chunk = _CHUNK_BYTES if swept is None else 0
+
+    def follow(self, work: list[tuple[int, int]]) -> None:
+        """Walk from each (address, its root) within the range."""
+        start, end, insns, root_of, ahead = self._start, self._end, self.insns, self.root_of, self._ahead
+        while work:
+            at, root = work.pop()
+            while start <= at < end and at not in insns:
+                insn = ahead.get(at) or self._decode(at)
+                if insn is None:
+                    self.bad.append(at)
+                    break
+                insns[at] = insn
+                root_of[at] = root
+                flow = insn.flow
+                if flow is not Flow.NEXT:
+                    # A call is followed too: within a range it may lead to another entry of the same asm file.
+                    if insn.target is not None and start <= insn.target < end:
+                        work.append((insn.target, root))
+                    if flow not in _FALLS_THROUGH:
+                        break
+                at = insn.end
+
+    def _decode(self, at: int) -> Insn | None:
+        offset = at - self._start
+        if self._chunk:
+            self._ahead.update((i.vaddr, i) for i in sweep(self._code[offset : offset + self._chunk], at))
+            if at in self._ahead:
+                return self._ahead[at]
+        return decode_one(self._code[offset : offset + MAX_INSN_SIZE], at)

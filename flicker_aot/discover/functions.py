@@ -1,0 +1,182 @@
+"""Function ranges and names. In: an Image. Out: ``Functions``, asked for the range around an address.
+
+Sources in order of trust: FDEs, Go's pclntab, sized symbols. What lies in none of them is a gap: it is returned as one
+range without a name, from the end of the known code before it to the start of the known code after it.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from typing import Final, NamedTuple
+
+from ..elf.dynamic import (
+    DT_FINI,
+    DT_FINI_ARRAY,
+    DT_FINI_ARRAYSZ,
+    DT_INIT,
+    DT_INIT_ARRAY,
+    DT_INIT_ARRAYSZ,
+    dynamic_entries,
+)
+from ..elf.eh_frame import Fde, read_fdes
+from ..elf.pclntab import GoFunctions, read_pclntab
+from ..model.image import Image, Symbol
+
+STT_OBJECT, STT_FUNC, STT_GNU_IFUNC = 1, 2, 10
+
+# mov $15,%rax; syscall: a signal restorer (glibc's FDE for it starts one byte early).
+_RESTORER: Final = bytes.fromhex("48c7c00f0000000f05")
+
+
+class Function(NamedTuple):
+    """A range of code with what was known of it beforehand. ``source``: "fde", "pclntab", "symtab" or "gap"."""
+
+    start: int
+    end: int
+    name: str | None
+    source: str
+    roots: tuple[tuple[int, str], ...]  # (vaddr, why) of every proved instruction start, the range's own start first
+    lsda: int | None
+
+
+class Functions:
+    """Ranges by address. Built once for a file; lookups cost a few bisections."""
+
+    def __init__(self, image: Image) -> None:
+        self._image = image
+        self.fdes = tuple(_true_start(image, fde) for fde in read_fdes(image))
+        self.go: GoFunctions | None = read_pclntab(image)
+        code = [range(s.vaddr, s.vaddr + s.filesz) for s in image.exec_loads]
+        in_code = [s for part in code for s in image.symbols if part.start <= s.vaddr < part.stop]
+        self.symbols = sorted((s for s in in_code if s.type != STT_OBJECT), key=lambda s: (s.vaddr, -s.size))
+        self.objects = sorted((s for s in in_code if s.type == STT_OBJECT and s.size), key=lambda s: s.vaddr)
+        self.starts = frozenset(_program_starts(image))
+        self._fde_starts = [f.start for f in self.fdes]
+        self._symbol_starts = [s.vaddr for s in self.symbols]
+        self._sized = [s for s in self.symbols if s.size and s.type in (STT_FUNC, STT_GNU_IFUNC)]
+        self._sized_starts = [s.vaddr for s in self._sized]
+
+    @property
+    def count(self) -> int:
+        """Functions known: of the richest source, as the sources describe the same code."""
+        return max(len(self.fdes), len(self.go) if self.go else 0, len(self._sized))
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """The sources that gave anything."""
+        found = [("fde", self.fdes), ("pclntab", self.go), ("symtab", self._sized)]
+        return (*(name for name, value in found if value), "entry")
+
+    def at(self, vaddr: int) -> Function | None:
+        """The range around ``vaddr``; None outside executable segments."""
+        fde = self._fde_at(vaddr)
+        if fde is not None:
+            return self._function(fde.start, fde.end, "fde", fde.lsda)
+        found = self.go.find(vaddr) if self.go else None
+        # The table's rows leave no gaps: C code that cgo linked between has rows of its own or lies outside.
+        if found is not None and self.go is not None:
+            return self._function(*found, "pclntab", None)
+        symbol = self._symbol_at(vaddr)
+        if symbol is not None:
+            return self._function(symbol.vaddr, symbol.vaddr + symbol.size, "symtab", None)
+        gap = self._gap_at(vaddr)
+        return self._function(*gap, "gap", None) if gap else None
+
+    def name_at(self, vaddr: int) -> str | None:
+        """The name of what starts at ``vaddr``."""
+        index = bisect_left(self._symbol_starts, vaddr)
+        if index < len(self.symbols) and self._symbol_starts[index] == vaddr:
+            return self.symbols[index].name
+        found = self.go.find(vaddr) if self.go else None
+        return self.go.name(vaddr) if found and self.go and found[0] == vaddr else None
+
+    def object_at(self, vaddr: int) -> Symbol | None:
+        """The data symbol whose bytes hold ``vaddr``."""
+        index = bisect_right(self.objects, vaddr, key=lambda s: s.vaddr) - 1
+        if index >= 0 and vaddr < self.objects[index].vaddr + self.objects[index].size:
+            return self.objects[index]
+        return None
+
+    def known_starts(self, start: int, end: int) -> list[tuple[int, str]]:
+        """(vaddr, why) of symbols, FDE starts and program starts in [start, end), ascending."""
+        found = {v: "entry" for v in self.starts if start <= v < end}
+        for symbol in self.symbols[bisect_left(self._symbol_starts, start) : bisect_left(self._symbol_starts, end)]:
+            found.setdefault(symbol.vaddr, f"symbol {symbol.name}")
+        for fde in self.fdes[bisect_left(self._fde_starts, start) : bisect_left(self._fde_starts, end)]:
+            found.setdefault(fde.start, f"fde {fde.start:#x}")
+        if self.go is not None:
+            low, high = bisect_left(self.go.starts, start), bisect_left(self.go.starts, end)
+            for vaddr in self.go.starts[low : min(high, len(self.go))]:
+                found.setdefault(vaddr, f"pclntab {self.go.name(vaddr)}")
+        return sorted(found.items())
+
+    def _function(self, start: int, end: int, source: str, lsda: int | None) -> Function:
+        roots = dict(self.known_starts(start, end))
+        if source != "gap":
+            roots.setdefault(start, f"{source} {start:#x}")
+        name = None if source == "gap" else self.name_at(start)
+        return Function(start, end, name, source, tuple(sorted(roots.items())), lsda)
+
+    def _fde_at(self, vaddr: int) -> Fde | None:
+        index = bisect_right(self._fde_starts, vaddr) - 1
+        # Ranges of FDEs do not nest; an empty or doubled one before is stepped over.
+        for fde in reversed(self.fdes[max(0, index - 3) : index + 1]):
+            if fde.start <= vaddr < fde.end:
+                return fde
+        return None
+
+    def _symbol_at(self, vaddr: int) -> Symbol | None:
+        index = bisect_right(self._sized_starts, vaddr) - 1
+        # Aliases share a start; the largest comes first there, a nested one may end before `vaddr`.
+        for symbol in reversed(self._sized[max(0, index - 8) : index + 1]):
+            if symbol.vaddr <= vaddr < symbol.vaddr + symbol.size:
+                return symbol
+        return None
+
+    def _gap_at(self, vaddr: int) -> tuple[int, int] | None:
+        holder = next((s for s in self._image.exec_loads if s.vaddr <= vaddr < s.vaddr + s.filesz), None)
+        if holder is None:
+            return None
+        start, end = holder.vaddr, holder.vaddr + holder.filesz
+        for section in self._image.sections:
+            if section.vaddr and section.vaddr <= vaddr < section.vaddr + section.size:
+                start, end = max(start, section.vaddr), min(end, section.vaddr + section.size)
+        index = bisect_right(self._fde_starts, vaddr)
+        if index:
+            start = max(start, *(f.end for f in self.fdes[max(0, index - 4) : index]))
+        if index < len(self.fdes):
+            end = min(end, self.fdes[index].start)
+        index = bisect_right(self._sized_starts, vaddr)
+        if index:
+            start = max(start, *(s.vaddr + s.size for s in self._sized[max(0, index - 8) : index]))
+        if index < len(self._sized):
+            end = min(end, self._sized[index].vaddr)
+        if self.go is not None:
+            if vaddr >= self.go.starts[-1]:
+                start = max(start, self.go.starts[-1])
+            else:
+                end = min(end, self.go.starts[0])
+        return start, end
+
+
+def _true_start(image: Image, fde: Fde) -> Fde:
+    if fde.signal and image.read(fde.start + 1, len(_RESTORER)) == _RESTORER:
+        return fde._replace(start=fde.start + 1)
+    return fde
+
+
+def _program_starts(image: Image) -> list[int]:
+    """Addresses where the kernel or the C start-up code enters: e_entry, DT_INIT/FINI, init and fini arrays."""
+    starts = [image.entry] if image.entry else []
+    entries = dynamic_entries(image)
+    starts += [entries[tag] for tag in (DT_INIT, DT_FINI) if entries.get(tag)]
+    arrays = [
+        (entries.get(DT_INIT_ARRAY, 0), entries.get(DT_INIT_ARRAYSZ, 0)),
+        (entries.get(DT_FINI_ARRAY, 0), entries.get(DT_FINI_ARRAYSZ, 0)),
+    ]
+    arrays += [(s.vaddr, s.size) for s in image.sections if s.name in (".init_array", ".fini_array", ".preinit_array")]
+    starts += [s.vaddr for s in image.sections if s.name in (".init", ".fini")]
+    for vaddr, size in arrays:
+        raw = image.read(vaddr, size) if vaddr else b""
+        starts += [int.from_bytes(raw[i : i + 8], "little") for i in range(0, len(raw) - 7, 8)]
+    return [v for v in starts if v not in (0, (1 << 64) - 1)]

@@ -1,0 +1,118 @@
+"""Code that no table describes. In: a gap between known functions and a candidate in it. Out: starts worth a walk.
+
+Functions without FDE or symbol (musl, busybox's applets, assembly) are entered by calls and through pointers. A start
+below the candidate is tried, the most trusted first; ``believable`` then decides whether the walk from it looks like
+code, since a table of numbers in the text has pointers to it as well.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterator
+from enum import IntEnum
+from typing import Final, NamedTuple
+
+from ..model.image import Image
+from ..x86.decode import sweep
+from .encodings import Encodings
+from .flow import Decoded
+from .functions import Function, Functions
+from .numbers import Numbers
+from .padding import is_padding
+from .references import in_range
+
+# How far below a candidate its function's start may be; longer functions without any description are not known.
+REACH_BYTES: Final = 16384
+_ALIGNMENT: Final = 16
+_ATTEMPTS: Final = 6  # of each trust
+_MIN_INSNS: Final = 12
+_MAX_NUMBER: Final = 1024  # above every system call number of any kernel
+_ZEROS: Final = b"\0\0"  # add %al,(%rax): no compiler emits it, tables are full of it
+
+# mov $15,%rax; syscall: libgcc and gdb know a signal restorer by these bytes; musl refers to it by a pointer only.
+_RESTORER: Final = bytes.fromhex("48c7c00f0000000f05")
+
+
+class Trust(IntEnum):
+    """What a start is worth: more than a word that may be a number, such a word, or just that padding ends there."""
+
+    CALLED = 2
+    POINTED_AT = 1
+    AFTER_PADDING = 0
+
+
+class Start(NamedTuple):
+    """A place where a function may start, and why."""
+
+    vaddr: int
+    reason: str
+    trust: Trust
+
+
+def starts_below(
+    image: Image, functions: Functions, gap: Function, vaddr: int, encodings: Encodings, pointers: array[int]
+) -> Iterator[Start]:
+    """Starts in the gap at or below ``vaddr``: the most trusted first, of these the nearest first."""
+    low, high = max(gap.start, vaddr - REACH_BYTES), vaddr + 1
+    found: dict[int, Start] = {}
+    for address in in_range(pointers, low, high):
+        found[address] = Start(address, f"code pointer {address:#x} in data", Trust.POINTED_AT)
+    for target, place, is_call in encodings.into(low, high):
+        if is_call:
+            found[target] = Start(target, f"call at {place:#x}", Trust.CALLED)
+        elif target not in found:
+            found[target] = Start(target, f"branch or lea at {place:#x}", Trust.POINTED_AT)
+    for address, reason in functions.known_starts(low, high):
+        found[address] = Start(address, reason, Trust.CALLED)
+    restorer = vaddr + 2 - len(_RESTORER)
+    if image.read(restorer, len(_RESTORER)) == _RESTORER:
+        found[restorer] = Start(restorer, "the bytes of a signal restorer", Trust.CALLED)
+    nearest = [found[address] for address in sorted(found, reverse=True)]
+    called = [s for s in nearest if s.trust is Trust.CALLED][:_ATTEMPTS]
+    before = functions.at(gap.start - 1)
+    if before is not None and before.source != "gap" and before.end == gap.start:
+        # glibc's clone: the FDE ends in the middle of the function, before its system call.
+        called.append(Start(before.start, f"{before.source} {before.start:#x}, which runs on", Trust.CALLED))
+    yield from called
+    yield from [s for s in nearest if s.trust is Trust.POINTED_AT][:_ATTEMPTS]
+    yield from _after_padding(image, called, vaddr)
+
+
+def _after_padding(image: Image, called: list[Start], vaddr: int) -> list[Start]:
+    """The last aligned address up to ``vaddr`` that padding ends at, in the sweep from the nearest called start."""
+    if not called:
+        return []
+    start = called[0].vaddr
+    insns = sweep(image.read(start, vaddr - start), start)
+    for index in range(len(insns) - 1, 1, -1):
+        if insns[index].vaddr % _ALIGNMENT == 0 and is_padding(insns[index - 1].data):
+            at = insns[index].vaddr
+            return [Start(at, f"code after the padding before {at:#x}", Trust.AFTER_PADDING)]
+    return []
+
+
+def end_of(functions: Functions, gap: Function, vaddr: int, encodings: Encodings, pointers: array[int]) -> int:
+    """Where a function around ``vaddr`` ends at the latest: the next start above, else the end of the code behind."""
+    low, high = vaddr + 2, min(gap.end, vaddr + REACH_BYTES)
+    above = [target for target, _, is_call in encodings.into(low, high) if is_call]
+    above += [address for address, _ in functions.known_starts(low, high)]
+    above += in_range(pointers, low, high)
+    if above:
+        return min(above)
+    if high < gap.end:
+        return high
+    behind = functions.at(gap.end)
+    return behind.end if behind is not None and behind.source != "gap" and behind.start == gap.end else gap.end
+
+
+def believable(start: Start, decoded: Decoded, numbers: Numbers) -> bool:
+    """Whether the walk from ``start``, which reaches a candidate with ``numbers``, can be taken for code.
+
+    Random bytes pass a walk of several instructions rarely, and a call to just this address makes it rarer still; a
+    mere pointer needs a longer walk or a real system call number right before, a place after padding needs the number.
+    """
+    if decoded.bad or any(insn.data == _ZEROS for insn in decoded.insns.values()):
+        return False
+    if start.trust is Trust.CALLED or numbers.wrapper or (numbers.values and max(numbers.values) < _MAX_NUMBER):
+        return True
+    return start.trust is Trust.POINTED_AT and len(decoded.insns) >= _MIN_INSNS

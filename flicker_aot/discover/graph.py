@@ -1,0 +1,62 @@
+"""The control flow graph of one function. In: decoded instructions and jump tables. Out: a networkx graph of blocks.
+
+The one module that imports networkx, inside the function: the import costs 0.1 s, and most sites need no graph.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ..model.code import Flow, Insn
+from .flow import Decoded, falls_through
+
+if TYPE_CHECKING:
+    import networkx
+
+
+def block_graph(decoded: Decoded, entries: frozenset[int]) -> networkx.DiGraph[int]:
+    """Nodes: the vaddr of each block's first instruction, with ``insns`` (a tuple of Insn); edges: possible transfers.
+
+    ``entries`` start blocks too. A call ends no block and adds no edge: control comes back behind it.
+    """
+    import networkx
+
+    leaders = _leaders(decoded, entries)
+    graph: Any = networkx.DiGraph()
+    for leader in leaders:
+        block = _block(leader, decoded.insns, leaders)
+        graph.add_node(leader, insns=block)
+        last = block[-1]
+        if falls_through(last) and last.end in decoded.insns:
+            graph.add_edge(leader, last.end)
+        if last.target in decoded.insns:
+            graph.add_edge(leader, last.target)
+    blocks_by_jump = {graph.nodes[leader]["insns"][-1].vaddr: leader for leader in leaders}
+    for table in decoded.tables:
+        for target in table.targets:
+            if target in decoded.insns and table.jump in blocks_by_jump:
+                graph.add_edge(blocks_by_jump[table.jump], target)
+    return graph
+
+
+def _leaders(decoded: Decoded, entries: frozenset[int]) -> frozenset[int]:
+    insns = decoded.insns
+    found = {entry for entry in entries if entry in insns}
+    found |= {target for table in decoded.tables for target in table.targets if target in insns}
+    ends = {insn.end for insn in insns.values() if falls_through(insn) and insn.flow is not Flow.BRANCH}
+    for insn in insns.values():
+        if insn.target in insns and insn.target is not None:
+            found.add(insn.target)
+        if insn.flow is Flow.BRANCH and insn.end in insns:
+            found.add(insn.end)
+    return frozenset(found | (insns.keys() - ends))
+
+
+def _block(leader: int, insns: dict[int, Insn], leaders: frozenset[int]) -> tuple[Insn, ...]:
+    block = [insns[leader]]
+    while falls_through(block[-1]) and block[-1].flow is not Flow.BRANCH:
+        at = block[-1].end
+        if at in leaders or at not in insns:
+            break
+        block.append(insns[at])
+    return tuple(block)

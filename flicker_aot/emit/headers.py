@@ -1,0 +1,68 @@
+"""ELF header and program header table of the output. In: ``Image``, ``Layout``. Out: their bytes."""
+
+from __future__ import annotations
+
+import struct
+from typing import Final
+
+from ..errors import InternalError
+from ..model.image import PAGE_SIZE, PF_R, PT_LOAD, PT_NOTE, PT_PHDR, Image, Segment
+from ..model.layout import Layout
+
+PHDR: Final = struct.Struct("<IIQQQQQQ")
+SHDR_SIZE: Final = 64
+
+# Fields of Elf64_Ehdr that are written: offset and format.
+_E_ENTRY: Final = (24, "<Q")
+_E_PHOFF: Final = (32, "<Q")
+_E_SHOFF: Final = (40, "<Q")
+_E_PHNUM: Final = (56, "<H")
+_E_SHENTSIZE: Final = (58, "<H")
+_E_SHNUM: Final = (60, "<H")
+_E_SHSTRNDX: Final = (62, "<H")
+
+
+def write_elf_header(out: bytearray, layout: Layout, *, shoff: int, shnum: int, shstrndx: int) -> None:
+    """The fields that a rewriting changes; everything else of the header is the input's."""
+    fields = (
+        (_E_ENTRY, layout.entry),
+        (_E_PHOFF, layout.r.offset),
+        (_E_SHOFF, shoff),
+        (_E_PHNUM, layout.phnum),
+        (_E_SHENTSIZE, SHDR_SIZE),
+        (_E_SHNUM, shnum),
+        (_E_SHSTRNDX, shstrndx),
+    )
+    for (offset, form), value in fields:
+        struct.pack_into(form, out, offset, value)
+
+
+def program_headers(image: Image, layout: Layout) -> bytes:
+    """The input's entries in their order; ours behind its last PT_LOAD, so that these ascend; the note's at the end."""
+    size = layout.phnum * PHDR.size
+    last_load = max(s.index for s in image.loads)
+    entries: list[bytes] = []
+    for s in image.segments:
+        moved = s.type == PT_PHDR
+        entries.append(_moved_table(s, layout, size) if moved else _entry(s))
+        if s.index == last_load:
+            entries += [
+                PHDR.pack(PT_LOAD, p.flags, p.offset, p.vaddr, p.vaddr, p.filesz, p.memsz, PAGE_SIZE)
+                for p in layout.placements
+            ]
+    vaddr = layout.note_vaddr
+    offset = vaddr - layout.r.vaddr + layout.r.offset
+    entries.append(PHDR.pack(PT_NOTE, PF_R, offset, vaddr, vaddr, layout.note_size, layout.note_size, 4))
+    if len(entries) != layout.phnum:
+        raise InternalError(f"{image.path}: {len(entries)} program headers, {layout.phnum} planned")
+    return b"".join(entries)
+
+
+def _entry(s: Segment) -> bytes:
+    return PHDR.pack(s.type, s.flags, s.offset, s.vaddr, s.paddr, s.filesz, s.memsz, s.align)
+
+
+def _moved_table(s: Segment, layout: Layout, size: int) -> bytes:
+    """PT_PHDR: ld.so and musl derive the load bias from it."""
+    vaddr = layout.r.vaddr
+    return PHDR.pack(PT_PHDR, s.flags, layout.r.offset, vaddr, vaddr, size, size, s.align)

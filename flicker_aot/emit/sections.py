@@ -1,0 +1,194 @@
+"""Section headers and symbols of the output. In: ``Image``, ``Layout``. Out: the bytes behind the appended segments.
+
+The input's sections stay first, with their numbers. Its symbol table and string tables get copies at the end that are
+extended: what was there keeps its index and its offset. Nothing of this is loaded.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from ..errors import InputError
+from ..model.image import (
+    SHF_ALLOC,
+    SHF_EXECINSTR,
+    SHF_WRITE,
+    SHT_NOBITS,
+    SHT_NOTE,
+    SHT_NULL,
+    SHT_PROGBITS,
+    SHT_STRTAB,
+    SHT_SYMTAB,
+    Image,
+)
+from ..model.layout import Layout, NewSection, NewSymbol, Place
+
+_SHDR: Final = struct.Struct("<IIQQQQIIQQ")
+_SYM: Final = struct.Struct("<IBBHQQ")
+_STB_GLOBAL, _STT_OBJECT, _STT_FUNC = 1, 1, 2
+_SHN_LORESERVE: Final = 0xFF00
+_FLAGS: Final = {Place.R: SHF_ALLOC, Place.RX: SHF_ALLOC | SHF_EXECINSTR, Place.RW: SHF_ALLOC | SHF_WRITE}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SectionPart:
+    """``data`` is to stand at the file offset for which it was made; the rest are fields of the ELF header."""
+
+    data: bytes
+    shoff: int
+    shnum: int
+    shstrndx: int
+
+
+@dataclass(slots=True, kw_only=True)
+class _Header:
+    """An Elf64_Shdr that may still change, and the content that it will get at the end (None: stays where it is)."""
+
+    name: int
+    type: int
+    flags: int
+    vaddr: int
+    offset: int
+    size: int
+    link: int
+    info: int
+    align: int
+    entsize: int
+    content: bytearray | None = None
+
+
+def section_part(image: Image, layout: Layout, offset: int) -> SectionPart:
+    """Symbol table, string tables and section header table, to stand at file offset ``offset``."""
+    headers = _input_headers(image) or [_null()]
+    names = image.shstrndx if image.sections else 0
+    if not names:
+        names = len(headers)
+        headers.append(_string_table())
+    strings = _movable(image, headers, names)
+    if not headers[names].name:
+        headers[names].name = _add(strings, ".shstrtab")
+    numbers = {}
+    for section in layout.sections:
+        numbers[section] = len(headers)
+        headers.append(_new_header(section, layout, _add(strings, section.name)))
+    _add_symbols(image, layout, headers, strings, {s.place: n for s, n in numbers.items() if not s.is_note})
+    if len(headers) >= _SHN_LORESERVE:
+        raise InputError(f"{image.path}: {len(headers)} sections, expected fewer than {_SHN_LORESERVE}")
+    return _place(headers, offset, names)
+
+
+def _input_headers(image: Image) -> list[_Header]:
+    return [
+        _Header(
+            **dict(
+                zip(
+                    ("name", "type", "flags", "vaddr", "offset", "size", "link", "info", "align", "entsize"),
+                    _SHDR.unpack_from(image.data, image.shoff + s.index * _SHDR.size),
+                    strict=True,
+                )
+            )
+        )
+        for s in image.sections
+    ]
+
+
+def _null() -> _Header:
+    return _Header(name=0, type=SHT_NULL, flags=0, vaddr=0, offset=0, size=0, link=0, info=0, align=0, entsize=0)
+
+
+def _string_table() -> _Header:
+    return _Header(
+        name=0, type=SHT_STRTAB, flags=0, vaddr=0, offset=0, size=1, link=0, info=0, align=1, entsize=0,
+        content=bytearray(1),
+    )  # fmt: skip
+
+
+def _movable(image: Image, headers: Sequence[_Header], index: int) -> bytearray:
+    """The content of section ``index``, from now on a copy that may grow."""
+    header = headers[index]
+    if header.content is None:
+        header.content = bytearray(image.data[header.offset : header.offset + header.size])
+    return header.content
+
+
+def _add(strings: bytearray, name: str) -> int:
+    """Appends ``name``; returns its offset. A table that does not end with NUL is closed first."""
+    if strings[-1:] != b"\0":
+        strings += b"\0"
+    at = len(strings)
+    strings += name.encode() + b"\0"
+    return at
+
+
+def _new_header(section: NewSection, layout: Layout, name: int) -> _Header:
+    placement = {p.place: p for p in layout.placements}[section.place]
+    kind = SHT_NOBITS if section.is_bss else SHT_NOTE if section.is_note else SHT_PROGBITS
+    return _Header(
+        name=name,
+        type=kind,
+        flags=_FLAGS[section.place],
+        vaddr=section.vaddr,
+        offset=section.vaddr - placement.vaddr + placement.offset,
+        size=section.size,
+        link=0,
+        info=0,
+        align=section.align,
+        entsize=0,
+    )
+
+
+def _add_symbols(
+    image: Image, layout: Layout, headers: list[_Header], section_names: bytearray, numbers: dict[Place, int]
+) -> None:
+    """Extends the input's .symtab, or adds one. New symbols are global: only these may follow what is there."""
+    table = next((i for i, h in enumerate(headers) if h.type == SHT_SYMTAB and _is_whole(image, headers, i)), None)
+    if table is None:
+        strings = _string_table()
+        strings.name = _add(section_names, ".strtab")
+        symtab = _null()
+        symtab.name = _add(section_names, ".symtab")
+        symtab.type, symtab.align, symtab.entsize, symtab.info = SHT_SYMTAB, 8, _SYM.size, 1
+        symtab.content = bytearray(_SYM.size)
+        symtab.link = len(headers)
+        headers += [strings, symtab]
+        table = len(headers) - 1
+    content = _movable(image, headers, table)
+    names = _movable(image, headers, headers[table].link)
+    for symbol in layout.symbols:
+        content += _symbol(symbol, _add(names, symbol.name), numbers[symbol.place])
+
+
+def _is_whole(image: Image, headers: Sequence[_Header], index: int) -> bool:
+    """Whether the symbol table can be extended: entries of the usual size and a string table."""
+    h = headers[index]
+    return (
+        h.entsize == _SYM.size
+        and h.size % _SYM.size == 0
+        and not h.flags & SHF_ALLOC
+        and 0 < h.link < len(image.sections)
+        and headers[h.link].type == SHT_STRTAB
+        and not headers[h.link].flags & SHF_ALLOC
+    )
+
+
+def _symbol(symbol: NewSymbol, name: int, section: int) -> bytes:
+    kind = _STT_FUNC if symbol.is_function else _STT_OBJECT
+    return _SYM.pack(name, _STB_GLOBAL << 4 | kind, 0, section, symbol.vaddr, symbol.size)
+
+
+def _place(headers: Sequence[_Header], offset: int, names: int) -> SectionPart:
+    data = bytearray()
+    for header in headers:
+        if header.content is None:
+            continue
+        data += bytes(-(offset + len(data)) % max(header.align, 1))
+        header.offset, header.size = offset + len(data), len(header.content)
+        data += header.content
+    data += bytes(-(offset + len(data)) % 8)
+    shoff = offset + len(data)
+    for h in headers:
+        data += _SHDR.pack(h.name, h.type, h.flags, h.vaddr, h.offset, h.size, h.link, h.info, h.align, h.entsize)
+    return SectionPart(data=bytes(data), shoff=shoff, shnum=len(headers), shstrndx=names)

@@ -1,0 +1,105 @@
+"""Mirror of runtime_stub/abi.h. In: values. Out: the bytes of its structures.
+
+tests/unit/test_abi.py compares the two.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import astuple, dataclass
+from typing import ClassVar, Final
+
+ABI_VERSION: Final = 1
+CONFIG_MAGIC: Final = 0x3166636B63696C66
+
+F_TRAPS: Final = 1
+F_FILLS: Final = 2
+F_VDSO_KEEP: Final = 4
+F_VDSO_HIDE: Final = 8
+
+
+@dataclass(frozen=True, slots=True)
+class FlkTemplate:
+    """struct flk_template: byte offsets from T."""
+
+    FORMAT: ClassVar[struct.Struct] = struct.Struct("<16B")
+    load: int
+    push: int
+    call: int
+    ret: int
+    pop: int
+    sys: int
+    after: int
+    vload: int
+    vpush: int
+    vcall: int
+    vret: int
+    apop: int
+    lea: int
+    lea_end: int
+    has_leave: int
+    reserved: int = 0
+
+    def pack(self) -> bytes:
+        return self.FORMAT.pack(*astuple(self))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FlkConfig:
+    """struct flk_config without its template."""
+
+    FORMAT: ClassVar[struct.Struct] = struct.Struct("<QIIQQQQQQQQIIII")
+    magic: int = CONFIG_MAGIC
+    abi_version: int = ABI_VERSION
+    flags: int
+    self_vaddr: int
+    image_vaddr: int
+    entry_vaddr: int
+    tramp_vaddr: int
+    tramp_size: int
+    sites_vaddr: int
+    insns_vaddr: int
+    traps_vaddr: int
+    site_count: int
+    insn_count: int
+    trap_count: int
+    reserved: int = 0
+
+    def pack(self, template: FlkTemplate) -> bytes:
+        return self.FORMAT.pack(*astuple(self)) + template.pack()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FlkSite:
+    FORMAT: ClassVar[struct.Struct] = struct.Struct("<IIIHH")
+    tramp: int
+    site: int
+    insn_first: int
+    insn_count: int
+    entry: int
+
+    def pack(self) -> bytes:
+        return self.FORMAT.pack(*astuple(self))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FlkInsn:
+    FORMAT: ClassVar[struct.Struct] = struct.Struct("<Hh")
+    tramp_delta: int
+    orig_delta: int
+
+    def pack(self) -> bytes:
+        return self.FORMAT.pack(*astuple(self))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FlkTrap:
+    FORMAT: ClassVar[struct.Struct] = struct.Struct("<II")
+    addr: int
+    target: int
+
+    def pack(self) -> bytes:
+        return self.FORMAT.pack(*astuple(self))
+
+
+CONFIG_SIZE: Final = FlkConfig.FORMAT.size + FlkTemplate.FORMAT.size

@@ -1,0 +1,59 @@
+"""The bytes of the input that change. In: trampolines and where copies are. Out: ``Edit`` values, in address order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from itertools import pairwise
+
+from ..errors import InternalError
+from ..model.image import Image
+from ..model.layout import Edit, Trampoline
+from ..model.plan import FillKind, Patch, Retarget, Tactic
+from ..x86.decode import detail
+from ..x86.encode import INT3, TRAP_BYTE, UD2, jmp_rel32, rel32
+
+
+def make_edits(image: Image, trampolines: Iterable[Trampoline], moved: Mapping[int, int]) -> tuple[Edit, ...]:
+    """One edit a window or trap, and one a retargeted displacement. ``moved``: old vaddr -> its copy's."""
+    edits: list[Edit] = []
+    for trampoline in trampolines:
+        patch = trampoline.patch
+        data = UD2 if patch.tactic is Tactic.TRAP else _window(patch, trampoline.vaddr, moved)
+        edits.append(_edit(image, patch.start, data))
+        edits += [_retarget(image, r, moved) for r in patch.retargets]
+    edits.sort(key=lambda edit: edit.offset)
+    for a, b in pairwise(edits):
+        if a.offset + len(a.data) > b.offset:
+            raise InternalError(f"edits at {a.vaddr:#x} and {b.vaddr:#x} overlap in the file")
+    return tuple(edits)
+
+
+def _edit(image: Image, vaddr: int, data: bytes) -> Edit:
+    offset = image.offset_of(vaddr)
+    if offset is None or image.offset_of(vaddr + len(data) - 1) != offset + len(data) - 1:
+        raise InternalError(f"{image.path}: {len(data)} bytes at {vaddr:#x} are not in the file")
+    return Edit(vaddr=vaddr, offset=offset, data=data)
+
+
+def _window(patch: Patch, trampoline: int, moved: Mapping[int, int]) -> bytes:
+    """The jump, then fills at old instruction starts, int3 between."""
+    data = bytearray(INT3 * (patch.end - patch.start))
+    data[:5] = jmp_rel32(patch.start, trampoline)
+    for fill in patch.fills:
+        at = fill.vaddr - patch.start
+        if fill.kind is FillKind.JUMP32:
+            code = jmp_rel32(fill.vaddr, moved[fill.vaddr])
+        else:
+            code = UD2 if fill.kind is FillKind.UD2 else TRAP_BYTE
+        data[at : at + len(code)] = code
+    if len(data) != patch.end - patch.start:
+        raise InternalError(f"{patch.start:#x}: window grew to {len(data)} bytes")
+    return bytes(data)
+
+
+def _retarget(image: Image, retarget: Retarget, moved: Mapping[int, int]) -> Edit:
+    branch = retarget.branch
+    field = detail(branch).branch
+    if field is None or field.size != 4 or field.offset + 4 != branch.size:
+        raise InternalError(f"{branch.vaddr:#x}: {branch.data.hex()} has no rel32 at its end")
+    return _edit(image, branch.vaddr + field.offset, rel32(branch.end, moved[retarget.target]))

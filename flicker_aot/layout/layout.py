@@ -1,0 +1,275 @@
+"""Assigns every address. In: ``Image``, ``Code``, ``Plan``, ``Stub``, ``Options``. Out: a ``Layout``.
+
+The appended block (docs/design.md, "The output file"): R with the program header table, the runtime's tables and the
+note; RX with trampolines and, page-aligned, the runtime's text; RW with its data. File offset and vaddr satisfy
+``offset == vaddr - base``, so that kernels before 5.18, qemu-user and code that walks __ehdr_start find the table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from ..errors import InputError, InternalError
+from ..model.code import Code
+from ..model.image import ET_EXEC, PAGE_SIZE, PF_R, PF_W, PF_X, Image
+from ..model.layout import Layout, NewSection, NewSymbol, Place, Placement, Trampoline
+from ..model.options import Options
+from ..model.plan import FillKind, Plan, Tactic
+from ..x86.assemble import Template, trampoline_template
+from ..x86.encode import INT3
+from .abi import CONFIG_SIZE, F_FILLS, F_TRAPS, F_VDSO_HIDE, F_VDSO_KEEP, FlkConfig, FlkTemplate
+from .edits import make_edits
+from .note import fixed_part, note_bytes, placed_part
+from .stub import Stub
+from .tables import Tables, make_tables
+from .trampolines import Slot, build, copies, measure
+
+PHDR_SIZE: Final = 56
+ADDED_PHDRS: Final = 4  # R, RX, RW and the note
+MAX_PHDRS: Final = 73  # kernels before 5.10 take a table of at most one page (fs/binfmt_elf.c)
+_REACH: Final = 1 << 31  # of a rel32
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Addresses:
+    """Where the parts of the block are, once it is known how many pages R has."""
+
+    base: int  # vaddr of file offset 0
+    r: int
+    sites: int
+    insns: int
+    traps: int
+    note: int
+    rx: int
+    text: int
+    text_end: int
+    rw: int
+    rw_end: int
+
+    def in_file(self, data_size: int) -> dict[str, tuple[int, int, int, int]]:
+        """vaddr, offset, filesz, memsz of each segment; ``data_size``: of the runtime's data in the file."""
+        r, rx = self.rx - self.r, self.text_end - self.rx
+        return {
+            "r": (self.r, self.r - self.base, r, r),
+            "rx": (self.rx, self.rx - self.base, rx, rx),
+            "rw": (self.rw, self.rw - self.base, data_size, self.rw_end - self.rw),
+        }
+
+
+def lay_out(image: Image, code: Code, plan: Plan, stub: Stub, options: Options) -> Layout:
+    """All addresses and bytes of the output. InputError where the file has no room for what must be added."""
+    phnum = len(image.segments) + ADDED_PHDRS
+    if phnum > MAX_PHDRS:
+        raise InputError(f"{image.path}: {phnum} program headers would be needed, at most {MAX_PHDRS} are possible")
+    fixed = image.type == ET_EXEC
+    template = trampoline_template(stub.leave is not None)
+    labels = _labels(template, stub)
+    slots = measure(plan.patches, template, fixed=fixed)
+    tables = make_tables(slots, image.base_vaddr)
+    unplaced = fixed_part(image, code, plan, options)
+    # The note tells addresses that depend on how many pages R has, which depends on the note's size: try until it fits.
+    for pages in range(1, 1 << 20):
+        where = _addresses(image, stub, tables, slots, phnum, pages)
+        moved = copies(slots, where.rx)
+        segments = where.in_file(len(stub.data))
+        note = unplaced | placed_part(slots, where.rx, moved, segments, _runtime(stub, where), labels)
+        encoded = note_bytes(note)
+        if where.note + len(encoded) <= where.rx:
+            break
+    else:
+        raise InternalError(f"{image.path}: the note does not fit")
+    _check_reach(image, where)
+    trampolines = build(slots, where.rx, template, moved, _runtime(stub, where), fixed=fixed)
+    config = _config(image, plan, options, where, tables, slots, stub).pack(labels)
+    return Layout(
+        r=_placement(Place.R, PF_R, where.r, where, _r_data(where, tables, encoded)),
+        rx=_placement(Place.RX, PF_R | PF_X, where.rx, where, _rx_data(where, trampolines, stub, config)),
+        rw=_placement(Place.RW, PF_R | PF_W, where.rw, where, stub.data, where.rw_end - where.rw),
+        entry=where.text + stub.start,
+        phnum=phnum,
+        trampolines=trampolines,
+        edits=make_edits(image, trampolines, moved),
+        note=note,
+        note_vaddr=where.note,
+        note_size=len(encoded),
+        symbols=tuple(_symbols(trampolines, stub, where)),
+        sections=_sections(where, stub, len(encoded)),
+    )
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Addresses
+
+
+def _page_up(value: int) -> int:
+    return -(-value // PAGE_SIZE) * PAGE_SIZE
+
+
+def _align(value: int, alignment: int) -> int:
+    return -(-value // alignment) * alignment
+
+
+def _addresses(image: Image, stub: Stub, tables: Tables, slots: Sequence[Slot], phnum: int, pages: int) -> _Addresses:
+    first = min(image.loads, key=lambda s: s.vaddr)
+    # What kernels before 5.18 add e_phoff to, and where file offset 0 is mapped (fs/binfmt_elf.c: load_addr).
+    base = first.vaddr - first.offset
+    memory_end = max(_page_up(s.vaddr + s.memsz) for s in image.loads)
+    # One page stays free: strip and objcopy move the program header table up to a page down, in file and memory.
+    r = max(memory_end + PAGE_SIZE, base + _page_up(len(image.data)))
+    sites = r + phnum * PHDR_SIZE
+    insns = sites + len(tables.sites)
+    traps = _align(insns + len(tables.insns), 4)
+    rx = r + pages * PAGE_SIZE
+    text = _page_up(rx + (slots[-1].end if slots else 0))
+    rw = text + stub.data_vaddr
+    return _Addresses(
+        base=base,
+        r=r,
+        sites=sites,
+        insns=insns,
+        traps=traps,
+        note=_align(traps + len(tables.traps), 4),
+        rx=rx,
+        text=text,
+        text_end=text + len(stub.text),
+        rw=rw,
+        rw_end=rw + stub.data_memsz,
+    )
+
+
+def _check_reach(image: Image, where: _Addresses) -> None:
+    lowest = min(s.vaddr for s in image.loads)
+    if where.rw_end - lowest >= _REACH:
+        raise InputError(
+            f"{image.path}: the program spans {where.rw_end - lowest:#x} bytes from {lowest:#x}, "
+            f"expected less than {_REACH:#x}: the appended code would be out of a jump's reach"
+        )
+
+
+def _runtime(stub: Stub, where: _Addresses) -> dict[str, int]:
+    """Vaddrs of the runtime's entry points; "leave" is 0 where there is none."""
+    return {
+        "start": where.text + stub.start,
+        "enter": where.text + stub.enter,
+        "leave": 0 if stub.leave is None else where.text + stub.leave,
+        "config": where.text + stub.config,
+    }
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# What the runtime is told
+
+
+def _labels(template: Template, stub: Stub) -> FlkTemplate:
+    at = template.labels
+    has_leave = stub.leave is not None
+    return FlkTemplate(
+        load=at["load"],
+        push=at["push"],
+        call=at["call"],
+        ret=at["ret"],
+        pop=at["pop"],
+        sys=at["sys"],
+        after=at["after"],
+        vload=at["vload"] if has_leave else 0,
+        vpush=at["vpush"] if has_leave else 0,
+        vcall=at["vcall"] if has_leave else 0,
+        vret=at["answered"] if has_leave else 0,
+        apop=at["answered"] if has_leave else 0,
+        lea=at["lea"],
+        lea_end=at["lea_end"],
+        has_leave=int(has_leave),
+    )
+
+
+def _config(
+    image: Image, plan: Plan, options: Options, where: _Addresses, tables: Tables, slots: Sequence[Slot], stub: Stub
+) -> FlkConfig:
+    flags = {"hook": 0, "keep": F_VDSO_KEEP, "hide": F_VDSO_HIDE}[options.vdso]
+    if any(p.tactic is Tactic.TRAP for p in plan.patches):
+        flags |= F_TRAPS
+    if any(f.kind is not FillKind.JUMP32 for p in plan.patches for f in p.fills):
+        flags |= F_FILLS
+    return FlkConfig(
+        flags=flags,
+        self_vaddr=where.text + stub.config,
+        image_vaddr=image.base_vaddr,
+        entry_vaddr=image.entry,
+        tramp_vaddr=where.rx,
+        tramp_size=slots[-1].end if slots else 0,
+        sites_vaddr=where.sites,
+        insns_vaddr=where.insns,
+        traps_vaddr=where.traps,
+        site_count=tables.site_count,
+        insn_count=tables.insn_count,
+        trap_count=tables.trap_count,
+    )
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Bytes
+
+
+def _placement(
+    place: Place, flags: int, vaddr: int, where: _Addresses, data: bytes, memsz: int | None = None
+) -> Placement:
+    return Placement(
+        place=place,
+        flags=flags,
+        vaddr=vaddr,
+        offset=vaddr - where.base,
+        memsz=len(data) if memsz is None else memsz,
+        data=data,
+    )
+
+
+def _fill(start: int, end: int, parts: Sequence[tuple[int, bytes]], padding: bytes) -> bytes:
+    """[start, end) with each (vaddr, bytes) of ``parts`` in its place, ascending, ``padding`` between."""
+    data = bytearray()
+    for vaddr, part in (*parts, (end, b"")):
+        if vaddr < start + len(data):
+            raise InternalError(f"the part at {vaddr:#x} overlaps the one before it")
+        data += padding * (vaddr - start - len(data)) + part
+    return bytes(data)
+
+
+def _r_data(where: _Addresses, tables: Tables, note: bytes) -> bytes:
+    parts = (where.sites, tables.sites), (where.insns, tables.insns), (where.traps, tables.traps), (where.note, note)
+    return _fill(where.r, where.rx, parts, b"\0")
+
+
+def _rx_data(where: _Addresses, trampolines: Sequence[Trampoline], stub: Stub, config: bytes) -> bytes:
+    if len(config) != CONFIG_SIZE:
+        raise InternalError(f"flk_config has {len(config)} bytes, expected {CONFIG_SIZE}")
+    text = stub.text[: stub.config] + config + stub.text[stub.config + CONFIG_SIZE :]
+    return _fill(where.rx, where.text_end, [*((t.vaddr, t.data) for t in trampolines), (where.text, text)], INT3)
+
+
+def _symbols(trampolines: Sequence[Trampoline], stub: Stub, where: _Addresses) -> Iterator[NewSymbol]:
+    for t in trampolines:
+        name = f"flicker_tramp_{t.patch.site.vaddr:x}"
+        yield NewSymbol(name=name, vaddr=t.vaddr, size=len(t.data), place=Place.RX, is_function=True)
+    for s in stub.symbols:
+        place = Place.RW if s.vaddr >= stub.data_vaddr else Place.RX
+        yield NewSymbol(name=s.name, vaddr=where.text + s.vaddr, size=s.size, place=place, is_function=s.is_function)
+
+
+def _sections(where: _Addresses, stub: Stub, note_size: int) -> tuple[NewSection, ...]:
+    """Headers for all of the block, so that strip and objcopy keep it and objdump and gdb show it."""
+    data_end = where.rw + len(stub.data)
+    # The program header table stays outside: BFD puts the one that it writes in front of the segment's first section.
+    tables = NewSection(
+        name=".flicker.tables", place=Place.R, vaddr=where.sites, size=where.note - where.sites, align=8
+    )
+    sections = [
+        tables,
+        NewSection(name=".note.flicker-aot", place=Place.R, vaddr=where.note, size=note_size, align=4, is_note=True),
+        NewSection(name=".flicker.text", place=Place.RX, vaddr=where.rx, size=where.text_end - where.rx, align=16),
+        NewSection(name=".flicker.data", place=Place.RW, vaddr=where.rw, size=len(stub.data), align=16),
+        NewSection(
+            name=".flicker.bss", place=Place.RW, vaddr=data_end, size=where.rw_end - data_end, align=1, is_bss=True
+        ),
+    ]
+    return tuple(s for s in sections if s.size)

@@ -1,0 +1,81 @@
+"""The note in the output (docs/design.md, "The note"). In: everything placed. Out: its content, and its bytes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import struct
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final
+
+from .. import __version__
+from ..model.code import Code, Verdict
+from ..model.image import Image
+from ..model.options import Options
+from ..model.plan import Plan, Tactic
+from .abi import FlkTemplate
+from .trampolines import Slot
+
+NOTE_NAME: Final = b"flicker-aot\0"
+NOTE_TYPE: Final = 1
+FORMAT: Final = 1
+
+
+def fixed_part(image: Image, code: Code, plan: Plan, options: Options) -> dict[str, object]:
+    """What does not depend on addresses."""
+    return {
+        "format": FORMAT,
+        "tool_version": __version__,
+        "input_sha256": hashlib.sha256(image.data).hexdigest(),
+        "input_size": len(image.data),
+        "tool": options.tool if options.hook is None else f"hook:{options.hook.name}",
+        "kept": [p.site.vaddr for p in plan.patches if p.tactic is Tactic.KEEP],
+        "unknown": [c.vaddr for c in code.candidates if c.verdict is Verdict.UNKNOWN],
+    }
+
+
+def placed_part(
+    slots: Iterable[Slot],
+    base: int,
+    moved: Mapping[int, int],
+    segments: Mapping[str, Sequence[int]],
+    runtime: Mapping[str, int],
+    template: FlkTemplate,
+) -> dict[str, object]:
+    """What does. ``base``: of the slots; ``moved``: old vaddr -> its copy's."""
+    sites = []
+    retargets = []
+    for slot in slots:
+        patch = slot.patch
+        sites.append(
+            {
+                "site": patch.site.vaddr,
+                "tactic": patch.tactic.value,
+                "class": patch.soundness.value,
+                "window": [patch.start, patch.end],
+                "trampoline": [base + slot.start, slot.end - slot.start],
+                "entry": base + slot.entry,
+                "before": [[insn.vaddr, base + offset] for insn, offset in slot.before],
+                "after": [[insn.vaddr, base + offset] for insn, offset in slot.after],
+                "fills": [[fill.vaddr, fill.kind.value] for fill in patch.fills],
+                "numbers": list(patch.site.numbers),
+            }
+        )
+        retargets += [[r.branch.vaddr, r.target, moved[r.target]] for r in patch.retargets]
+    labels = {name: getattr(template, name) for name in FlkTemplate.__slots__ if name != "reserved"}
+    return {
+        "sites": sites,
+        "retargets": retargets,
+        "segments": {name: list(values) for name, values in segments.items()},
+        "runtime": dict(runtime),
+        "template": labels,
+    }
+
+
+def note_bytes(content: Mapping[str, object]) -> bytes:
+    """An Elf64_Nhdr with name and descriptor, padded to 4 bytes. The same content gives the same bytes."""
+    text = json.dumps(content, separators=(",", ":"), sort_keys=True).encode()
+    descriptor = zlib.compress(text, 9)
+    head = struct.pack("<III", len(NOTE_NAME), len(descriptor), NOTE_TYPE) + NOTE_NAME
+    return head + descriptor + bytes(-len(descriptor) % 4)

@@ -1,0 +1,113 @@
+"""The trampolines. In: patches, the template, addresses. Out: their sizes (``measure``), their bytes (``build``)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from ..errors import InternalError
+from ..model.code import Insn
+from ..model.layout import Trampoline
+from ..model.plan import Patch, Tactic
+from ..x86.assemble import Template
+from ..x86.relocate import Unrelocatable, relocate, relocated_size
+
+ALIGNMENT: Final = 16  # bytes; a trampoline is then fetched in whole lines
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Slot:
+    """A trampoline before its address is known: offsets from the trampolines' start, displaced ones with their sizes.
+
+    ``before``/``after``: (instruction, offset of its copy). ``entry`` is T's offset, ``back`` that of the closing jump.
+    """
+
+    patch: Patch
+    start: int
+    entry: int
+    back: int
+    end: int
+    before: tuple[tuple[Insn, int], ...]
+    after: tuple[tuple[Insn, int], ...]
+
+
+def measure(patches: Iterable[Patch], template: Template, *, fixed: bool) -> tuple[Slot, ...]:
+    """A slot for each patch that has a trampoline, in address order, aligned. ``fixed`` as in ``relocated_size``."""
+    slots: list[Slot] = []
+    at = 0
+    for patch in patches:
+        if patch.tactic is Tactic.KEEP:
+            continue
+        start = -(-at // ALIGNMENT) * ALIGNMENT
+        before, entry = _place(patch.before, start, fixed)
+        after, back = _place(patch.after, entry + template.labels["lea_end"], fixed)
+        at = entry + template.size(back - entry - template.labels["lea_end"])
+        slots.append(Slot(patch=patch, start=start, entry=entry, back=back, end=at, before=before, after=after))
+    return tuple(slots)
+
+
+def _place(insns: Sequence[Insn], at: int, fixed: bool) -> tuple[tuple[tuple[Insn, int], ...], int]:
+    placed = []
+    for insn in insns:
+        placed.append((insn, at))
+        size = relocated_size(insn, fixed=fixed)
+        if isinstance(size, Unrelocatable):
+            raise InternalError(f"{insn.vaddr:#x}: planned to be displaced, but {size.reason}")
+        at += size
+    return tuple(placed), at
+
+
+def copies(slots: Iterable[Slot], base: int) -> dict[int, int]:
+    """Old vaddr -> new vaddr of every displaced instruction and site (its copy is T); ``base`` is the slots'."""
+    found: dict[int, int] = {}
+    for slot in slots:
+        found[slot.patch.site.vaddr] = base + slot.entry
+        found.update((insn.vaddr, base + offset) for insn, offset in (*slot.before, *slot.after))
+    return found
+
+
+def build(
+    slots: Iterable[Slot],
+    base: int,
+    template: Template,
+    moved: Mapping[int, int],
+    runtime: Mapping[str, int],
+    *,
+    fixed: bool,
+) -> tuple[Trampoline, ...]:
+    """The trampolines at ``base``. ``moved``: from ``copies``. ``runtime``: vaddrs of "enter" and "leave"."""
+    built = []
+    for slot in slots:
+        before = _copy(slot.before, base, moved, fixed)
+        after = _copy(slot.after, base, moved, fixed)
+        targets = {name: runtime[name] for name in template.holes if name in runtime}
+        targets |= {"resume": slot.patch.site.end, "back": slot.patch.end}
+        data = before + template.fill(base + slot.entry, after, targets)
+        if len(data) != slot.end - slot.start:
+            raise InternalError(
+                f"{slot.patch.site.vaddr:#x}: trampoline of {len(data)} bytes, planned {slot.end - slot.start}"
+            )
+        built.append(
+            Trampoline(
+                patch=slot.patch,
+                vaddr=base + slot.start,
+                entry=base + slot.entry,
+                data=data,
+                before=tuple((insn.vaddr, base + offset) for insn, offset in slot.before),
+                after=tuple((insn.vaddr, base + offset) for insn, offset in slot.after),
+            )
+        )
+    return tuple(built)
+
+
+def _copy(placed: Iterable[tuple[Insn, int]], base: int, moved: Mapping[int, int], fixed: bool) -> bytes:
+    code = b""
+    for insn, offset in placed:
+        # A branch to an instruction that has moved, too, leads straight to its copy.
+        target = None if insn.target is None else moved.get(insn.target, insn.target)
+        copy = relocate(insn, base + offset, fixed=fixed, target=target)
+        if isinstance(copy, Unrelocatable):
+            raise InternalError(f"{insn.vaddr:#x}: planned to be displaced, but {copy.reason}")
+        code += copy
+    return code

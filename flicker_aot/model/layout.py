@@ -1,0 +1,112 @@
+"""Where everything goes. In: nothing. Out: values made by ``layout`` and used by emit and report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+
+from .plan import Patch
+
+
+class Place(Enum):
+    """The appended segments, in address order."""
+
+    R = "r"
+    RX = "rx"
+    RW = "rw"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Placement:
+    """An appended PT_LOAD: ``data`` are its file bytes; memory beyond them up to ``memsz`` is zero (bss)."""
+
+    place: Place
+    flags: int
+    vaddr: int
+    offset: int
+    memsz: int
+    data: bytes
+
+    @property
+    def filesz(self) -> int:
+        return len(self.data)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trampoline:
+    """One patch's trampoline. ``before``/``after`` pair each displaced instruction's vaddr with its copy's.
+
+    ``entry`` is T, the vaddr of the sequence around the system call (docs/design.md, "Trampolines").
+    """
+
+    patch: Patch
+    vaddr: int
+    entry: int
+    data: bytes
+    before: tuple[tuple[int, int], ...]
+    after: tuple[tuple[int, int], ...]
+
+    @property
+    def end(self) -> int:
+        return self.vaddr + len(self.data)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Edit:
+    """Bytes of the input that are replaced, same length."""
+
+    vaddr: int
+    offset: int
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewSymbol:
+    """A symbol of the output that the input did not have."""
+
+    name: str
+    vaddr: int
+    size: int
+    place: Place
+    is_function: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewSection:
+    """A section header over a part of an appended segment. NOBITS where ``is_bss``."""
+
+    name: str
+    place: Place
+    vaddr: int
+    size: int
+    align: int
+    is_bss: bool = False
+    is_note: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layout:
+    """All addresses and bytes of the output but for the ELF header, the program and the section header table.
+
+    The program header table has ``phnum`` entries and stands at the start of R, whose data has zeros there.
+    ``note`` is the note's content (docs/design.md, "The note"); its bytes, with the ELF note header, are in R at
+    ``note_vaddr``.
+    """
+
+    r: Placement
+    rx: Placement
+    rw: Placement
+    entry: int
+    phnum: int
+    trampolines: tuple[Trampoline, ...]
+    edits: tuple[Edit, ...]
+    note: Mapping[str, object]
+    note_vaddr: int
+    note_size: int
+    symbols: tuple[NewSymbol, ...]
+    sections: tuple[NewSection, ...]
+
+    @property
+    def placements(self) -> tuple[Placement, Placement, Placement]:
+        return self.r, self.rx, self.rw

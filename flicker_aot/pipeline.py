@@ -1,0 +1,193 @@
+"""The passes, in order, and the only module that sees all of them. In: paths and options. Out: files and reports.
+
+Files are read once and written once, at the end and atomically: whatever fails before leaves nothing behind.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from . import __version__
+from .errors import InputError, PolicyError, UsageError, VerificationError
+from .model.code import CandidateKind, Code, Verdict
+from .model.image import Image
+from .model.options import OnRefusal, Options
+from .report.values import OutputReport, Report, StageTime, make_file_report
+
+StageListener = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """One rewriting. ``excluded``: system call numbers not asked for (--except); ``force``: OUT may exist."""
+
+    source: Path
+    destination: Path
+    options: Options
+    excluded: frozenset[int] | None = None
+    force: bool = False
+
+
+class Stages:
+    """Wall times of the stages that ran, in order. The listener hears each stage's name when it starts."""
+
+    def __init__(self, listener: StageListener) -> None:
+        self._listener = listener
+        self.times: list[StageTime] = []
+
+    @contextmanager
+    def __call__(self, name: str) -> Iterator[None]:
+        self._listener(name)
+        start = time.perf_counter()
+        yield
+        self.times.append(StageTime(name=name, seconds=time.perf_counter() - start))
+
+
+def rewrite(request: Request, listener: StageListener) -> Report:
+    """Writes ``request.destination``, or raises a FlickerError and leaves everything as it was."""
+    check_destination(request)
+    stages = Stages(listener)
+    with stages("read"):
+        from .elf.read import read_image, refuse_unsupported
+
+        image = read_image(request.source, read_file(request.source))
+        refuse_unsupported(image)
+    with stages("runtime"):
+        from .toolchain import runtime_for
+
+        runtime = runtime_for(request.options)
+    with stages("discover"):
+        from .discover import discover
+
+        code = discover(image)
+    options = _effective(request, code)
+    if options.strict:
+        _require_strict(image, code)
+    with stages("plan"):
+        from .plan import make_plan
+
+        plan = make_plan(image, code, options)
+    with stages("lay out"):
+        from .layout import lay_out, read_stub
+
+        layout = lay_out(image, code, plan, read_stub(runtime), options)
+    with stages("emit"):
+        from .emit import emit
+
+        output = emit(image, layout)
+    with stages("verify"):
+        from .verify import verify
+
+        findings = verify(image.data, output)
+    if findings:
+        more = f" (and {len(findings) - 1} more)" if len(findings) > 1 else ""
+        raise VerificationError(f"{request.source}: the output failed verification: {findings[0]}{more}")
+    with stages("write"):
+        from .emit import write_atomic
+
+        warnings = write_atomic(request.destination, output, like=request.source)
+    written = OutputReport(
+        path=str(request.destination),
+        size_bytes=len(output),
+        hole_bytes=layout.r.offset - len(image.data),
+        tool=_tool_name(options),
+    )
+    return Report(
+        tool_version=__version__,
+        file=make_file_report(image, code, plan, options.only),
+        output=written,
+        warnings=warnings,
+        stages=tuple(stages.times),
+        peak_memory_bytes=peak_memory_bytes(),
+    )
+
+
+def inspect(path: Path, data: bytes, listener: StageListener) -> Report:
+    """What a rewriting with default options would do to a file; nothing is written. Dynamic files are read, too."""
+    stages = Stages(listener)
+    with stages("read"):
+        from .elf.read import read_image
+
+        image = read_image(path, data)
+    with stages("discover"):
+        from .discover import discover
+
+        code = discover(image)
+    with stages("plan"):
+        from .plan import make_plan
+
+        plan = make_plan(image, code, Options())
+    return Report(
+        tool_version=__version__,
+        file=make_file_report(image, code, plan, None),
+        output=None,
+        warnings=(),
+        stages=tuple(stages.times),
+        peak_memory_bytes=peak_memory_bytes(),
+    )
+
+
+def read_file(path: Path) -> bytes:
+    """The bytes of ``path``; InputError where there is no regular file to read."""
+    try:
+        if path.exists() and not path.is_file():
+            raise InputError(f"{path}: not a regular file")
+        return path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def check_destination(request: Request) -> None:
+    """UsageError for a destination that must not be written, before any work is done for it."""
+    source, out = request.source, request.destination
+    try:
+        if os.path.lexists(out):
+            if source.exists() and out.exists() and out.samefile(source):
+                raise UsageError(f"{out}: is the same file as the input; --force does not change that")
+            if out.exists() and not out.is_file():
+                raise UsageError(f"{out}: exists and is not a regular file")
+            if not request.force:
+                raise UsageError(f"{out}: exists; --force overwrites it")
+        folder = Path(os.path.realpath(out)).parent
+        if not folder.is_dir():
+            raise UsageError(f"{folder}: no such directory")
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise UsageError(f"{folder}: no permission to write there")
+    except OSError as error:
+        raise UsageError(f"{out}: {error.strerror}") from error
+
+
+def peak_memory_bytes() -> int:
+    """The most memory that this process had resident so far (getrusage, in KiB)."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def _tool_name(options: Options) -> str:
+    return f"hook:{options.hook.name}" if options.hook else options.tool
+
+
+def _effective(request: Request, code: Code) -> Options:
+    """The options with --except turned into --only, and with --strict's wish for no refusal."""
+    options = request.options
+    if request.excluded is not None:
+        # All numbers but the excluded ones: of numbers that no site can make, none matters.
+        found = frozenset(number for site in code.sites for number in site.numbers)
+        options = replace(options, only=found - request.excluded)
+    if options.strict:
+        options = replace(options, on_refusal=OnRefusal.FAIL)
+    return options
+
+
+def _require_strict(image: Image, code: Code) -> None:
+    """PolicyError for a candidate that stays unhooked: unknown ones, and proved ``int 0x80`` and ``sysenter``."""
+    for c in code.candidates:
+        if c.verdict is Verdict.UNKNOWN:
+            raise PolicyError(f"{image.path}: --strict: {c.kind.value} at {c.vaddr:#x} is neither proved code nor data")
+        if c.verdict is Verdict.SITE and c.kind is not CandidateKind.SYSCALL:
+            raise PolicyError(f"{image.path}: --strict: {c.kind.value} at {c.vaddr:#x} is not hooked")

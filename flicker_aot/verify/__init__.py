@@ -1,0 +1,10 @@
+"""Proves that an output file is its input plus owned edits. In: both files' bytes. Out: findings.
+
+Independent of every other stage by design: see ``verifier``.
+"""
+
+from .finding import Finding, Unsound
+from .note import Claim, read_note
+from .verifier import verify
+
+__all__ = ["Claim", "Finding", "Unsound", "read_note", "verify"]

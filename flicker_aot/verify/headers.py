@@ -1,0 +1,170 @@
+"""Rules for the output's headers. In: a ``Subject``. Out: findings. Source: docs/design.md, "The output file"; gABI."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import pairwise
+from typing import Final
+
+from .finding import Finding
+from .note import SegmentClaim
+from .rawelf import (
+    PAGE,
+    PF_R,
+    PF_W,
+    PF_X,
+    PHDR_SIZE,
+    PT_LOAD,
+    PT_PHDR,
+    SHF_ALLOC,
+    SHT_NOBITS,
+    SHT_NULL,
+    SHT_STRTAB,
+    SHT_SYMTAB,
+    Phdr,
+    RawElf,
+)
+from .subject import Subject
+
+MAX_PHNUM: Final = 73  # kernels before 5.10 take a table of at most one page (fs/binfmt_elf.c)
+_FLAGS: Final = {"r": PF_R, "rx": PF_R | PF_X, "rw": PF_R | PF_W}
+
+
+def check_headers(subject: Subject) -> Iterator[Finding]:
+    yield from _entry_and_table(subject)
+    yield from _program_headers(subject)
+    yield from _appended(subject)
+    yield from _loads(subject.output)
+    yield from _sections(subject)
+
+
+def _bad(code: str, vaddr: int | None, message: str) -> Finding:
+    return Finding(code=code, vaddr=vaddr, message=message)
+
+
+def _entry_and_table(subject: Subject) -> Iterator[Finding]:
+    output, claim = subject.output, subject.claim
+    if output.entry != claim.start:
+        yield _bad("entry", output.entry, f"e_entry is not the runtime's start {claim.start:#x}")
+    if output.base != subject.original.base:
+        yield _bad("phdr", output.base, f"base address moved from {subject.original.base:#x}")
+    table = claim.segments["r"]
+    vaddr = output.base + output.phoff
+    size = len(output.segments) * PHDR_SIZE
+    # Kernels before 5.18, qemu-user and ld.so take the table's address to be base + e_phoff.
+    if output.phoff - table.offset != vaddr - table.vaddr or not (
+        table.vaddr <= vaddr and vaddr + size <= table.vaddr + table.filesz
+    ):
+        yield _bad("phdr", vaddr, f"table at e_phoff {output.phoff:#x} is not where R maps it")
+    if len(output.segments) > MAX_PHNUM:
+        yield _bad("phdr", None, f"{len(output.segments)} program headers, at most {MAX_PHNUM} are portable")
+
+
+def _program_headers(subject: Subject) -> Iterator[Finding]:
+    """The output's table is the original's in its order, PT_PHDR adjusted, with the three loads and the note added."""
+    output, claim = subject.output, subject.claim
+    ours = {(s.vaddr, s.offset, s.filesz, s.memsz) for s in claim.segments.values()}
+    kept = []
+    added = 0
+    for index, p in enumerate(output.segments):
+        if p.type == PT_LOAD and (p.vaddr, p.offset, p.filesz, p.memsz) in ours:
+            added += 1
+        elif index != claim.note_index:
+            kept.append(p)
+    if added != len(claim.segments):
+        yield _bad("phdr", None, f"{len(claim.segments)} appended PT_LOADs expected, {added} found")
+    expected = [_moved(p, output) if p.type == PT_PHDR else p for p in subject.original.segments]
+    if kept != expected:
+        odd = next((k for k, e in zip(kept, expected, strict=False) if k != e), None)
+        where = None if odd is None else odd.vaddr
+        yield _bad("phdr", where, f"the input's {len(expected)} program headers expected, {len(kept)} kept: {odd}")
+    note = output.segments[claim.note_index]
+    r = claim.segments["r"]
+    if (
+        note.offset - r.offset != note.vaddr - r.vaddr
+        or not (r.vaddr <= note.vaddr and note.vaddr + note.filesz <= r.vaddr + r.filesz)
+        or note.filesz != note.memsz
+        or note.flags != PF_R
+        or note.align != 4
+        or note.paddr != note.vaddr
+    ):
+        yield _bad("phdr", note.vaddr, f"PT_NOTE is not a read-only part of R: {note}")
+
+
+def _moved(p: Phdr, output: RawElf) -> Phdr:
+    """What PT_PHDR must say of the table's new place; its flags and alignment stay."""
+    vaddr = output.base + output.phoff
+    size = len(output.segments) * PHDR_SIZE
+    return p._replace(offset=output.phoff, vaddr=vaddr, paddr=vaddr, filesz=size, memsz=size)
+
+
+def _appended(subject: Subject) -> Iterator[Finding]:
+    """R, RX and RW lie behind everything, each with its own rights and none writable and executable."""
+    size = subject.claim.input_size
+    for name, s in subject.claim.segments.items():
+        if s.offset % PAGE or s.vaddr % PAGE or s.offset < size:
+            yield _bad("segment", s.vaddr, f"{name}: offset {s.offset:#x} is no page after the input's {size:#x} bytes")
+        if s.filesz > s.memsz or (name != "rw" and s.filesz != s.memsz):
+            yield _bad("segment", s.vaddr, f"{name}: {s.filesz:#x} bytes in the file, {s.memsz:#x} in memory")
+        found = [p for p in subject.output.loads if p.vaddr == s.vaddr]
+        if [(p.flags, p.paddr, p.align) for p in found] != [(_FLAGS[name], s.vaddr, PAGE)]:
+            yield _bad("segment", s.vaddr, f"{name}: flags {_FLAGS[name]}, page alignment expected, {found} found")
+    yield from _order(subject)
+
+
+def _order(subject: Subject) -> Iterator[Finding]:
+    end = max(p.end for p in subject.original.loads)
+    for name in ("r", "rx", "rw"):
+        s: SegmentClaim = subject.claim.segments[name]
+        if s.vaddr < end:
+            yield _bad("segment", s.vaddr, f"{name}: starts before the end {end:#x} of what comes first")
+        end = -(-(s.vaddr + s.memsz) // PAGE) * PAGE
+
+
+def _loads(output: RawElf) -> Iterator[Finding]:
+    """PT_LOADs ascend and share no memory; each is congruent to its file offset (gABI, "Program Header")."""
+    end = 0
+    for p in output.loads:
+        if p.vaddr < end:
+            yield _bad("segment", p.vaddr, f"PT_LOAD starts before the end {end:#x} of the one before")
+        if (p.offset - p.vaddr) % PAGE:
+            yield _bad("segment", p.vaddr, f"PT_LOAD: offset {p.offset:#x} is not congruent to the address")
+        if p.filesz > p.memsz or p.offset + p.filesz > len(output.data):
+            yield _bad("segment", p.vaddr, f"PT_LOAD: file bytes [{p.offset:#x}, +{p.filesz:#x}) are not in the file")
+        end = p.end
+    paged = [(p.vaddr & -PAGE, -(-p.end // PAGE) * PAGE, p) for p in output.loads[-3:]]
+    for (_, page_end, p), (page_start, _, _) in pairwise(paged):
+        if page_start < page_end:
+            yield _bad("segment", p.vaddr, f"appended PT_LOADs share the page before {page_end:#x}")
+
+
+def _sections(subject: Subject) -> Iterator[Finding]:
+    """The input's sections stand first and unchanged; only the symbol and string tables, which the process never
+    sees, may have moved; every added one lies in an appended segment or outside memory."""
+    original, output = subject.original, subject.output
+    if original.sections and len(output.sections) < len(original.sections):
+        yield _bad("sections", None, f"{len(original.sections)} sections became {len(output.sections)}")
+        return
+    if output.sections and output.shoff < len(original.data) and output.shoff != original.shoff:
+        yield _bad("sections", None, f"section header table at {output.shoff:#x}, inside the input's bytes")
+    for i, (old, old_name) in enumerate(zip(original.sections, original.names, strict=True)):
+        new, name = output.sections[i], output.names[i]
+        free = old.type in (SHT_SYMTAB, SHT_STRTAB) and not old.flags & SHF_ALLOC
+        wanted = old._replace(name=new.name)
+        if free:
+            wanted = wanted._replace(offset=new.offset, size=max(new.size, old.size), info=new.info)
+        if name != old_name or new != wanted:
+            yield _bad("sections", old.vaddr or None, f"section {old_name!r} changed: {old} became {new}")
+        elif free and not output.data.startswith(original.data[old.offset : old.offset + old.size], new.offset):
+            yield _bad("sections", None, f"section {old_name!r} does not start with what it held")
+    ranges = [(s.vaddr, s.vaddr + s.memsz) for s in subject.claim.segments.values()]
+    added = slice(len(original.sections), None)
+    for new, name in zip(output.sections[added], output.names[added], strict=True):
+        inside = any(start <= new.vaddr and new.vaddr + new.size <= end for start, end in ranges)
+        if new.flags & SHF_ALLOC and not inside:
+            yield _bad("sections", new.vaddr, f"added section {name!r} is in no appended segment")
+    for new, name in zip(output.sections, output.names, strict=True):
+        if new.type not in (SHT_NOBITS, SHT_NULL) and new.offset + new.size > len(output.data):
+            yield _bad("sections", None, f"section {name!r} ends at {new.offset + new.size:#x}, after the file's end")
+    if output.sections and output.shoff % 8:
+        yield _bad("sections", None, f"section header table at {output.shoff:#x} is not aligned to 8")

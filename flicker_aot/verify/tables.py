@@ -1,0 +1,155 @@
+"""The runtime's configuration and tables, as it will read them. In: a ``Subject``. Out: ``Tables`` and findings.
+
+Layout of the structures: runtime_stub/abi.h, restated here on purpose.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from .finding import Finding, Unsound
+from .note import TEMPLATE_LABELS, SegmentClaim
+from .subject import TRAP_TACTIC, Subject
+
+_MAGIC: Final = 0x3166636B63696C66
+_ABI_VERSION: Final = 1
+_CONFIG: Final = struct.Struct("<QIIQQQQQQQQIIII16B")
+_SITE: Final = struct.Struct("<IIIHH")
+_INSN: Final = struct.Struct("<Hh")
+_TRAP: Final = struct.Struct("<II")
+_F_TRAPS, _F_FILLS, _F_VDSO_KEEP, _F_VDSO_HIDE = 1, 2, 4, 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tables:
+    """struct flk_config with the tables that it points to. ``sites``, ``insns``: rows as in abi.h; ``traps``: vaddr ->
+    vaddr, in the order of the file."""
+
+    flags: int
+    self_vaddr: int
+    image_vaddr: int
+    entry_vaddr: int
+    tramp_vaddr: int
+    tramp_size: int
+    tables: tuple[tuple[int, int], ...]  # [start, end) vaddrs of the three tables
+    sites: tuple[tuple[int, int, int, int, int], ...]
+    insns: tuple[tuple[int, int], ...]
+    traps: dict[int, int]
+    template: dict[str, int]
+
+
+def read_tables(subject: Subject) -> Tables:
+    """Raises Unsound where there is no configuration or a table is not in R."""
+    output, at = subject.output, subject.claim.config
+    fields = _CONFIG.unpack(output.at(at, _CONFIG.size))
+    magic, version, flags, self_vaddr, image, entry, tramp, tramp_size, sites, insns, traps = fields[:11]
+    site_count, insn_count, trap_count, reserved = fields[11:15]
+    if (magic, version) != (_MAGIC, _ABI_VERSION):
+        raise Unsound("config", at, f"magic {_MAGIC:#x}, ABI {_ABI_VERSION} expected, {magic:#x}, {version} found")
+    if reserved or fields[-1]:
+        raise Unsound("config", at, f"reserved fields are {reserved:#x}, {fields[-1]:#x}, expected 0")
+    rows = _TRAP.iter_unpack(_table(subject, traps, trap_count, _TRAP))
+    trap_rows = [(image + addr, tramp + target) for addr, target in rows]
+    addresses = [addr for addr, _ in trap_rows]
+    if addresses != sorted(set(addresses)):
+        raise Unsound("trap", traps, "trap table is not sorted by address, or has one twice")
+    return Tables(
+        flags=flags,
+        self_vaddr=self_vaddr,
+        image_vaddr=image,
+        entry_vaddr=entry,
+        tramp_vaddr=tramp,
+        tramp_size=tramp_size,
+        tables=(
+            (sites, sites + site_count * _SITE.size),
+            (insns, insns + insn_count * _INSN.size),
+            (traps, traps + trap_count * _TRAP.size),
+        ),
+        sites=tuple(_SITE.iter_unpack(_table(subject, sites, site_count, _SITE))),
+        insns=tuple(_INSN.iter_unpack(_table(subject, insns, insn_count, _INSN))),
+        traps=dict(trap_rows),
+        template=dict(zip(TEMPLATE_LABELS, fields[15:], strict=False)),
+    )
+
+
+def _table(subject: Subject, vaddr: int, count: int, row: struct.Struct) -> bytes:
+    r = subject.claim.segments["r"]
+    if count and not _inside(r, vaddr, count * row.size):
+        raise Unsound("config", vaddr, f"table of {count} rows is outside R")
+    return subject.output.at(vaddr, count * row.size) if count else b""
+
+
+def _inside(segment: SegmentClaim, vaddr: int, size: int) -> bool:
+    return segment.vaddr <= vaddr and vaddr + size <= segment.vaddr + segment.filesz
+
+
+def check_tables(subject: Subject, tables: Tables) -> Iterator[Finding]:
+    yield from _config(subject, tables)
+    yield from _sites(subject, tables)
+
+
+def _bad(code: str, vaddr: int | None, message: str) -> Finding:
+    return Finding(code=code, vaddr=vaddr, message=message)
+
+
+def _config(subject: Subject, tables: Tables) -> Iterator[Finding]:
+    claim, at, rx = subject.claim, subject.claim.config, subject.claim.segments["rx"]
+    expected = {
+        "self_vaddr": (at, tables.self_vaddr),
+        "image_vaddr": (subject.original.image_vaddr, tables.image_vaddr),
+        "entry_vaddr": (subject.original.entry, tables.entry_vaddr),
+    }
+    for name, (wanted, found) in expected.items():
+        if wanted != found:
+            yield _bad("config", at, f"{name}: {wanted:#x} expected, {found:#x} found")
+    if claim.template != tables.template:
+        yield _bad("config", at, f"template {tables.template} is not the note's {claim.template}")
+    if not _inside(rx, tables.tramp_vaddr, tables.tramp_size):
+        yield _bad("config", tables.tramp_vaddr, f"trampolines of {tables.tramp_size:#x} bytes are outside RX")
+    tramp_end = tables.tramp_vaddr + tables.tramp_size
+    last = max((w.claim.trampoline_end for w in subject.windows), default=tables.tramp_vaddr)
+    if tramp_end != last:
+        yield _bad("config", tramp_end, f"trampolines end at {last:#x}, the runtime is told otherwise")
+    for name, vaddr in (("start", claim.start), ("enter", claim.enter), ("config", at)):
+        if not _inside(rx, vaddr, 1) or tables.tramp_vaddr <= vaddr < tramp_end:
+            yield _bad("config", vaddr, f"the runtime's {name} is not in RX behind the trampolines")
+    tactics = any(w.claim.tactic == TRAP_TACTIC for w in subject.windows)
+    fills = any(vaddr not in {w.claim.site for w in subject.windows if w.is_trap} for vaddr in tables.traps)
+    for flag, wanted, what in ((_F_TRAPS, tactics, "trap sites"), (_F_FILLS, fills, "trapping fills")):
+        if bool(tables.flags & flag) != wanted:
+            yield _bad("config", at, f"flags {tables.flags:#x}: {'some' if wanted else 'no'} {what} in the windows")
+    both = _F_VDSO_KEEP | _F_VDSO_HIDE
+    if tables.flags & both == both or tables.flags & ~(both | _F_TRAPS | _F_FILLS):
+        yield _bad("config", at, f"flags {tables.flags:#x} contradict each other or are unknown")
+
+
+def _sites(subject: Subject, tables: Tables) -> Iterator[Finding]:
+    """One row for each trampoline, ascending, with its displaced instructions and the closing jump."""
+    windows = sorted(subject.windows, key=lambda w: w.claim.trampoline)
+    if len(windows) != len(tables.sites):
+        yield _bad("table", None, f"{len(windows)} patches, {len(tables.sites)} rows in the site table")
+        return
+    used = 0
+    for window, (tramp, site, first, count, entry) in zip(windows, tables.sites, strict=True):
+        claim = window.claim
+        if first != used:
+            yield _bad("table", claim.site, f"its displaced instructions start at row {first}, expected {used}")
+        used += count
+        wanted = (claim.trampoline, claim.site, claim.entry)
+        found = (tables.tramp_vaddr + tramp, tables.image_vaddr + site, tables.tramp_vaddr + tramp + entry)
+        if wanted != found:
+            yield _bad("table", claim.site, f"site row {_hex(wanted)} expected, {_hex(found)} found")
+        moved = [(copy - claim.trampoline, old - claim.site) for old, copy in (*claim.before, *claim.after)]
+        rows = list(tables.insns[first : first + count])
+        # The closing jump stands for the first instruction after the window.
+        if rows[: len(moved)] != moved or [old for _, old in rows[len(moved) :]] != [claim.end - claim.site]:
+            yield _bad("table", claim.site, f"displaced instructions {moved} expected, {rows} found")
+    if used != len(tables.insns):
+        yield _bad("table", None, f"{len(tables.insns)} displaced instructions in the table, {used} belong to a site")
+
+
+def _hex(values: tuple[int, ...]) -> str:
+    return "(" + ", ".join(f"{v:#x}" for v in values) + ")"

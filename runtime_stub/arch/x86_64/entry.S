@@ -1,0 +1,441 @@
+/* Entry and exit paths: process start, system call entry, handlers' entry, special calls.
+ *
+ * In: trampolines (docs/design.md) and the kernel jump here. Out: back to the trampoline, or into the kernel.
+ *
+ * Register contract
+ *   flk_enter   called on the own stack with [rsp+8] = application rsp. Keeps everything but rcx, r11 (dead before a
+ *               system call). Returns rcx = 0 where the call was answered (rax = result, r11 = flags).
+ *   flk_leave   the same after the kernel: keeps rax, r11 too. rcx is dead (the trampoline sets it).
+ *   thunks      entered by the kernel as signal handlers: rdi, rsi, rdx as the ABI has them, rax dead.
+ *   stubs       entered by ret in place of the trampoline's `ret` label: rsp at the application rsp's slot.
+ *
+ * Invariants (tests/attack injects a signal at each instruction of each):
+ *   1. Nothing is written to the application's stack.
+ *   2. From `mov %gs:0,%rsp` to `pop %rsp` signals are deferred (signal.c). [flk_chk, flk_tail_end) and the
+ *      instructions of a trampoline on the own stack after it are restarted at flk_chk: it only reads the frame.
+ *   3. Where gs may be the child's block in the parent ([flk_sp_after, flk_sp_repaired), rax != 0), flk_wrap repairs it
+ *      before anything reads gs.
+ */
+#define FLK_ASM
+#include "../../include/rt.h"
+#include <asm/unistd_64.h>
+
+        .text
+
+/* ---- Process start: the new e_entry. The kernel's ELF_PLAT_INIT has zeroed all registers but rsp. ---- */
+        .globl flk_start
+        .type flk_start, @function
+flk_start:
+        .cfi_startproc
+        .cfi_undefined rip
+        mov     %rsp, %rdi
+        lea     flk_first_region(%rip), %rsi
+        lea     OWN_HI(%rsi), %rsp
+        mov     %rdi, %rbp
+        mov     %rdx, %rbx
+        call    flk_init                # rax = original entry
+        mov     %rax, %rcx
+        mov     %rbx, %rdx
+        mov     %rbp, %rsp
+        xor     %eax, %eax
+        xor     %ebx, %ebx
+        xor     %ebp, %ebp
+        xor     %esi, %esi
+        xor     %edi, %edi
+        xor     %r8d, %r8d
+        xor     %r9d, %r9d
+        xor     %r10d, %r10d
+        xor     %r11d, %r11d
+        mov     %rcx, %gs:BLK_SP_RESUME
+        mov     $0, %ecx
+        jmp     *%gs:BLK_SP_RESUME
+        .cfi_endproc
+        .size flk_start, .-flk_start
+
+/* ---- System call entry ---- */
+        .balign 64
+        .globl flk_enter
+        .type flk_enter, @function
+flk_enter:
+        .cfi_startproc
+        .cfi_def_cfa rsp, 16
+        push    %r9
+        push    %r8
+        push    %r10
+        push    %rdx
+        push    %rsi
+        push    %rdi
+        push    %rax
+        push    $0                      # r11: dead; for a hook: which registers it changed
+        lahf
+        seto    %al
+        push    %rax
+        push    $1                      # action: call the kernel
+        .cfi_def_cfa rsp, FR_SIZE
+        mov     %rsp, %rdi
+        call    flk_dispatch
+        .globl flk_chk
+flk_chk:                                # restartable from here to flk_tail_end: reads the frame, changes no memory
+        cmpl    $0, %gs:BLK_PENDING
+        jne     .Lpending
+        mov     FR_FLAGS(%rsp), %rax
+        add     $0x7f, %al              # OF
+        sahf
+        mov     FR_ACTION(%rsp), %rcx
+        mov     FR_R11(%rsp), %r11
+        mov     FR_RAX(%rsp), %rax
+        mov     FR_RDI(%rsp), %rdi
+        mov     FR_RSI(%rsp), %rsi
+        mov     FR_RDX(%rsp), %rdx
+        mov     FR_R10(%rsp), %r10
+        mov     FR_R8(%rsp), %r8
+        mov     FR_R9(%rsp), %r9
+        lea     FR_RET(%rsp), %rsp
+        .cfi_def_cfa_offset 16
+        ret
+        .globl flk_tail_end
+flk_tail_end:
+.Lpending:
+        .cfi_def_cfa_offset FR_SIZE
+        push    %r15
+        push    %r14
+        push    %r13
+        push    %r12
+        push    %rbp
+        push    %rbx
+        lea     48(%rsp), %rdi
+        mov     %rsp, %rsi
+        call    flk_deliver             # does not return
+        ud2
+        .cfi_endproc
+        .size flk_enter, .-flk_enter
+
+        .balign 64
+        .globl flk_leave
+        .type flk_leave, @function
+flk_leave:
+        .cfi_startproc
+        .cfi_def_cfa rsp, 16
+        push    %r9
+        push    %r8
+        push    %r10
+        push    %rdx
+        push    %rsi
+        push    %rdi
+        push    %rax
+        push    %r11
+        lahf
+        seto    %al
+        push    %rax
+        push    $0
+        .cfi_def_cfa rsp, FR_SIZE
+        mov     %rsp, %rdi
+        call    flk_leave_c
+        jmp     flk_chk
+        .cfi_endproc
+        .size flk_leave, .-flk_leave
+
+/* After the kernel in a special stub: the same frame, another C function. */
+        .balign 16
+        .type flk_post_entry, @function
+flk_post_entry:
+        .cfi_startproc
+        .cfi_def_cfa rsp, 16
+        push    %r9
+        push    %r8
+        push    %r10
+        push    %rdx
+        push    %rsi
+        push    %rdi
+        push    %rax
+        push    %r11
+        lahf
+        seto    %al
+        push    %rax
+        push    $0
+        .cfi_def_cfa rsp, FR_SIZE
+        mov     %rsp, %rdi
+        call    flk_post
+        jmp     flk_chk
+        .cfi_endproc
+        .size flk_post_entry, .-flk_post_entry
+
+/* ---- Special calls: clone and its kin, exec. flk_enter returns here instead of to the trampoline. ----
+ * The child of a clone inherits the gs base that is set before `syscall` (kernel: arch/x86/kernel/process.c,
+ * copy_thread), so it has its own block from its first instruction on. */
+        .balign 16
+        .globl flk_special_fast, flk_sp_native, flk_sp_sys, flk_sp_after, flk_sp_repaired, flk_sp_ret, flk_sp_jump
+        .type flk_special_fast, @function
+flk_special_fast:
+        .cfi_startproc
+        .cfi_undefined rip
+        pop     %rsp
+flk_sp_native:                          # native state up to the syscall: a signal gives the call up, to start anew
+        mov     %gs:BLK_SP_GS, %rcx
+        wrgsbase %rcx
+flk_sp_sys:
+        syscall
+flk_sp_after:
+        mov     %rax, %rcx
+        jrcxz   flk_sp_repaired
+        mov     %gs:BLK_OWNER, %rcx
+        wrgsbase %rcx
+flk_sp_repaired:
+        mov     %rsp, %rcx
+        mov     %gs:0, %rsp
+        push    %rcx
+        call    flk_post_entry
+flk_sp_ret:
+        pop     %rsp
+flk_sp_jump:
+        jmp     *%gs:BLK_SP_RESUME
+        .globl  flk_special_fast_end
+flk_special_fast_end:
+        .cfi_endproc
+        .size flk_special_fast, .-flk_special_fast
+
+/* The same without FSGSBASE. All signals are blocked from dispatch to flk_post (but SIGKILL, SIGSTOP), since the gs base
+ * changes by a system call only, which needs registers. In the parent gs is the child's block until flk_post; the
+ * parent's own stack is reached through its owner field. */
+        .globl flk_special_slow
+        .type flk_special_slow, @function
+flk_special_slow:
+        .cfi_startproc
+        .cfi_undefined rip
+        pop     %rsp
+        syscall
+        mov     %rax, %rcx
+        jrcxz   1f
+        mov     %rsp, %rcx
+        mov     %gs:BLK_OWNER, %rsp
+        mov     (%rsp), %rsp
+        jmp     2f
+1:      mov     %rsp, %rcx
+        mov     %gs:0, %rsp
+2:      push    %rcx
+        call    flk_post_entry
+        pop     %rsp
+        jmp     *%gs:BLK_SP_RESUME
+        .cfi_endproc
+        .size flk_special_slow, .-flk_special_slow
+
+/* ---- Trampolines for the vDSO's own system calls (vdso.c): the shape of docs/design.md with leave, but where a site's address would
+ * be in the code it comes from flk_vdso_back. ---- */
+        .balign 64
+        .globl flk_vdso_tramps
+        .type flk_vdso_tramps, @function
+flk_vdso_tramps:
+        .cfi_startproc
+        .cfi_undefined rip
+        .set    i, 0
+        .rept   VDSO_SITES
+        .balign VDSO_TRAMP_SIZE
+0:      mov     %rsp, %rcx
+1:      mov     %gs:0, %rsp
+2:      push    %rcx
+3:      call    flk_enter
+4:      jrcxz   9f
+5:      pop     %rsp
+6:      syscall
+7:      mov     %rsp, %rcx
+8:      mov     %gs:0, %rsp
+        push    %rcx
+        call    flk_leave
+9:      pop     %rsp
+        mov     flk_vdso_back + 8*i(%rip), %rcx
+        jmp     *flk_vdso_back + 8*i(%rip)
+        .set    i, i + 1
+        .endr
+        .balign VDSO_TRAMP_SIZE
+        .cfi_endproc
+        .size flk_vdso_tramps, .-flk_vdso_tramps
+
+/* Exports of the vDSO, counted on their way (vdso.c points its dynamic symbols here). Flags are dead at a function's start. */
+        .balign 16
+        .globl flk_vdso_stubs
+        .type flk_vdso_stubs, @function
+flk_vdso_stubs:
+        .cfi_startproc
+        .set    i, 0
+        .rept   VDSO_EXPORTS
+        .balign VDSO_STUB_SIZE
+        incq    %gs:BLK_VDSO_COUNTS + 8*i
+        jmp     *flk_vdso_real + 8*i(%rip)
+        .set    i, i + 1
+        .endr
+        .cfi_endproc
+        .size flk_vdso_stubs, .-flk_vdso_stubs
+
+/* ---- The end of a thread. Signals are blocked. The block goes to the free list only after the own stack was left; from
+ * then on another thread may own it, so nothing here touches gs or that stack again. exit(2) does not return, so
+ * every register but rax and rdi is free. */
+        .balign 16
+        .globl flk_exit_stub
+        .type flk_exit_stub, @function
+flk_exit_stub:
+        .cfi_startproc
+        .cfi_undefined rip
+        pop     %rsp
+        mov     %gs:BLK_SELF, %r8
+        lea     flk_rt+RT_FREE_LIST(%rip), %r9
+        mov     (%r9), %rax
+1:      mov     %rax, %r10
+        shl     $16, %r10
+        shr     $16, %r10               # the link without its tag
+        mov     %r10, BLK_NEXT(%r8)
+        mov     %rax, %r10
+        shr     $48, %r10
+        inc     %r10
+        shl     $48, %r10
+        or      %r8, %r10
+        lock cmpxchg %r10, (%r9)
+        jne     1b
+        mov     $__NR_exit, %eax
+        syscall
+        ud2
+        .cfi_endproc
+        .size flk_exit_stub, .-flk_exit_stub
+
+/* ---- Entry of every handler: eax = index of its record ---- */
+        .balign 16
+        .globl flk_thunks
+        .type flk_thunks, @function
+flk_thunks:
+        .cfi_startproc simple
+        .cfi_signal_frame
+        .cfi_def_cfa rsp, 8
+        .cfi_undefined rip
+        /* rax is 0 at a handler's entry. Four bytes each: mov $low, %al; jmp to the group's end, which adds the high part. */
+        .set    group, 0
+        .rept   THUNK_COUNT / THUNK_GROUP
+        .set    low, 0
+        .rept   THUNK_GROUP
+        .byte   0xb0, low
+        .byte   0xeb, 4 * (THUNK_GROUP - 1 - low)
+        .set    low, low + 1
+        .endr
+        .byte   0xb4, group             # mov $group, %ah
+        .byte   0xe9                    # jmp flk_wrap_entry, five bytes whatever the distance
+        .long   flk_wrap_entry - (. + 4)
+        .byte   0x90
+        .set    group, group + 1
+        .endr
+flk_wrap_entry:
+        /* The frame whose program counter counts: this one, or that of a wrapper that a SIGSEGV or SIGBUS (the only signals
+         * not masked here) stopped before it had repaired gs. */
+        mov     %rsp, %r10
+0:      mov     SF_RIP(%r10), %r8
+        lea     flk_thunks(%rip), %r9
+        mov     %r8, %r11
+        sub     %r9, %r11
+        cmp     $(.Lgs_right - flk_thunks), %r11
+        jae     1f
+        mov     SF_RSP(%r10), %r10
+        jmp     0b
+1:      lea     flk_sp_after(%rip), %r9
+        sub     %r9, %r8
+        cmp     $(flk_sp_repaired - flk_sp_after), %r8
+        jae     .Lgs_right
+        cmpq    $0, SF_RAX(%r10)
+        je      .Lgs_right
+        mov     %gs:BLK_OWNER, %r8
+        wrgsbase %r8                    # idempotent: a block's own owner field is itself once its thread runs
+.Lgs_right:
+        mov     %rsp, %rsi
+        movzbl  %al, %edx               # record = group * THUNK_GROUP + low
+        movzbl  %ah, %eax
+        shl     $THUNK_GROUP_SHIFT, %eax
+        add     %eax, %edx
+        mov     %rsp, %r9
+        sub     %gs:BLK_LO, %r9
+        mov     %gs:FLK_BLK_TOP, %r8
+        sub     %gs:BLK_LO, %r8
+        cmp     %r8, %r9
+        jb      2f
+        /* Not on the own stack: a thread that has not armed it yet, or a vfork child on its parent's. */
+        mov     %gs:FLK_BLK_TOP, %rsp
+        sub     $(SF_SIZE + 8), %rsp
+        mov     %rsp, %rcx
+        jmp     3f
+2:      mov     %rsp, %rcx              # the frame itself serves to enter the handler
+3:      and     $-16, %rsp
+        incl    %gs:BLK_IN_WRAP
+        call    flk_wrap                # (sig, frame, record, buffer) -> frame for rt_sigreturn
+        .globl  flk_wrap_ret
+flk_wrap_ret:
+        decl    %gs:BLK_IN_WRAP         # nested ones count up and down by themselves
+        lea     SF_UC(%rax), %rsp
+        mov     $__NR_rt_sigreturn, %eax
+        syscall
+        .globl  flk_wrap_end
+flk_wrap_end:
+        ud2
+        .cfi_endproc
+        .size flk_thunks, .-flk_thunks
+
+/* void flk_sigreturn(struct sigframe *): by way of the kernel to the context in it */
+        .globl flk_sigreturn
+        .type flk_sigreturn, @function
+flk_sigreturn:
+        .cfi_startproc
+        .cfi_undefined rip
+        decl    %gs:BLK_IN_WRAP
+        lea     SF_UC(%rdi), %rsp
+        mov     $__NR_rt_sigreturn, %eax
+        syscall
+        .globl  flk_sigreturn_end
+flk_sigreturn_end:
+        ud2
+        .cfi_endproc
+        .size flk_sigreturn, .-flk_sigreturn
+
+/* The restorer that the kernel is given with every handler; never run, since handlers are left by flk_wrap. */
+        .globl flk_restorer
+        .type flk_restorer, @function
+flk_restorer:
+        mov     $__NR_rt_sigreturn, %eax
+        syscall
+        ud2
+        .size flk_restorer, .-flk_restorer
+
+/* long flk_copy(void *to, const void *from, u64 bytes): bytes is a multiple of 8. A fault inside ends it with -EFAULT:
+ * flk_wrap moves the program counter to flk_copy_fault (signal.c). Only there can the runtime fault on purpose. */
+        .globl flk_copy, flk_copy_start, flk_copy_end, flk_copy_fault
+        .type flk_copy, @function
+flk_copy:
+        .cfi_startproc
+        xor     %eax, %eax
+flk_copy_start:
+1:      cmp     %rdx, %rax
+        jae     2f
+        mov     (%rsi,%rax), %rcx
+        mov     %rcx, (%rdi,%rax)
+        add     $8, %rax
+        jmp     1b
+flk_copy_end:
+2:      xor     %eax, %eax
+        ret
+flk_copy_fault:
+        mov     $-14, %rax
+        ret
+        .cfi_endproc
+        .size flk_copy, .-flk_copy
+
+/* long flk_sys(nr, a, b, c, d, e, f) */
+        .globl flk_sys
+        .type flk_sys, @function
+flk_sys:
+        .cfi_startproc
+        mov     %rdi, %rax
+        mov     %rsi, %rdi
+        mov     %rdx, %rsi
+        mov     %rcx, %rdx
+        mov     %r8, %r10
+        mov     %r9, %r8
+        mov     8(%rsp), %r9
+        syscall
+        ret
+        .cfi_endproc
+        .size flk_sys, .-flk_sys
+
+        .section .note.GNU-stack,"",@progbits

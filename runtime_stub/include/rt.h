@@ -1,0 +1,330 @@
+/* Types and constants of the runtime, shared by C and assembly (FLK_ASM). Nothing here is public: see flicker_hook.h. */
+#ifndef RT_H
+#define RT_H
+
+#include "../abi.h"
+
+/* ---- A thread's region: [guard][own stack][block]. gs points at the block. ----
+ *
+ * The own stack is also the kernel's alternate signal stack of the thread, and every handler is installed with
+ * SA_ONSTACK: signal frames land on the own stack whatever the application's rsp is worth, and a signal that
+ * interrupts the runtime nests below what the runtime is using (kernel: arch/x86/kernel/signal.c, get_sigframe).
+ */
+#define REGION_SIZE 0x20000
+#define GUARD_SIZE 0x1000
+#define BLK_SIZE 0x4000
+#define BLK_OFF (REGION_SIZE - BLK_SIZE)
+#define FP_SAVE_SIZE 0x4000 /* extended state of a deferred signal: 11 KiB with AMX */
+#define OWN_LO GUARD_SIZE
+#define OWN_HI (BLK_OFF - FP_SAVE_SIZE)
+
+/* Offsets in struct blk that assembly uses; start.c asserts them. */
+#define BLK_SELF 8
+#define BLK_LO 16
+#define BLK_PENDING 24
+#define BLK_IN_WRAP 28
+#define BLK_SP_GS 32     /* gs base with which a special call enters the kernel: the child's block for clone */
+#define BLK_OWNER 40     /* a child's block until the child has started: the parent's; else the block itself */
+#define BLK_SP_RESUME 48 /* where a special call goes back to: L of its trampoline */
+#define BLK_NEXT 56      /* free list link */
+
+/* Frame that flk_enter and flk_leave push, ascending from rsp. The same tail restores both. */
+#define FR_ACTION 0 /* enter: 1 the kernel is called, 0 answered; leave: the number of the call */
+#define FR_FLAGS 8  /* lahf in bits 8-15, OF in bit 0 */
+#define FR_R11 16
+#define FR_RAX 24 /* number, or result */
+#define FR_RDI 32
+#define FR_RSI 40
+#define FR_RDX 48
+#define FR_R10 56
+#define FR_R8 64
+#define FR_R9 72
+#define FR_RET 80 /* return address into the trampoline: tells the site */
+#define FR_RSP 88 /* the application's rsp */
+#define FR_SIZE 96
+
+/* The kernel's struct rt_sigframe, byte offsets (arch/x86/include/asm/sigframe.h, uapi/asm/sigcontext.h). */
+#define SF_UC 8
+#define SF_R8 48
+#define SF_RAX 152
+#define SF_RSP 168
+#define SF_RIP 176
+#define SF_SIZE 440
+
+#define THUNK_COUNT 512 /* distinct (handler, flags, mask, restorer) at a time */
+#define THUNK_GROUP 32
+#define THUNK_GROUP_SHIFT 5
+#define THUNK_GROUP_SIZE (4 * THUNK_GROUP + 8) /* thunks of four bytes, then what they share */
+
+#define VDSO_SITES 8
+#define VDSO_TRAMP_SIZE 64
+#define VDSO_EXPORTS 6
+#define VDSO_STUB_SIZE 16
+#define BLK_VDSO_COUNTS 64
+
+#define RT_FREE_LIST 24 /* offset of free_list in struct runtime */
+
+#ifndef FLK_ASM
+
+#pragma GCC visibility push(hidden) /* all of it links statically: no GOT */
+
+typedef flk_u64 u64;
+typedef flk_u32 u32;
+typedef flk_u16 u16;
+typedef flk_u8 u8;
+typedef long i64;
+
+struct frame {
+    i64 action;
+    u64 flags;
+    u64 r11;
+    i64 rax;
+    i64 args[6];
+    u64 ret;
+    u64 rsp;
+};
+
+struct ksigaction { /* kernel's struct sigaction, x86-64 */
+    u64 handler, flags, restorer, mask;
+};
+
+struct kstack { /* stack_t */
+    u64 sp;
+    u32 flags, pad;
+    u64 size;
+};
+
+struct siginfo {
+    int signo, error, code, pad;
+    u64 addr_or_pid; /* si_addr, si_call_addr */
+    u64 rest[13];
+};
+
+struct kucontext {
+    u64 flags, link;
+    struct kstack stack;
+    u64 r8, r9, r10, r11, r12, r13, r14, r15, rdi, rsi, rbp, rbx, rdx, rax, rcx, rsp, rip, eflags;
+    u16 cs, gs, fs, ss;
+    u64 err, trapno, oldmask, cr2;
+    u8 *fpstate;
+    /* Unused by the kernel and not written by it. In the application's frames, ours (see signal.c):
+     * [0] the program counter shown, [1] where the trampoline resumes, [2] the call's number, [3] cookie,
+     * [4] PRIV_* bits, [5] id of an entry of blk.interrupted, or 0. */
+    u64 priv[8];
+    u64 sigmask;
+};
+
+struct sigframe {
+    u64 pretcode;
+    struct kucontext uc;
+    struct siginfo info;
+};
+
+_Static_assert(sizeof(struct frame) == FR_SIZE, "frame");
+_Static_assert(sizeof(struct kucontext) == 304, "struct ucontext of the kernel");
+_Static_assert(sizeof(struct sigframe) == SF_SIZE, "struct rt_sigframe");
+_Static_assert(__builtin_offsetof(struct sigframe, uc.rip) == SF_RIP, "rip");
+_Static_assert(__builtin_offsetof(struct sigframe, uc.rsp) == SF_RSP, "rsp");
+_Static_assert(__builtin_offsetof(struct sigframe, uc.rax) == SF_RAX, "rax");
+
+struct record { /* immutable once ready: what the application gave rt_sigaction */
+    u32 state;  /* RECORD_FREE, RECORD_CLAIMED (being written), RECORD_READY */
+    u32 pad;
+    struct ksigaction act;
+};
+
+
+enum special { SPECIAL_NONE, SPECIAL_CLONE, SPECIAL_EXEC, SPECIAL_MASK, SPECIAL_EXIT };
+
+#define INTERRUPTED_RING 16
+#define COUNTED 512 /* system call numbers that have a counter of their own */
+
+struct blk {
+    u64 top; /* FLK_BLK_TOP: top of the own stack, 16-aligned */
+    struct blk *self;
+    u64 lo; /* lowest usable byte of the own stack */
+    u32 pending; /* a signal is deferred: pframe, precord, the extended state before the block */
+    u32 in_wrap; /* handlers' entry or delivery at work on the own stack: how many, nested */
+    u64 sp_gs;
+    struct blk *owner;
+    u64 sp_resume;
+    struct blk *next;
+    u64 vdso_counts[VDSO_EXPORTS];
+
+    /* One call in a special stub (assembly from pop %rsp to the jump back). */
+    u64 sp_site, sp_entry; /* the site; T of its trampoline */
+    u32 sp_kind;
+    u32 skip_hook; /* the next special call was seen by the hook already: its first try was given up for a signal */
+    struct blk *sp_child; /* clone with CLONE_VM: the child's block */
+    u64 sp_mask[3];       /* SPECIAL_MASK: the mask that the kernel reads; pselect6's pointer and size */
+    u32 sp_arg;           /* SPECIAL_MASK: the argument that was replaced, and its value */
+    u32 vfork;            /* this block serves a vfork child; its parent frees it */
+    i64 sp_value;
+    u64 slow_mask; /* without FSGSBASE: the mask around a clone */
+
+    /* The application's view of its alternate stack, and of the signals that are kept out of its mask. */
+    struct kstack alt;
+    u64 vmask;
+
+    u32 precord, pfp_size;
+    struct sigframe pframe;
+
+    /* The call between S and leave: what the hook was told, and the registers that it changed. */
+    i64 call_nr;
+    u64 changed; /* bit 1..6: argument 0..5 was changed, orig holds the application's value */
+    i64 orig[6];
+    /* Changed arguments of calls that a handler interrupted. A ring: handlers may be left by siglongjmp, so entries are not given
+     * back; one that was overwritten costs a restarted call its changed arguments, no more. */
+    struct interrupted {
+        u64 id, changed;
+        i64 kernel_args[6];
+    } interrupted[INTERRUPTED_RING];
+    u64 last_id;
+
+    struct blk *all_next; /* every block ever made */
+    struct blk *process;  /* the block of the first thread of the process: counters of ended threads, thread count */
+    u32 in_use;
+    u32 threads; /* in the process's block: live threads */
+    u64 app_gs;
+
+    u64 counts[COUNTED];
+    u64 ended_counts[COUNTED]; /* in the process's block: of threads that ended */
+    u64 count_other, ended_other;
+    u64 traps, ended_traps;
+    u64 ended_vdso[VDSO_EXPORTS];
+};
+_Static_assert(__builtin_offsetof(struct blk, vdso_counts) == BLK_VDSO_COUNTS, "vdso_counts");
+
+_Static_assert(sizeof(struct blk) <= BLK_SIZE, "block");
+_Static_assert(__builtin_offsetof(struct blk, self) == BLK_SELF, "self");
+_Static_assert(__builtin_offsetof(struct blk, lo) == BLK_LO, "lo");
+_Static_assert(__builtin_offsetof(struct blk, pending) == BLK_PENDING, "pending");
+_Static_assert(__builtin_offsetof(struct blk, in_wrap) == BLK_IN_WRAP, "in_wrap");
+_Static_assert(__builtin_offsetof(struct blk, sp_gs) == BLK_SP_GS, "sp_gs");
+_Static_assert(__builtin_offsetof(struct blk, owner) == BLK_OWNER, "owner");
+_Static_assert(__builtin_offsetof(struct blk, sp_resume) == BLK_SP_RESUME, "sp_resume");
+_Static_assert(__builtin_offsetof(struct blk, next) == BLK_NEXT, "next");
+
+static inline struct blk *self_blk(void) {
+    struct blk *b;
+    __asm__("mov %%gs:%c1, %0" : "=r"(b) : "i"(BLK_SELF));
+    return b;
+}
+
+static inline u8 *fp_save(struct blk *b) { return (u8 *)b - FP_SAVE_SIZE; }
+
+struct runtime { /* one an address space */
+    u64 bias;
+    u64 vdso; /* AT_SYSINFO_EHDR, 0: none */
+    u32 fsgsbase;
+    u32 pad;
+    u64 free_list; /* tagged: bits 48-63 count changes, against ABA */
+    struct blk *all;
+    struct record records[THUNK_COUNT];
+};
+_Static_assert(__builtin_offsetof(struct runtime, free_list) == RT_FREE_LIST, "free_list");
+
+extern struct runtime flk_rt;
+extern const struct flk_config flk_config;
+extern u8 flk_first_region[REGION_SIZE];
+
+/* Labels of entry.S. */
+extern char flk_thunks[], flk_chk[], flk_tail_end[], flk_special_fast[], flk_special_slow[], flk_exit_stub[];
+extern char flk_wrap_ret[], flk_wrap_end[], flk_sigreturn_end[];
+extern char flk_copy_start[], flk_copy_end[], flk_copy_fault[];
+extern char flk_sp_native[], flk_sp_sys[], flk_sp_after[], flk_sp_repaired[], flk_sp_ret[], flk_sp_jump[];
+extern char flk_special_fast_end[];
+
+#define ADDR(label) ((u64)(label))
+
+/* entry.S */
+long flk_copy(void *to, const void *from, u64 bytes); /* 0, or -EFAULT where either side faulted; bytes % 8 == 0 */
+long flk_sys(long nr, long a, long b, long c, long d, long e, long f);
+void flk_sigreturn(struct sigframe *f) __attribute__((noreturn));
+
+#define SYS0(nr) flk_sys(nr, 0, 0, 0, 0, 0, 0)
+#define SYS2(nr, a, b) flk_sys(nr, (long)(a), (long)(b), 0, 0, 0, 0)
+#define SYS3(nr, a, b, c) flk_sys(nr, (long)(a), (long)(b), (long)(c), 0, 0, 0)
+#define SYS4(nr, a, b, c, d) flk_sys(nr, (long)(a), (long)(b), (long)(c), (long)(d), 0, 0)
+
+/* user.c: the application's memory, where its pointers may be bad */
+i64 user_read(void *to, const void *from, u64 bytes); /* 0 or -EFAULT */
+i64 user_write(void *to, const void *from, u64 bytes);
+
+/* block.c */
+struct blk *block_new(void); /* 0: no memory */
+void block_free(struct blk *b);
+void block_init(struct blk *b, u8 *region);
+void block_clear_counters(struct blk *b);
+void blocks_after_fork(struct blk *keep);
+void own_altstack(const struct blk *b, struct kstack *out);
+i64 arm_altstack(const struct blk *b);
+
+/* vdso.c */
+void vdso_start(int count_exports);
+extern const char vdso_export_names[VDSO_EXPORTS][16];
+
+/* One patched system call of the vDSO: the window [start, site + 2) leads to `copy`, where its instructions stand as they were,
+ * then an indirect jump to the trampoline. */
+struct vdso_site {
+    u64 start, site, copy;
+};
+extern struct vdso_site flk_vdso_sites[VDSO_SITES];
+extern u64 flk_vdso_back[VDSO_SITES], flk_vdso_real[VDSO_EXPORTS];
+extern char flk_vdso_tramps[], flk_vdso_stubs[];
+
+/* sites.c */
+struct where {
+    const struct flk_template *tpl;
+    u64 rip;    /* the address to show: that of an original instruction */
+    u64 resume; /* where the thread goes on */
+    u64 entry;  /* T of the trampoline */
+    u32 found;
+    u32 own;     /* an instruction on the own stack after the frame was restored: to be rewound to flk_chk */
+    u32 after;   /* the kernel has returned, or the call was answered */
+    u32 calling; /* between enter and leave */
+    u32 rcx;     /* rcx is the kernel's or dead, not yet the application's */
+};
+struct where where_is(u64 ip);
+u64 trap_target(u64 ip); /* 0: not one of ours */
+
+/* dispatch.c */
+void flk_dispatch(struct frame *f);
+void flk_leave_c(struct frame *f);
+void flk_post(struct frame *f);
+u64 special_give_up(struct blk *b, i64 *args); /* -> T: where to start the call anew; sets skip_hook */
+void special_finish(struct blk *b, i64 result, i64 *args);
+
+void unchange(struct blk *b, i64 *args); /* the application's values again */
+
+/* signal.c: the changed arguments of an interrupted call leave the context, and come back into it */
+void hide_changes(struct blk *b, struct kucontext *uc);
+int show_changes(struct blk *b, struct kucontext *uc); /* 1: uc was changed */
+
+/* sigaction.c */
+i64 do_rt_sigaction(struct frame *f);
+i64 do_rt_sigprocmask(struct blk *b, struct frame *f);
+i64 do_sigaltstack(struct blk *b, struct frame *f);
+void prepare_sigreturn(struct blk *b, struct frame *f);
+void signals_start(void);
+void exec_prepare_signals(void);
+void exec_undo_signals(void);
+u64 hidden_mask(void); /* signals that never reach the kernel's mask */
+const struct record *record_at(u32 index);
+const struct record *record_of_kernel(u32 sig); /* 0: default or ignored */
+void set_default(u32 sig);
+void reset_sigill(void);
+int on_alt(const struct kstack *alt, u64 sp);
+void alt_reset(struct kstack *alt);
+
+/* signal.c */
+struct sigframe *flk_wrap(u32 sig, struct sigframe *f, u32 index, struct sigframe *buffer);
+void flk_deliver(struct frame *f, const u64 *callee_saved) __attribute__((noreturn));
+
+#define FRAME_COOKIE 0x746f612d6b636c66
+#define PRIV_SKIP_HOOK 1ul
+
+#define SIGBIT(n) (1ul << ((n) - 1))
+
+#endif
+#endif

@@ -1,0 +1,21 @@
+/* What the runtime asks of a tool. A tool is a header with the two functions on the hot path, static inline, and a C file with
+ * the rest; exactly one is built in. All run on the own stack with signals deferred.
+ *
+ *   int  tool_enter(b, f)       before each call; 0: answered, f->rax is the result. Part of every call's cost.
+ *   void tool_leave(b, f)       after it, where the file defines flicker_leave
+ *   TOOL_CHANGES                1 where tool_enter may change number or arguments
+ */
+#ifndef TOOL_H
+#define TOOL_H
+
+#include "rt.h"
+
+int tool_counts_vdso(void); /* 1: the vDSO's exports are to be counted in the blocks */
+void tool_start(u64 *stack);            /* process start: argc, argv, envp as the kernel laid them */
+void tool_process_end(struct blk *b);   /* before exit_group, or the last thread's exit */
+void tool_thread_end(struct blk *b);    /* before a thread's exit while others live */
+void tool_exec(struct blk *b, struct frame *f); /* before execve, execveat */
+void tool_exec_failed(struct blk *b);
+void tool_forked(struct blk *b); /* in the child of a fork */
+
+#endif

@@ -1,0 +1,351 @@
+/* From a trampoline to the hook, and to the calls that cannot simply pass.
+ *
+ * In: the frame that flk_enter, flk_leave or a stub pushed on the own stack. Out: the frame, to be restored by flk_chk: `action`
+ * 0 means answered. Any thread, between any two instructions of the application; signals are deferred here.
+ */
+#include <asm/unistd_64.h>
+
+#include TOOL_HEADER
+
+#define EAGAIN 11
+#define EFAULT 14
+#define EINVAL 22
+#define CLONE_VM 0x100ul
+#define CLONE_VFORK 0x4000ul
+#define CLONE_THREAD 0x10000ul
+#define ARCH_SET_GS 0x1001
+#define ARCH_GET_GS 0x1004
+#define FLAGS_STATUS 0x8d5ul
+
+enum kind {
+    PLAIN,
+    SIGACTION,
+    SIGPROCMASK,
+    SIGRETURN,
+    SIGALTSTACK,
+    CLONE,
+    EXIT,
+    EXIT_GROUP,
+    EXEC,
+    ARCH_PRCTL,
+    TEMPORARY_MASK,
+};
+
+static const u8 kinds[COUNTED] = {
+    [__NR_rt_sigaction] = SIGACTION,
+    [__NR_rt_sigprocmask] = SIGPROCMASK,
+    [__NR_rt_sigreturn] = SIGRETURN,
+    [__NR_sigaltstack] = SIGALTSTACK,
+    [__NR_clone] = CLONE,
+    [__NR_fork] = CLONE,
+    [__NR_vfork] = CLONE,
+    [435 /* clone3 */] = CLONE,
+    [__NR_exit] = EXIT,
+    [__NR_exit_group] = EXIT_GROUP,
+    [__NR_execve] = EXEC,
+    [__NR_execveat] = EXEC,
+    [__NR_arch_prctl] = ARCH_PRCTL,
+    [__NR_rt_sigsuspend] = TEMPORARY_MASK,
+    [__NR_ppoll] = TEMPORARY_MASK,
+    [__NR_pselect6] = TEMPORARY_MASK,
+    [__NR_epoll_pwait] = TEMPORARY_MASK,
+    [441 /* epoll_pwait2 */] = TEMPORARY_MASK,
+    [__NR_io_pgetevents] = TEMPORARY_MASK,
+};
+
+/* The kernel looks at the low half of rax only (arch/x86/entry/common.c, do_syscall_64). */
+static inline u32 kind_of(i64 rax) { return (u32)rax < COUNTED ? kinds[(u32)rax] : PLAIN; }
+
+static void answer(struct frame *f, i64 result) {
+    u64 flags;
+    __asm__("pushfq; popq %0" : "=r"(flags));
+    f->rax = result;
+    f->r11 = (flags & ~FLAGS_STATUS) | (f->flags >> 8 & 0xd5) | (f->flags & 1) << 11;
+    f->action = 0;
+}
+
+void unchange(struct blk *b, i64 *args) {
+    for (u32 i = 0; i < 6; i++)
+        if (b->changed & 2ul << i)
+            args[i] = b->orig[i];
+    b->changed = 0;
+}
+
+static void leave(struct blk *b, struct frame *f) {
+    if (flk_config.tpl.has_leave)
+        tool_leave(b, f);
+}
+
+/* The call will go through a stub instead of the trampoline's own syscall. */
+static void begin_special(struct blk *b, struct frame *f, enum special kind, struct blk *child) {
+    struct where w = where_is(f->ret);
+    b->sp_kind = kind;
+    b->sp_resume = w.entry + w.tpl->lea;
+    b->sp_entry = w.entry;
+    b->sp_site = w.rip;
+    b->sp_child = child;
+    b->sp_gs = ADDR(child ? child : b);
+    b->call_nr = f->rax;
+    f->ret = ADDR(flk_special_fast);
+}
+
+#define PROCESS_THREADS(b, n) __atomic_add_fetch(&(b)->process->threads, (u32)(n), __ATOMIC_ACQ_REL)
+
+static void start_clone(struct blk *b, struct frame *f) {
+    u64 flags = 0;
+    switch ((u32)f->rax) {
+    case __NR_clone:
+        flags = (u64)f->args[0];
+        break;
+    case __NR_vfork:
+        flags = CLONE_VM | CLONE_VFORK;
+        break;
+    case __NR_fork:
+        break;
+    default:
+        if ((u64)f->args[1] >= sizeof flags && user_read(&flags, (const void *)f->args[0], sizeof flags))
+            flags = 0; /* the kernel will answer -EFAULT */
+    }
+    struct blk *child = 0;
+    if (flags & CLONE_VM) {
+        child = block_new();
+        if (!child) {
+            answer(f, -EAGAIN);
+            leave(b, f);
+            return;
+        }
+        child->vmask = b->vmask;
+        child->app_gs = b->app_gs;
+        child->vfork = (flags & CLONE_VFORK) && !(flags & CLONE_THREAD);
+        if (flags & CLONE_VFORK)
+            child->alt = b->alt; /* else a new thread starts without: kernel/fork.c, sas_ss_reset */
+        if (flags & CLONE_THREAD) {
+            child->process = b->process;
+            PROCESS_THREADS(b, 1);
+        } else {
+            child->threads = 1;
+        }
+    }
+    begin_special(b, f, SPECIAL_CLONE, child);
+    if (child) {
+        child->owner = b;
+        child->sp_kind = SPECIAL_CLONE;
+        child->sp_resume = b->sp_resume;
+        child->sp_site = b->sp_site;
+        child->sp_gs = ADDR(child);
+        child->call_nr = b->call_nr;
+    }
+    if (!flk_rt.fsgsbase) {
+        u64 all = ~0ul;
+        SYS4(__NR_rt_sigprocmask, 2, &all, &b->slow_mask, 8);
+        f->ret = ADDR(flk_special_slow);
+        if (child) {
+            child->slow_mask = b->slow_mask;
+            if (!b->pending) /* else the call is given up at flk_chk, with gs as it is */
+                SYS2(__NR_arch_prctl, ARCH_SET_GS, child);
+        }
+    }
+}
+
+static void drop_child(struct blk *b) {
+    struct blk *child = b->sp_child;
+    b->sp_child = 0;
+    if (!child)
+        return;
+    if (child->process != child)
+        PROCESS_THREADS(b, -1);
+    block_free(child);
+}
+
+static void restore_argument(struct blk *b, i64 *args) {
+    if (b->sp_kind == SPECIAL_MASK)
+        args[b->sp_arg] = b->sp_value;
+}
+
+/* A special call that has not entered the kernel makes way for a signal. The hook is not asked again, unless it changed
+ * the call: then it has to do so again. */
+u64 special_give_up(struct blk *b, i64 *args) {
+    drop_child(b);
+    restore_argument(b, args);
+    if (b->sp_kind == SPECIAL_EXEC) {
+        exec_undo_signals();
+        tool_exec_failed(b);
+    }
+    if (b->sp_kind == SPECIAL_EXIT) {
+        PROCESS_THREADS(b, 1);
+        b->in_use = 1;
+    }
+    b->skip_hook = !b->changed;
+    unchange(b, args);
+    return b->sp_entry;
+}
+
+/* A special call came back from the kernel with `result`, in the parent or in the child. */
+void special_finish(struct blk *b, i64 result, i64 *args) {
+    switch (b->sp_kind) {
+    case SPECIAL_CLONE:
+        if (result == 0) {
+            if (b->owner != b) {
+                b->owner = b;
+                arm_altstack(b); /* a new thread has none; a vfork child has its parent's */
+            } else {
+                blocks_after_fork(b);
+                tool_forked(b);
+            }
+            b->sp_child = 0;
+        } else if (b->sp_child && result < 0) {
+            drop_child(b);
+        } else if (b->sp_child && b->sp_child->vfork) {
+            block_free(b->sp_child); /* the child has called exec or exit */
+            b->sp_child = 0;
+        }
+        break;
+    case SPECIAL_EXEC:
+        exec_undo_signals();
+        tool_exec_failed(b);
+        break;
+    default:
+        restore_argument(b, args);
+    }
+    b->sp_child = 0;
+}
+
+void flk_post(struct frame *f) {
+    struct blk *b = self_blk();
+    if (!flk_rt.fsgsbase && b->sp_kind == SPECIAL_CLONE) {
+        if (f->rax != 0 && b->owner != b) {
+            b = b->owner;
+            SYS2(__NR_arch_prctl, ARCH_SET_GS, b);
+        }
+        u64 mask = b->slow_mask;
+        special_finish(b, f->rax, f->args);
+        SYS4(__NR_rt_sigprocmask, 2, &mask, 0, 8);
+    } else {
+        special_finish(b, f->rax, f->args);
+    }
+    leave(b, f);
+}
+
+/* exit: the last thread ends the process. A vfork child's block is its parent's to free; that of a process's first thread
+ * holds the counters of the process while others live. */
+static void thread_exit(struct blk *b, struct frame *f) {
+    int process_ends = PROCESS_THREADS(b, -1) == 0;
+    if (process_ends)
+        tool_process_end(b);
+    else
+        tool_thread_end(b);
+    if (b->vfork || (b->process == b && !process_ends))
+        return;
+    u64 all = ~0ul;
+    begin_special(b, f, SPECIAL_EXIT, 0);
+    SYS4(__NR_rt_sigprocmask, 2, &all, 0, 8);
+    b->in_use = 0;
+    f->ret = ADDR(flk_exit_stub);
+}
+
+/* A temporary mask that blocks a hidden signal: the kernel gets a copy without it. These calls are not restarted once a
+ * handler has run (ERESTARTNOHAND, EINTR), so the copy in the block lives long enough. */
+static void temporary_mask(struct blk *b, struct frame *f) {
+    static const u8 mask_arg[COUNTED] = {[__NR_rt_sigsuspend] = 0, [__NR_ppoll] = 3, [__NR_pselect6] = 5,
+                                         [__NR_epoll_pwait] = 4,   [441] = 4,       [__NR_io_pgetevents] = 5};
+    u32 nr = (u32)f->rax, arg = mask_arg[nr];
+    u64 hidden = hidden_mask(), pair[2], *ptr = (u64 *)f->args[arg];
+    int indirect = nr == __NR_pselect6 || nr == __NR_io_pgetevents;
+    if (!hidden || !ptr)
+        return;
+    if (indirect) {
+        if (user_read(pair, ptr, sizeof pair) || !pair[0])
+            return;
+        ptr = (u64 *)pair[0];
+    }
+    if (user_read(&b->sp_mask[0], ptr, 8) || !(b->sp_mask[0] & hidden))
+        return;
+    b->sp_mask[0] &= ~hidden;
+    b->sp_mask[1] = ADDR(&b->sp_mask[0]);
+    b->sp_mask[2] = pair[1];
+    b->sp_arg = arg;
+    b->sp_value = f->args[arg];
+    begin_special(b, f, SPECIAL_MASK, 0);
+    f->args[arg] = (i64)ADDR(indirect ? &b->sp_mask[1] : &b->sp_mask[0]);
+}
+
+static i64 do_arch_prctl(struct blk *b, struct frame *f) {
+    if ((int)f->args[0] == ARCH_GET_GS)
+        return user_write((void *)f->args[1], &b->app_gs, 8);
+    if ((u64)f->args[1] >= 0x7ffffffff000)
+        return -1; /* EPERM, as the kernel */
+    b->app_gs = (u64)f->args[1];
+    return 0;
+}
+
+static void __attribute__((noinline)) dispatch_special(struct frame *f, u32 kind) {
+    struct blk *b = self_blk();
+    switch (kind) {
+    case SIGACTION:
+        answer(f, do_rt_sigaction(f));
+        break;
+    case SIGPROCMASK:
+        if (!hidden_mask())
+            return;
+        answer(f, do_rt_sigprocmask(b, f));
+        break;
+    case SIGALTSTACK:
+        answer(f, do_sigaltstack(b, f));
+        break;
+    case ARCH_PRCTL:
+        if ((int)f->args[0] != ARCH_SET_GS && (int)f->args[0] != ARCH_GET_GS)
+            return;
+        answer(f, do_arch_prctl(b, f));
+        break;
+    case SIGRETURN:
+        prepare_sigreturn(b, f);
+        return;
+    case CLONE:
+        start_clone(b, f);
+        return;
+    case EXIT:
+        thread_exit(b, f);
+        return;
+    case EXIT_GROUP:
+        tool_process_end(b);
+        return;
+    case EXEC:
+        exec_prepare_signals();
+        tool_exec(b, f);
+        begin_special(b, f, SPECIAL_EXEC, 0);
+        return;
+    case TEMPORARY_MASK:
+        temporary_mask(b, f);
+        return;
+    }
+    leave(b, f);
+}
+
+static void __attribute__((noinline)) dispatch_slow(struct frame *f, u32 kind) {
+    struct blk *b = self_blk();
+    if (b->skip_hook)
+        b->skip_hook = 0;
+    else if (!tool_enter(b, f)) {
+        answer(f, f->rax);
+        return;
+    }
+    if (TOOL_CHANGES)
+        kind = kind_of(f->rax);
+    dispatch_special(f, kind);
+}
+
+void flk_dispatch(struct frame *f) {
+    u32 kind = kind_of(f->rax);
+    if (__builtin_expect(kind != PLAIN, 0)) {
+        dispatch_slow(f, kind);
+        return;
+    }
+    if (!tool_enter(self_blk(), f)) {
+        answer(f, f->rax);
+        return;
+    }
+    if (TOOL_CHANGES && kind_of(f->rax) != PLAIN)
+        dispatch_special(f, kind_of(f->rax));
+}
+
+void flk_leave_c(struct frame *f) { tool_leave(self_blk(), f); }

@@ -1,0 +1,343 @@
+/* Signals: every handler of the application is entered through flk_wrap, in native state, on the application's stack.
+ *
+ * In: the kernel's frame on this thread's own stack (entry.S). Out: a frame for rt_sigreturn, which enters the handler with
+ * the right mask and a clean FPU, or goes on where the thread was.
+ *
+ * While flk_wrap runs all signals are masked but SIGSEGV and SIGBUS (a fault on a bad application stack must be caught),
+ * by the sa_mask that sigaction.c gives the kernel. Three cases, by the interrupted stack pointer:
+ *   own stack      the hook or the runtime was at work: the signal is deferred. Everything is masked in the interrupted
+ *                  context, flk_chk finds `pending` before it leaves the own stack and flk_deliver goes on from there.
+ *   a trap site    the program counter moves to the trampoline.
+ *   otherwise      native: the program counter in the frame is translated from trampoline to original instruction.
+ * No handler ever runs while the own stack is in use, so a siglongjmp out of one loses nothing.
+ */
+#include <asm/unistd_64.h>
+
+#include "../include/rt.h"
+
+#define SIGILL 4
+#define SIGBUS 7
+#define SIGSEGV 11
+#define SA_ONSTACK 0x08000000ul
+#define SA_RESTORER 0x04000000ul
+#define SA_NODEFER 0x40000000ul
+#define SA_RESETHAND 0x80000000ul
+#define SS_AUTODISARM 0x80000000u
+#define EFLAGS_TF 0x100ul
+#define EFLAGS_DF 0x400ul
+#define EFLAGS_RF 0x10000ul
+#define EFLAGS_STATUS 0x8d5ul
+#define UC_FP_XSTATE 1ul
+#define FP_XSTATE_MAGIC1 0x46505853u
+#define FXSAVE_SIZE 512u
+#define REDZONE 128
+#define SYNCHRONOUS (SIGBIT(4) | SIGBIT(5) | SIGBIT(7) | SIGBIT(8) | SIGBIT(11) | SIGBIT(31))
+#define DEFERRED_MASK (~(SIGBIT(SIGSEGV) | SIGBIT(SIGBUS)))
+
+/* Size of the extended state at fp: sw_reserved of the fxsave area says (uapi/asm/sigcontext.h, struct _fpx_sw_bytes). */
+static u32 fp_size(const u8 *fp) {
+    if (!fp)
+        return 0;
+    const u32 *sw = (const u32 *)(fp + 464);
+    return sw[0] == FP_XSTATE_MAGIC1 ? sw[1] : FXSAVE_SIZE;
+}
+
+static int is_own(const struct blk *b, u64 sp) { return sp >= b->lo && sp <= b->top; }
+
+static void show_alt(const struct kstack *alt, struct kstack *out) {
+    out->sp = alt->sp;
+    out->flags = alt->flags;
+    out->pad = 0;
+    out->size = alt->size;
+}
+
+/* Puts the frame `f` with extended state at `fp` where the kernel would have put it for a handler with `act`, and turns
+ * `buffer` (may be f itself) into a context that enters the handler. -EFAULT: the stack does not take the frame.
+ * kernel: arch/x86/kernel/signal.c get_sigframe, signal_64.c x64_setup_rt_frame. */
+static i64 push_handler(struct blk *b, u32 sig, const struct ksigaction *act, struct sigframe *f, u8 *fp,
+                        struct sigframe *buffer) {
+    u64 sp = f->uc.rsp, app_mask = f->uc.sigmask | b->vmask;
+    int nested = on_alt(&b->alt, sp), entering = 0;
+    sp -= REDZONE;
+    if ((act->flags & SA_ONSTACK) && b->alt.size && !on_alt(&b->alt, sp)) {
+        sp = b->alt.sp + b->alt.size;
+        entering = 1;
+    }
+    u64 size = fp_size(fp), fp_to = 0;
+    if (fp) {
+        fp_to = (sp - size) & ~63ul;
+        sp = fp_to;
+    }
+    u64 to = ((sp - SF_SIZE) & ~15ul) - 8;
+    if ((nested || entering) && !(to > b->alt.sp && to - b->alt.sp <= b->alt.size))
+        return -14;
+    if (!(act->flags & SA_RESTORER))
+        return -14;
+    f->pretcode = act->restorer;
+    f->uc.link = 0;
+    show_alt(&b->alt, &f->uc.stack);
+    f->uc.fpstate = (u8 *)fp_to;
+    f->uc.sigmask = app_mask;
+    u64 rounded = (size + 7) & ~7ul; /* the frame lies below fp_to, what is behind the state is the gap up to sp */
+    if (fp && fp != (u8 *)fp_to && flk_copy((void *)fp_to, fp, rounded))
+        return -14;
+    if (to != ADDR(f) && flk_copy((void *)to, f, SF_SIZE))
+        return -14;
+    if (b->alt.flags & SS_AUTODISARM)
+        alt_reset(&b->alt);
+
+    u64 hidden = hidden_mask();
+    u64 mask = app_mask | act->mask | (act->flags & SA_NODEFER ? 0 : SIGBIT(sig));
+    b->vmask = mask & hidden;
+    if (buffer != f)
+        buffer->uc = f->uc;
+    struct kucontext *q = &buffer->uc;
+    q->flags &= ~UC_FP_XSTATE;
+    q->fpstate = 0; /* the kernel then resets the FPU, as it does for a handler */
+    own_altstack(b, &q->stack);
+    q->sigmask = mask & ~hidden;
+    q->rip = act->handler;
+    q->rsp = to;
+    q->rdi = sig;
+    q->rsi = to + __builtin_offsetof(struct sigframe, info);
+    q->rdx = to + SF_UC;
+    q->rax = 0;
+    q->eflags &= ~(EFLAGS_DF | EFLAGS_RF | EFLAGS_TF);
+    return 0;
+}
+
+static void requeue(u32 sig, struct sigframe *f) {
+    struct siginfo info = f->info;
+    SYS4(__NR_rt_tgsigqueueinfo, SYS0(__NR_getpid), SYS0(__NR_gettid), sig, &info);
+    f->uc.sigmask |= SIGBIT(sig);
+}
+
+/* The frame cannot be written: the kernel's force_sigsegv. The application's SIGSEGV handler gets it, on the state that was
+ * interrupted, or the process ends by it. */
+static struct sigframe *force_segv(struct blk *b, u32 sig, struct sigframe *f, u8 *fp, struct sigframe *buffer) {
+    const struct record *r = sig == SIGSEGV ? 0 : record_of_kernel(SIGSEGV);
+    if (r && !(f->uc.sigmask & SIGBIT(SIGSEGV))) {
+        f->info = (struct siginfo){.signo = SIGSEGV, .code = 0x80 /* SI_KERNEL */};
+        if (!push_handler(b, SIGSEGV, &r->act, f, fp, buffer))
+            return buffer;
+    }
+    set_default(SIGSEGV);
+    f->uc.sigmask &= ~SIGBIT(SIGSEGV);
+    own_altstack(b, &f->uc.stack);
+    SYS3(__NR_tgkill, SYS0(__NR_getpid), SYS0(__NR_gettid), SIGSEGV);
+    return f;
+}
+
+/* What the kernel does where no handler is set. Only the SIGILL record of a program without a handler leads here. */
+static struct sigframe *default_action(u32 sig, const struct record *r, struct sigframe *f) {
+    int sync = f->info.code > 0;
+    if (r->act.handler == 1 && !sync)
+        return f;
+    set_default(sig);
+    if (!sync) /* a synchronous one comes again by itself, with the registers of the fault in the core file */
+        requeue(sig, f);
+    f->uc.sigmask &= ~SIGBIT(sig);
+    return f;
+}
+
+static struct sigframe *defer(struct blk *b, u32 sig, struct sigframe *f, u32 index) {
+    u64 ip = f->uc.rip;
+    int wrapping = b->in_wrap > 1 || (ip >= ADDR(flk_thunks) && ip < ADDR(flk_wrap_end)) ||
+                   (ip >= ADDR(flk_sigreturn) && ip < ADDR(flk_sigreturn_end));
+    if (b->pending || wrapping) {
+        /* Whoever is at work ends in rt_sigreturn with the handler's mask: the kernel delivers it again then. */
+        requeue(sig, f);
+        return f;
+    }
+    b->pframe = *f;
+    b->precord = index;
+    u8 *fp = f->uc.fpstate;
+    u32 size = fp_size(fp);
+    if (size > FP_SAVE_SIZE)
+        size = FXSAVE_SIZE;
+    b->pfp_size = size;
+    u64 *to = (u64 *)fp_save(b);
+    const u64 *from = (const u64 *)fp;
+    for (u32 i = 0; i < (size + 7) / 8; i++)
+        to[i] = from[i];
+    b->pending = 1;
+    f->uc.sigmask = DEFERRED_MASK;
+    int rewind = (ip >= ADDR(flk_chk) && ip < ADDR(flk_tail_end)) || ip == ADDR(flk_special_fast) ||
+                 ip == ADDR(flk_special_slow) || ip == ADDR(flk_exit_stub) || ip == ADDR(flk_sp_ret);
+    if (!rewind)
+        rewind = (int)where_is(ip).own;
+    if (rewind) {
+        /* The frame is intact: it lies within the red zone that the kernel keeps below rsp. */
+        f->uc.rip = ADDR(flk_chk);
+        f->uc.rsp = b->top - FR_SIZE;
+    }
+    return f;
+}
+
+#define EACH_ARGUMENT(uc) {&(uc)->rdi, &(uc)->rsi, &(uc)->rdx, &(uc)->r10, &(uc)->r8, &(uc)->r9}
+
+void hide_changes(struct blk *b, struct kucontext *uc) {
+    u64 *regs[6] = EACH_ARGUMENT(uc);
+    u64 id = ++b->last_id;
+    struct interrupted *entry = &b->interrupted[id % INTERRUPTED_RING];
+    entry->id = id;
+    entry->changed = b->changed;
+    for (u32 i = 0; i < 6; i++)
+        entry->kernel_args[i] = (i64)*regs[i];
+    for (u32 i = 0; i < 6; i++)
+        if (b->changed & 2ul << i)
+            *regs[i] = (u64)b->orig[i];
+    b->changed = 0;
+    uc->priv[5] = id;
+}
+
+int show_changes(struct blk *b, struct kucontext *uc) {
+    u64 *regs[6] = EACH_ARGUMENT(uc);
+    u64 id = uc->priv[5];
+    const struct interrupted *entry = &b->interrupted[id % INTERRUPTED_RING];
+    if (!id || entry->id != id)
+        return 0;
+    for (u32 i = 0; i < 6; i++)
+        if (entry->changed & 2ul << i) {
+            b->orig[i] = (i64)*regs[i];
+            *regs[i] = (u64)entry->kernel_args[i];
+        }
+    b->changed = entry->changed;
+    return 1;
+}
+
+/* Translates f's context to what the application would see, and leaves in priv where to go on. */
+static void translate(struct blk *b, struct kucontext *uc) {
+    u64 ip = uc->rip, show = ip, resume = 0;
+    for (u32 i = 0; i < 8; i++)
+        uc->priv[i] = 0;
+    if (ip >= ADDR(flk_special_fast) && ip < ADDR(flk_special_fast_end)) {
+        i64 args[6] = {(i64)uc->rdi, (i64)uc->rsi, (i64)uc->rdx, (i64)uc->r10, (i64)uc->r8, (i64)uc->r9};
+        if (ip < ADDR(flk_sp_after)) {
+            /* The kernel was not entered, or wants the call again: give it up, start anew, unseen by the hook. */
+            show = b->sp_site;
+            resume = special_give_up(b, args);
+        } else {
+            show = b->sp_site + 2;
+            resume = b->sp_resume;
+            if (ip != ADDR(flk_sp_jump))
+                special_finish(b, (i64)uc->rax, args);
+        }
+        uc->rdi = (u64)args[0], uc->rsi = (u64)args[1], uc->rdx = (u64)args[2];
+        uc->r10 = (u64)args[3], uc->r8 = (u64)args[4], uc->r9 = (u64)args[5];
+        uc->rcx = b->sp_site + 2;
+    } else {
+        struct where w = where_is(ip);
+        if (w.found) {
+            show = w.rip;
+            resume = w.resume;
+            if (w.rcx) /* as the kernel leaves it; a restarted call has it too */
+                uc->rcx = w.rip + (w.after ? 0 : 2);
+            if (w.calling) {
+                uc->priv[2] = (u64)b->call_nr;
+                if (b->changed)
+                    hide_changes(b, uc);
+            }
+        }
+    }
+    u64 skip = b->skip_hook ? PRIV_SKIP_HOOK : 0;
+    b->skip_hook = 0;
+    if (!resume && !skip)
+        return;
+    uc->rip = show;
+    uc->priv[0] = show;
+    uc->priv[1] = resume ? resume : show;
+    uc->priv[3] = FRAME_COOKIE;
+    uc->priv[4] = skip;
+}
+
+struct sigframe *flk_wrap(u32 sig, struct sigframe *f, u32 index, struct sigframe *buffer) {
+    struct blk *b = self_blk();
+    const struct record *r = record_at(index);
+    u64 ip = f->uc.rip;
+    int sync = f->info.code > 0 && (SIGBIT(sig) & SYNCHRONOUS);
+    own_altstack(b, &f->uc.stack);
+    if (is_own(b, f->uc.rsp)) {
+        if (sync) {
+            if (ip >= ADDR(flk_copy_start) && ip < ADDR(flk_copy_end))
+                f->uc.rip = ADDR(flk_copy_fault);
+            else
+                set_default(sig); /* a fault of the runtime or of the hook: it comes again and ends the process */
+            return f;
+        }
+        return defer(b, sig, f, index);
+    }
+    if (sig == SIGILL && sync) {
+        u64 target = trap_target(ip);
+        if (target) {
+            b->traps++;
+            f->uc.rip = target;
+            return f;
+        }
+    }
+    if (r->act.handler <= 1)
+        return default_action(sig, r, f);
+    if (sig == SIGILL && (r->act.flags & SA_RESETHAND))
+        reset_sigill();
+    translate(b, &f->uc);
+    if (sig == 31 && f->info.addr_or_pid && f->info.code > 0) {
+        struct where w = where_is(f->info.addr_or_pid); /* si_call_addr: behind S */
+        if (w.found)
+            f->info.addr_or_pid = w.rip;
+    }
+    u8 *fp = f->uc.fpstate;
+    if (push_handler(b, sig, &r->act, f, fp, buffer)) {
+        f->uc.fpstate = fp;
+        return force_segv(b, sig, f, fp, buffer);
+    }
+    return buffer;
+}
+
+/* The deferred signal, at flk_chk. `fr` is what flk_enter or flk_leave pushed; rbx, rbp, r12-r15 are live. */
+void flk_deliver(struct frame *fr, const u64 *callee_saved) {
+    struct blk *b = self_blk();
+    b->in_wrap++;
+    struct sigframe f = b->pframe;
+    u8 *fp = f.uc.fpstate ? fp_save(b) : 0;
+    u32 sig = (u32)f.info.signo, index = b->precord;
+    struct kucontext *uc = &f.uc;
+    uc->rbx = callee_saved[0], uc->rbp = callee_saved[1], uc->r12 = callee_saved[2];
+    uc->r13 = callee_saved[3], uc->r14 = callee_saved[4], uc->r15 = callee_saved[5];
+    uc->eflags = (uc->eflags & ~EFLAGS_STATUS) | (fr->flags >> 8 & 0xd5) | (fr->flags & 1) << 11;
+    uc->rsp = fr->rsp;
+    for (u32 i = 0; i < 8; i++)
+        uc->priv[i] = 0;
+    if (fr->ret == ADDR(flk_special_fast) || fr->ret == ADDR(flk_special_slow) || fr->ret == ADDR(flk_exit_stub)) {
+        uc->rip = b->sp_site;
+        uc->priv[1] = special_give_up(b, fr->args);
+    } else if (fr->ret == ADDR(flk_sp_ret)) {
+        uc->rip = b->sp_site + 2;
+        uc->priv[1] = b->sp_resume;
+    } else {
+        struct where w = where_is(fr->ret);
+        const struct flk_template *t = w.tpl;
+        int before = fr->ret == w.entry + t->ret && fr->action;
+        u64 site = w.after ? w.rip - 2 : w.rip;
+        uc->rip = before ? site : site + 2;
+        uc->priv[1] = w.entry + (before ? t->sys : t->lea);
+        uc->priv[2] = (u64)b->call_nr;
+    }
+    uc->rax = (u64)fr->rax, uc->rdi = (u64)fr->args[0], uc->rsi = (u64)fr->args[1], uc->rdx = (u64)fr->args[2];
+    uc->r10 = (u64)fr->args[3], uc->r8 = (u64)fr->args[4], uc->r9 = (u64)fr->args[5];
+    uc->r11 = fr->r11;
+    uc->rcx = uc->rip;
+    uc->priv[0] = uc->rip;
+    uc->priv[3] = FRAME_COOKIE;
+    uc->priv[4] = b->skip_hook ? PRIV_SKIP_HOOK : 0;
+    b->skip_hook = 0;
+    if (b->changed)
+        hide_changes(b, uc);
+    const struct record *r = record_at(index);
+    b->pending = 0;
+    struct sigframe q;
+    if (push_handler(b, sig, &r->act, &f, fp, &q)) {
+        f.uc.fpstate = fp;
+        flk_sigreturn(force_segv(b, sig, &f, fp, &q));
+    }
+    flk_sigreturn(&q);
+}

@@ -1,0 +1,110 @@
+/* From a program counter to the site whose trampoline it is in, and from a trapping address to its trampoline.
+ *
+ * In: the read-only tables that the rewriter wrote (abi.h). Out: values. Any thread, any context; takes no locks.
+ */
+#include "../include/rt.h"
+
+static const void *at(u64 vaddr) { return (const void *)(vaddr + flk_rt.bias); }
+
+/* In the part of a trampoline that all share, `o` bytes behind T. */
+static void in_template(struct where *w, u64 site, u32 o) {
+    const struct flk_template *t = w->tpl;
+    w->after = o >= t->after;
+    w->rip = site + (w->after ? 2 : 0);
+    w->calling = o == t->sys || (w->after && o < t->lea);
+    w->rcx = w->after || o == t->sys;
+    if (o == t->load)
+        w->resume = w->entry;
+    else if (t->has_leave && o == t->vload)
+        w->resume = w->entry + t->after;
+    w->own = (o >= t->ret && o <= t->pop) || (t->has_leave && o >= t->vret && o <= t->apop);
+}
+
+/* The shape of flk_vdso_tramps; tests compare it with the code. */
+static const struct flk_template vdso_template = {
+    .load = 3, .push = 12, .call = 13, .ret = 18, .pop = 20, .sys = 21, .after = 23, .vload = 26, .vpush = 35,
+    .vcall = 36, .vret = 41, .apop = 41, .lea = 42, .lea_end = 49, .has_leave = 1,
+};
+
+static struct where in_vdso(u64 ip) {
+    struct where w = {.rip = ip, .resume = ip, .tpl = &vdso_template};
+    u64 off = ip - ADDR(flk_vdso_tramps);
+    if (off < VDSO_SITES * VDSO_TRAMP_SIZE) {
+        u64 i = off / VDSO_TRAMP_SIZE;
+        w.entry = ADDR(flk_vdso_tramps) + i * VDSO_TRAMP_SIZE;
+        w.found = 1;
+        if (off % VDSO_TRAMP_SIZE < vdso_template.lea_end)
+            in_template(&w, flk_vdso_sites[i].site, (u32)(off % VDSO_TRAMP_SIZE));
+        else
+            w.after = 1, w.rip = flk_vdso_sites[i].site + 2;
+        return w;
+    }
+    for (u32 i = 0; i < VDSO_SITES && flk_vdso_sites[i].site; i++) {
+        const struct vdso_site *s = &flk_vdso_sites[i];
+        if (ip - s->copy <= s->site - s->start) {
+            w.rip = s->start + (ip - s->copy);
+            w.found = 1;
+        }
+    }
+    return w;
+}
+
+struct where where_is(u64 ip) {
+    struct where w = {.rip = ip, .resume = ip, .tpl = &flk_config.tpl};
+    const struct flk_template *t = &flk_config.tpl;
+    u64 base = flk_config.tramp_vaddr + flk_rt.bias;
+    if (ip - base >= flk_config.tramp_size || !flk_config.site_count)
+        return in_vdso(ip);
+    u32 off = (u32)(ip - base);
+    const struct flk_site *sites = at(flk_config.sites_vaddr);
+    u32 lo = 0, hi = flk_config.site_count;
+    while (hi - lo > 1) {
+        u32 mid = (lo + hi) / 2;
+        if (sites[mid].tramp <= off)
+            lo = mid;
+        else
+            hi = mid;
+    }
+    const struct flk_site *s = &sites[lo];
+    if (off < s->tramp)
+        return w;
+    const struct flk_insn *insns = (const struct flk_insn *)at(flk_config.insns_vaddr) + s->insn_first;
+    u64 site = s->site + flk_config.image_vaddr + flk_rt.bias;
+    u32 in = off - s->tramp;
+    w.entry = base + s->tramp + s->entry;
+    w.found = 1;
+    if (in >= s->entry && in < (u32)s->entry + t->lea_end) {
+        in_template(&w, site, in - s->entry);
+        return w;
+    }
+    /* Displaced instructions and the closing jump; the last entry is the jump's. */
+    u32 i = s->insn_count;
+    while (i && insns[i - 1].tramp_delta > in)
+        i--;
+    if (!i) /* between the first byte and the first instruction: alignment, never executed */
+        return w;
+    w.after = in >= s->entry;
+    w.rip = site + (u64)(i64)insns[i - 1].orig_delta;
+    if (!t->has_leave && i == s->insn_count && in >= insns[i - 1].tramp_delta + 5u) {
+        /* pop %rsp; jmp lea of an answered call */
+        w.own = in == insns[i - 1].tramp_delta + 5u;
+        w.rip = site + 2;
+    }
+    return w;
+}
+
+u64 trap_target(u64 ip) {
+    const struct flk_trap *traps = at(flk_config.traps_vaddr);
+    u64 off = ip - (flk_config.image_vaddr + flk_rt.bias);
+    u32 lo = 0, hi = flk_config.trap_count;
+    while (lo < hi) {
+        u32 mid = (lo + hi) / 2;
+        if (traps[mid].addr < off)
+            lo = mid + 1;
+        else
+            hi = mid;
+    }
+    if (lo < flk_config.trap_count && traps[lo].addr == off)
+        return flk_config.tramp_vaddr + flk_rt.bias + traps[lo].target;
+    return 0;
+}

@@ -1,0 +1,63 @@
+/* Process start: before the first instruction of the program.
+ *
+ * In: the kernel's initial stack (argc, argv, envp, auxv). Out: the original entry point; gs, the first block and the alternate
+ * stack are set, auxv is what the original would have been given. One thread, no handler set, kernel registers zero.
+ */
+#include <asm/unistd_64.h>
+
+#include "../include/tool.h"
+
+#define AT_NULL 0
+#define AT_IGNORE 1
+#define AT_ENTRY 9
+#define AT_HWCAP2 26
+#define AT_SYSINFO_EHDR 33
+#define HWCAP2_FSGSBASE 2ul
+#define ARCH_SET_GS 0x1001
+
+struct runtime flk_rt;
+u8 flk_first_region[REGION_SIZE] __attribute__((aligned(4096)));
+
+struct auxv {
+    u64 type, value;
+};
+
+static u64 *after_null(u64 *p) {
+    while (*p)
+        p++;
+    return p + 1;
+}
+
+u64 flk_init(u64 *stack);
+
+u64 flk_init(u64 *stack) {
+    struct blk *b = (struct blk *)(flk_first_region + BLK_OFF);
+    struct auxv *av = (struct auxv *)after_null(after_null(stack + 1)), *a;
+    flk_rt.bias = ADDR(&flk_config) - flk_config.self_vaddr;
+    block_init(b, flk_first_region);
+    alt_reset(&b->alt);
+    b->in_use = 1;
+    b->threads = 1;
+    u64 entry = flk_config.entry_vaddr + flk_rt.bias;
+    for (a = av; a->type != AT_NULL; a++) {
+        if (a->type == AT_ENTRY)
+            a->value = entry;
+        else if (a->type == AT_HWCAP2)
+            flk_rt.fsgsbase = (a->value & HWCAP2_FSGSBASE) != 0;
+        else if (a->type == AT_SYSINFO_EHDR && flk_config.flags & FLK_F_VDSO_HIDE)
+            a->type = AT_IGNORE;
+        else if (a->type == AT_SYSINFO_EHDR)
+            flk_rt.vdso = a->value;
+    }
+    if (flk_rt.fsgsbase)
+        __asm__ volatile("wrgsbase %0" ::"r"(b));
+    else
+        SYS2(__NR_arch_prctl, ARCH_SET_GS, b);
+    SYS3(__NR_mprotect, flk_first_region, GUARD_SIZE, 0);
+    arm_altstack(b);
+    signals_start();
+    if (!(flk_config.flags & FLK_F_VDSO_KEEP))
+        vdso_start(tool_counts_vdso());
+    tool_start(stack);
+    return entry;
+}

@@ -1,0 +1,273 @@
+/* Tool `count`, off the hot path: one JSON line when a process ends or execs.
+ *
+ * In: the blocks' counters. Out: a line appended to FLICKER_AOT_OUTPUT (%p is the pid), or to standard error. The environment is
+ * read once, at start: the application may overwrite it later.
+ * A line is one write(2) to a file opened with O_APPEND, so lines of several processes do not mix.
+ */
+#include <asm/unistd_64.h>
+
+#include "../include/tool.h"
+#include "../include/syscall_names.h"
+
+#define PATH_BYTES 4096
+#define LINE_BYTES 24576 /* 512 names of at most 24 characters with their counts would not all fit: see finish */
+#define O_WRONLY 1
+#define O_CREAT 0100
+#define O_APPEND 02000
+#define O_CLOEXEC 02000000
+#define AT_FDCWD (-100)
+#define AT_EXECFN 31
+#define AT_EACCESS 0x200
+#define AT_EMPTY_PATH 0x1000
+#define X_OK 1
+#define SEEK_CUR 1
+#define SEEK_END 2
+#define S_IFMT 0170000u
+#define S_IFREG 0100000u
+
+static struct {
+    char path[PATH_BYTES]; /* empty: standard error */
+    char exe[PATH_BYTES];
+    char line[LINE_BYTES];
+    u32 lock; /* one writer of `line` at a time */
+    /* The line before an exec: where it ends and how long it is, to be taken back if the exec fails. 0: none. */
+    i64 exec_end, exec_bytes;
+} count;
+
+static u64 copy_string(char *to, const char *from, u64 size) {
+    u64 n = 0;
+    while (from[n] && n + 1 < size) {
+        to[n] = from[n];
+        n++;
+    }
+    to[n] = 0;
+    return n;
+}
+
+static char *put(char *p, const char *s) {
+    while (*s)
+        *p++ = *s++;
+    return p;
+}
+
+static char *put_number(char *p, u64 v) {
+    char digits[20];
+    u32 n = 0;
+    do {
+        digits[n++] = (char)('0' + v % 10);
+        v /= 10;
+    } while (v);
+    while (n)
+        *p++ = digits[--n];
+    return p;
+}
+
+/* A JSON string; bytes above 0x7f pass, a path need not be UTF-8. */
+static char *put_json(char *p, const char *s) {
+    static const char hex[] = "0123456789abcdef";
+    *p++ = '"';
+    for (; *s; s++) {
+        u8 c = (u8)*s;
+        if (c == '"' || c == '\\') {
+            *p++ = '\\';
+            *p++ = (char)c;
+        } else if (c < 0x20) {
+            p = put(p, "\\u00");
+            *p++ = hex[c >> 4];
+            *p++ = hex[c & 15];
+        } else {
+            *p++ = (char)c;
+        }
+    }
+    *p++ = '"';
+    return p;
+}
+
+static const char *after_equals(const char *s, const char *name) {
+    while (*name && *s == *name)
+        s++, name++;
+    return !*name && *s == '=' ? s + 1 : 0;
+}
+
+void tool_start(u64 *stack) {
+    u64 *p = stack + 1 + *stack + 1;
+    for (; *p; p++) {
+        const char *value = after_equals((const char *)*p, "FLICKER_AOT_OUTPUT");
+        if (value)
+            copy_string(count.path, value, PATH_BYTES);
+    }
+    const char *name = "";
+    for (p++; p[0]; p += 2)
+        if (p[0] == AT_EXECFN)
+            name = (const char *)p[1];
+    i64 n = SYS3(__NR_readlink, "/proc/self/exe", count.exe, PATH_BYTES - 1);
+    if (n > 0)
+        count.exe[n] = 0;
+    else
+        copy_string(count.exe, name, PATH_BYTES);
+}
+
+static int same_process(const struct blk *b, const struct blk *mine) { return b->in_use && b->process == mine->process; }
+
+static u64 sum(struct blk *mine, u64 offset_bytes) {
+    u64 total = 0;
+    for (struct blk *b = flk_rt.all; b; b = b->all_next)
+        if (same_process(b, mine))
+            total += *(u64 *)((u8 *)b + offset_bytes);
+    return total;
+}
+
+#define OFFSET(field) __builtin_offsetof(struct blk, field)
+
+static char *format(struct blk *mine) {
+    struct blk *process = mine->process;
+    char *p = put(count.line, "{\"pid\":");
+    p = put_number(p, (u64)SYS0(__NR_getpid));
+    p = put(p, ",\"exe\":");
+    p = put_json(p, count.exe);
+    p = put(p, ",\"total\":");
+    u64 total = 0;
+    char *at_total = p; /* the number is known after the list: room for it, closed up below */
+    p += 20;
+    char *list = p;
+    p = put(p, ",\"calls\":{");
+    int first = 1;
+    const char *name = syscall_names;
+    for (u32 nr = 0; nr <= COUNTED; nr++) {
+        const char *this_name = nr < SYSCALL_NAME_COUNT ? name : "";
+        while (nr < SYSCALL_NAME_COUNT && *name++)
+            ;
+        u64 n = nr < COUNTED ? sum(mine, OFFSET(counts) + 8ul * nr) + process->ended_counts[nr]
+                             : sum(mine, OFFSET(count_other)) + process->ended_other;
+        if (!n || p > count.line + LINE_BYTES - 256)
+            continue;
+        if (!first)
+            *p++ = ',';
+        first = 0;
+        *p++ = '"';
+        if (*this_name)
+            p = put(p, this_name);
+        else if (nr < COUNTED)
+            p = put_number(p, nr);
+        else
+            p = put(p, "other");
+        p = put(p, "\":");
+        p = put_number(p, n);
+        total += n;
+    }
+    p = put(p, "},\"vdso\":{");
+    first = 1;
+    for (u32 i = 0; i < VDSO_EXPORTS; i++) {
+        u64 n = sum(mine, OFFSET(vdso_counts) + 8ul * i) + process->ended_vdso[i];
+        if (!n)
+            continue;
+        if (!first)
+            *p++ = ',';
+        first = 0;
+        *p++ = '"';
+        p = put(p, vdso_export_names[i]);
+        p = put(p, "\":");
+        p = put_number(p, n);
+    }
+    p = put(p, "},\"traps\":");
+    p = put_number(p, sum(mine, OFFSET(traps)) + process->ended_traps);
+    p = put(p, ",\"guard_traps\":0}\n");
+    char *end = put_number(at_total, total);
+    while (list < p)
+        *end++ = *list++;
+    return end;
+}
+
+static i64 open_output(char *path) {
+    if (!count.path[0])
+        return 2;
+    char *to = path;
+    for (const char *s = count.path; *s && to < path + PATH_BYTES - 24; s++) {
+        if (s[0] == '%' && s[1] == 'p') {
+            to = put_number(to, (u64)SYS0(__NR_getpid));
+            s++;
+        } else {
+            *to++ = *s;
+        }
+    }
+    *to = 0;
+    return SYS4(__NR_openat, AT_FDCWD, path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
+}
+
+static void write_line(struct blk *mine, int exec) {
+    char path[PATH_BYTES];
+    while (__atomic_exchange_n(&count.lock, 1, __ATOMIC_ACQUIRE))
+        SYS0(__NR_sched_yield);
+    char *end = format(mine);
+    i64 fd = open_output(path);
+    if (fd >= 0) {
+        i64 n = SYS3(__NR_write, fd, count.line, end - count.line);
+        count.exec_end = exec ? SYS3(__NR_lseek, fd, 0, SEEK_CUR) : 0;
+        count.exec_bytes = n;
+        if (fd != 2)
+            SYS2(__NR_close, fd, 0);
+    }
+    __atomic_store_n(&count.lock, 0, __ATOMIC_RELEASE);
+}
+
+void tool_process_end(struct blk *b) { write_line(b, 0); }
+
+void tool_thread_end(struct blk *b) {
+    struct blk *process = b->process;
+    if (b == process)
+        return; /* stays, with its counters */
+    for (u32 nr = 0; nr < COUNTED; nr++)
+        if (b->counts[nr]) {
+            __atomic_add_fetch(&process->ended_counts[nr], b->counts[nr], __ATOMIC_RELAXED);
+            b->counts[nr] = 0;
+        }
+    __atomic_add_fetch(&process->ended_other, b->count_other, __ATOMIC_RELAXED);
+    __atomic_add_fetch(&process->ended_traps, b->traps, __ATOMIC_RELAXED);
+    b->count_other = b->traps = 0;
+    for (u32 i = 0; i < VDSO_EXPORTS; i++) {
+        __atomic_add_fetch(&process->ended_vdso[i], b->vdso_counts[i], __ATOMIC_RELAXED);
+        b->vdso_counts[i] = 0;
+    }
+}
+
+int tool_counts_vdso(void) { return 1; }
+
+/* Most failing execs are a search along PATH: a look at the file first keeps them from writing a line that would be wrong. */
+static int exec_will_start(const struct frame *f) {
+    struct {
+        u64 dev, ino, nlink;
+        u32 mode, rest[27];
+    } st;
+    int at = (u32)f->rax == __NR_execveat;
+    i64 dir = at ? f->args[0] : AT_FDCWD, path = f->args[at ? 1 : 0], flags = at ? f->args[4] : 0;
+    if (SYS4(__NR_newfstatat, dir, path, &st, flags & AT_EMPTY_PATH) || (st.mode & S_IFMT) != S_IFREG)
+        return 0;
+    i64 r = SYS4(439 /* faccessat2 */, dir, path, X_OK, AT_EACCESS | (flags & AT_EMPTY_PATH));
+    return r == 0 || r == -38;
+}
+
+void tool_exec(struct blk *b, struct frame *f) {
+    if (exec_will_start(f))
+        write_line(b, 1);
+}
+
+/* The process goes on: its line comes at its end. Where others appended since, or the output is a pipe, it stays. */
+void tool_exec_failed(struct blk *b) {
+    char path[PATH_BYTES];
+    (void)b;
+    if (count.exec_end <= 0 || count.exec_bytes <= 0)
+        return;
+    i64 fd = open_output(path);
+    if (fd < 0)
+        return;
+    if (SYS3(__NR_lseek, fd, 0, SEEK_END) == count.exec_end)
+        SYS2(__NR_ftruncate, fd, count.exec_end - count.exec_bytes);
+    if (fd != 2)
+        SYS2(__NR_close, fd, 0);
+    count.exec_end = 0;
+}
+
+void tool_forked(struct blk *b) {
+    block_clear_counters(b);
+    count.lock = 0;
+}

@@ -1,0 +1,1 @@
+"""Rewritten programs against their originals: output, exit status, signals, and every system call."""

@@ -1,0 +1,12 @@
+// modes: gcc musl
+// counts: exact
+// status: -9
+/* Death by signal 9, with what was written before it. */
+#include "check.h"
+
+int main(void)
+{
+    done("die_kill");
+    fflush(stdout);
+    kill(getpid(), SIGKILL);
+}

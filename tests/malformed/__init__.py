@@ -1,0 +1,1 @@
+"""Bad inputs and bad paths: one clear line, the right exit code, nothing written."""

@@ -1,0 +1,114 @@
+"""Rewriting through the command line, and the three comparisons that every rewritten program has to pass.
+
+In: an executable and a way to run it. Out: assertions on output, exit status, every call's place and count.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from . import oracle
+from .execute import Outcome, run
+from .note import hooked_ranges, read_note
+from .syscall_numbers import name_of
+
+CLI = (sys.executable, "-m", "flicker_aot")
+ROOT = Path(__file__).parent.parent.parent
+
+
+def rewrite(source: Path, out: Path, *options: str | Path) -> Path:
+    """``flicker-aot rewrite SOURCE OUT OPTIONS``, which must succeed."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+    done = subprocess.run(
+        [*CLI, "rewrite", source, out, "--force", "-q", *options],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": path},
+    )
+    assert done.returncode == 0, f"rewrite {source} {' '.join(map(str, options))}: {done.returncode}\n{done.stderr}"
+    return out
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Invocation:
+    """How a program is run in both of its forms."""
+
+    args: Sequence[str] = ()
+    env: Mapping[str, str] = field(default_factory=dict)
+    stdin: bytes = b""
+    cwd: Path | None = None
+    timeout_seconds: float = 120.0
+
+    def run(self, executable: Path, **env: str) -> Outcome:
+        return run(
+            [executable, *self.args],
+            env={**self.env, **env},
+            stdin=self.stdin,
+            cwd=self.cwd,
+            timeout_seconds=self.timeout_seconds,
+        )
+
+    def trace(self, executable: Path, **env: str) -> oracle.OracleResult:
+        return oracle.trace(
+            [executable, *self.args],
+            env={**self.env, **env},
+            stdin=self.stdin,
+            cwd=self.cwd,
+            timeout_seconds=self.timeout_seconds,
+        )
+
+
+def counted_calls(report: Path) -> Counter[str]:
+    """The sum of all lines that the count tool wrote, by the kernel header's names."""
+    total: Counter[str] = Counter()
+    for line in report.read_text().splitlines():
+        entry = json.loads(line)
+        assert entry["total"] == sum(entry["calls"].values()), f"total is not the sum of calls: {line}"
+        for name, count in entry["calls"].items():
+            total[name_of(int(name)) if name.lstrip("-").isdigit() else name] += count
+    return total
+
+
+def differences(actual: Counter[str], expected: Counter[str], leave_out: frozenset[str]) -> dict[str, tuple[int, int]]:
+    """name -> (actual, expected) where the two differ."""
+    names = (set(actual) | set(expected)) - leave_out
+    return {name: (actual[name], expected[name]) for name in sorted(names) if actual[name] != expected[name]}
+
+
+def assert_same_behaviour(original: Path, rewritten: Path, how: Invocation, status: int | None = None) -> Outcome:
+    """The original's output and exit status are the rewritten file's."""
+    expected = how.run(original)
+    if status is not None:
+        assert expected.status == status, f"{original} itself fails: {expected}"
+    actual = how.run(rewritten)
+    assert actual == expected, f"{rewritten}: {actual}, the original: {expected}"
+    return expected
+
+
+def assert_nothing_escapes(rewritten: Path, how: Invocation) -> oracle.OracleResult:
+    """Every system call of every process of ``rewritten`` is made from its appended executable segment."""
+    traced = how.trace(rewritten)
+    assert any(r.exe == str(rewritten.resolve()) for r in traced.records), "the oracle saw no call at all"
+    escapes = traced.outside(rewritten, hooked_ranges(read_note(rewritten)))
+    assert not escapes, f"{rewritten}: {len(escapes)} places escape: " + "; ".join(map(str, escapes[:10]))
+    return traced
+
+
+def assert_counts(
+    original: Path, counting: Path, how: Invocation, report: Path, leave_out: frozenset[str] = frozenset()
+) -> None:
+    """What the count tool reports for a run of ``counting`` is what ptrace sees of a run of ``original``."""
+    expected = how.trace(original, FLICKER_AOT_OUTPUT=str(report)).calls(original)
+    report.unlink(missing_ok=True)
+    how.run(counting, FLICKER_AOT_OUTPUT=str(report))
+    assert report.exists(), f"{counting}: the count tool wrote nothing"
+    wrong = differences(counted_calls(report), expected, leave_out)
+    assert not wrong, f"{counting}: (counted, seen by ptrace): {wrong}"
