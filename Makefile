@@ -47,13 +47,13 @@ test: packages setup
 	$(BIN)/python -m pytest -rsfE $(PYTEST_ARGS)
 
 demo: setup
-	PATH="$(CURDIR)/$(BIN):$$PATH" bench/demo.sh
+	PATH="$(CURDIR)/$(BIN):$$PATH" tools/demo.sh
 
 bench: setup
 	$(BIN)/python -m bench
 
 corpus: setup
-	$(BIN)/python corpus/run.py corpus/manifest.toml
+	$(BIN)/python -m corpus
 
 fuzz: setup
 	FUZZ_SECONDS=$(FUZZ_SECONDS) $(BIN)/python -m pytest tests/malformed $(PYTEST_ARGS)

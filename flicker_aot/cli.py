@@ -141,9 +141,8 @@ def _rewrite(parsed: argparse.Namespace) -> int:
 def _request(parsed: argparse.Namespace) -> Request:
     from .pipeline import Request
 
-    others = [os.path.realpath(path) for path in (parsed.source, parsed.destination)]
-    if parsed.report is not None and os.path.realpath(parsed.report) in others:
-        raise UsageError(f"{parsed.report}: the report would overwrite IN or OUT")
+    if parsed.report is not None:
+        _check_report(parsed)
     return Request(
         source=parsed.source,
         destination=parsed.destination,
@@ -158,6 +157,15 @@ def _request(parsed: argparse.Namespace) -> Request:
         excluded=None if parsed.excluded is None else parse_set(parsed.excluded),
         force=parsed.force,
     )
+
+
+def _check_report(parsed: argparse.Namespace) -> None:
+    """UsageError for a report that would overwrite a program or cannot be written, before a program is written."""
+    target = Path(os.path.realpath(parsed.report))
+    if str(target) in [os.path.realpath(path) for path in (parsed.source, parsed.destination)]:
+        raise UsageError(f"{parsed.report}: the report would overwrite IN or OUT")
+    if target.is_dir() or not os.access(target if target.exists() else target.parent, os.W_OK):
+        raise UsageError(f"{parsed.report}: the report cannot be written there")
 
 
 def _write_report(report: Report, path: Path) -> None:

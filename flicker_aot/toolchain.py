@@ -6,6 +6,8 @@ object file ld alone.
 
 from __future__ import annotations
 
+import os
+import re
 import subprocess
 import tempfile
 from pathlib import Path
@@ -20,7 +22,7 @@ _STUB_DIR: Final = Path(__file__).parent / "stub"
 # As the runtime itself is compiled (runtime_stub/Makefile, HOOK_CFLAGS). The hook runs between two instructions of the
 # program: no vector registers, no stack protector (its canary hangs off fs), no string instructions (the direction
 # flag is the program's), no relocations that nobody would apply.
-_CFLAGS: Final = (
+CFLAGS: Final = (
     "-std=gnu11",
     "-O2",
     "-ffreestanding",
@@ -36,11 +38,16 @@ _CFLAGS: Final = (
     "-mmemcpy-strategy=unrolled_loop:-1:noalign",
     "-mmemset-strategy=unrolled_loop:-1:noalign",
 )
+_STACK_BYTES: Final = 8192  # what flicker_hook.h promises
 _TIMEOUT_SECONDS: Final = 120
+_ERROR: Final = re.compile(r"\berror: |undefined (reference|symbol)|multiple definition")
+_MISSING_ENTER: Final = re.compile(r"undefined (reference|symbol).*\bflicker_enter\b")
+_BASE: Final = "  . = 0;\n"  # in stub.ld
+_OTHER_BASE: Final = "  . = 0x12345000;\n"
 
 
 def runtime_for(options: Options) -> bytes:
-    """The ELF file to inject. UsageError where the hook does not compile or link."""
+    """The ELF file to inject. UsageError where the hook does not compile or link, or does what no hook may."""
     if options.hook is not None:
         return _build_hook(options.hook)
     return _package_file(f"{options.tool}.elf").read_bytes()
@@ -54,33 +61,64 @@ def _package_file(name: str) -> Path:
 
 
 def _build_hook(hook: Path) -> bytes:
+    from .hook_check import check_object, require_no_relocation
+
     if hook.suffix not in (".c", ".o"):
         raise UsageError(f"{hook}: a hook is a C source (.c) or an object file (.o)")
     if not hook.is_file():
         raise UsageError(f"{hook}: no such file")
-    script, runtime, changes = (_package_file(name) for name in ("stub.ld", "runtime.o", "libchanges.a"))
     with tempfile.TemporaryDirectory(prefix="flicker-aot-") as folder:
-        obj = hook
+        obj = hook.resolve()
         if hook.suffix == ".c":
             obj = Path(folder, "hook.o")
-            _run(hook, ["gcc", *_CFLAGS, f"-I{_STUB_DIR}", "-c", str(hook.resolve()), "-o", str(obj)])
-        linked = Path(folder, "hook.elf")
-        parts = [str(part) for part in (runtime, obj.resolve(), changes)]
-        _run(hook, ["ld", "-T", str(script), "-z", "noexecstack", "--no-undefined", *parts, "-o", str(linked)])
-        return linked.read_bytes()
+            diagnostics = f"-Werror=frame-larger-than={_STACK_BYTES}"
+            _run(hook, ["gcc", *CFLAGS, diagnostics, f"-I{_STUB_DIR}", "-c", str(hook.resolve()), "-o", str(obj)])
+        try:
+            check_object(hook, obj.read_bytes())
+        except OSError as error:
+            raise UsageError(f"{hook}: cannot be read: {error.strerror}") from error
+        script = _package_file("stub.ld")
+        linked = _link(hook, script, obj, Path(folder, "hook.elf"))
+        elsewhere = Path(folder, "elsewhere.ld")
+        elsewhere.write_text(_moved(script))
+        require_no_relocation(hook, linked, _link(hook, elsewhere, obj, Path(folder, "elsewhere.elf")))
+        return linked
+
+
+def _link(hook: Path, script: Path, obj: Path, out: Path) -> bytes:
+    parts = [str(part) for part in (_package_file("runtime.o"), obj, _package_file("libchanges.a"))]
+    _run(hook, ["ld", "-T", str(script), "-z", "noexecstack", "--no-undefined", *parts, "-o", str(out)])
+    return out.read_bytes()
+
+
+def _moved(script: Path) -> str:
+    """The linker script ``script`` with another base address."""
+    text = script.read_text()
+    if text.count(_BASE) != 1:
+        raise InternalError(f"{script}: {_BASE.strip()!r} expected once, found {text.count(_BASE)} times")
+    return text.replace(_BASE, _OTHER_BASE)
 
 
 def _run(hook: Path, command: list[str]) -> None:
     """UsageError with the first line that has an error in it, where ``command`` fails."""
     try:
         done = subprocess.run(
-            command, capture_output=True, text=True, errors="replace", timeout=_TIMEOUT_SECONDS, check=False
+            command,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=_TIMEOUT_SECONDS,
+            check=False,
+            env={**os.environ, "LC_ALL": "C"},  # messages are searched below
         )
     except FileNotFoundError:
         raise UsageError(f"{hook}: building a hook needs {command[0]}, which is not installed") from None
     except subprocess.TimeoutExpired:
         raise UsageError(f"{hook}: {command[0]} took longer than {_TIMEOUT_SECONDS} s") from None
     if done.returncode:
-        lines = [line for line in done.stderr.splitlines() if line.strip()] or [f"{command[0]} failed"]
-        first = next((line for line in lines if "error" in line or "undefined" in line), lines[0])
-        raise UsageError(f"{hook}: {first.strip()}")
+        if _MISSING_ENTER.search(done.stderr):
+            raise UsageError(f"{hook}: does not define int flicker_enter(struct flicker_call *)")
+        lines = [line.strip() for line in done.stderr.splitlines() if line.strip()] or [f"{command[0]} failed"]
+        first = next((line for line in lines if _ERROR.search(line)), lines[0])
+        own = str(hook.resolve())
+        raise UsageError(f"{hook}{first.removeprefix(own)}" if first.startswith(f"{own}:") else f"{hook}: {first}")

@@ -14,8 +14,9 @@ from ..model.image import SHF_EXECINSTR, Image
 from . import gaps
 from .candidates import find_candidates
 from .encodings import Encodings, granules, scan
-from .flow import Decoded, covering_insn, descend
+from .flow import Decoded, descend
 from .functions import Function, Functions
+from .insns import covering_insn
 from .numbers import NumberFinder, Numbers
 from .padding import find_padding
 from .references import code_pointers, collect, landing_pads_of
@@ -176,6 +177,8 @@ def _judge(r: _Range, vaddr: int, kind: CandidateKind) -> tuple[Candidate, dict[
     if insn is not None and insn.flow is Flow.SYSCALL:
         if decoded.complete:
             return verdict(Verdict.UNKNOWN, "on no path from a root, though all jumps of the function are known"), {}
+        if any(decoded.linear[v].data == b"\0\0" for v in decoded.linear if abs(v - vaddr) < REACH_BYTES):
+            return verdict(Verdict.UNKNOWN, "on no path from a root", "among zeros, as in a table"), {}
         return verdict(Verdict.SITE, r.function.roots[0][1], sweep), decoded.linear
     cover = covering_insn(decoded.linear, vaddr)
     if cover is not None and cover.flow is not Flow.SYSCALL:

@@ -49,7 +49,7 @@ def granules(ranges: Iterable[tuple[int, int]]) -> frozenset[int]:
     """The granules of vaddr space that the [start, end) ``ranges`` touch."""
     found: set[int] = set()
     for start, end in ranges:
-        found.update(range(start >> _GRANULE_BITS, (end - 1 >> _GRANULE_BITS) + 1))
+        found.update(range(max(start, 0) >> _GRANULE_BITS, (end - 1 >> _GRANULE_BITS) + 1))
     return frozenset(found)
 
 

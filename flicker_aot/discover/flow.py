@@ -13,37 +13,10 @@ from typing import Final
 from ..model.code import Flow, Insn
 from ..model.image import Image
 from ..x86.decode import MAX_INSN_SIZE, decode_one, sweep
+from .insns import FALLS_THROUGH
 from .tables import JumpTable, TableFinder
 
 _CHUNK_BYTES: Final = 192  # decoded ahead of a walk without a sweep: about three basic blocks
-
-_FALLS_THROUGH: Final = frozenset((Flow.NEXT, Flow.BRANCH, Flow.CALL, Flow.INDIRECT_CALL, Flow.SYSCALL))
-
-
-def falls_through(insn: Insn) -> bool:
-    """Whether control may continue at the next address."""
-    return insn.flow in _FALLS_THROUGH
-
-
-def previous_insn(insns: dict[int, Insn], vaddr: int) -> Insn | None:
-    """The one instruction that ends at ``vaddr``; None where there is none, or several decodings disagree."""
-    found = None
-    for at in range(vaddr - MAX_INSN_SIZE, vaddr):
-        insn = insns.get(at)
-        if insn is not None and insn.end == vaddr:
-            if found is not None:
-                return None
-            found = insn
-    return found
-
-
-def covering_insn(insns: dict[int, Insn], vaddr: int) -> Insn | None:
-    """An instruction that starts before ``vaddr`` and ends behind it."""
-    for at in range(vaddr - MAX_INSN_SIZE + 1, vaddr):
-        insn = insns.get(at)
-        if insn is not None and insn.end > vaddr:
-            return insn
-    return None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,7 +104,7 @@ class _Walk:
                     # A call is followed too: within a range it may lead to another entry of the same asm file.
                     if insn.target is not None and start <= insn.target < end:
                         work.append((insn.target, root))
-                    if flow not in _FALLS_THROUGH:
+                    if flow not in FALLS_THROUGH:
                         break
                 at = insn.end
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ..model.code import Flow, Insn
-from .flow import Decoded, falls_through
+from .flow import Decoded
+from .insns import falls_through
 
 if TYPE_CHECKING:
     import networkx

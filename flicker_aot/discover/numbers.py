@@ -11,8 +11,9 @@ from typing import Any, Final, NamedTuple
 
 from ..model.code import Flow, Insn
 from ..x86.decode import Imm, InsnDetail, Mem, Reg, cs, detail
-from .flow import Decoded, previous_insn
+from .flow import Decoded
 from .graph import block_graph
+from .insns import previous_insn
 
 _MAX_VALUES: Final = 32
 _MAX_STATES: Final = 400
@@ -82,6 +83,8 @@ class NumberFinder:
         self._home: dict[int, int] = {}
 
     def find(self, site: int) -> Numbers:
+        if site not in self._decoded.insns:
+            return Numbers((), False)  # proved by a sweep: the ways that lead here are not known
         quick = self._straight_up(site)
         if quick is not None:
             return quick
@@ -205,7 +208,7 @@ def _register(search: _Search, above: tuple[Insn, ...], d: InsnDetail, want: _Wa
         return None
     if op in (cs.X86_INS_ADD, cs.X86_INS_SUB) and isinstance(source, Imm):
         return want._replace(add=want.add + (source.value if op == cs.X86_INS_ADD else -source.value))
-    if op == cs.X86_INS_OR and isinstance(source, Imm) and source.value == -1:
+    if op == cs.X86_INS_OR and isinstance(source, Imm) and source.value & _LOW32 == _LOW32:
         search.constant(want.add - 1)
         return None
     if op == cs.X86_INS_LEA and isinstance(source, Mem) and not source.index and source.base not in ("rip", "rsp"):

@@ -7,8 +7,9 @@ from typing import Final
 from ..model.code import Insn
 from ..model.image import Image
 from ..x86.decode import sweep
-from .flow import Decoded, falls_through, previous_insn
+from .flow import Decoded
 from .functions import Functions
+from .insns import falls_through, previous_insn
 
 _MIN_RUN: Final = 5  # bytes: a jmp rel32
 _MAX_RUN: Final = 256  # linkers align functions to a page at most; compilers to 64

@@ -17,8 +17,9 @@ from ..elf.lsda import landing_pads
 from ..model.code import Flow, Insn
 from ..model.image import ET_EXEC, PF_X, Image
 from .encodings import Encodings, short_branches
-from .flow import Decoded, covering_insn
+from .flow import Decoded
 from .functions import Functions
+from .insns import covering_insn
 
 _NO_POINTERS: Final = (".gopclntab", ".data.rel.ro.gopclntab", ".eh_frame", ".eh_frame_hdr", ".gcc_except_table")
 
@@ -62,7 +63,7 @@ def collect(
 ) -> References:
     """All references out of ``ranges``, from tables, and ``pointers`` (see ``code_pointers``)."""
     targets: set[int] = set(pointers)
-    branches: list[Insn] = []
+    found: set[Insn] = set()  # ranges overlap where one symbol's bytes hold another's
     for decoded in ranges:
         targets.update(start for start, _ in functions.known_starts(decoded.start, decoded.end))
         targets.add(decoded.start)
@@ -70,14 +71,14 @@ def collect(
             targets.update(table.targets)
         for insn in decoded.insns.values():
             if insn.target is not None:
-                branches.append(insn)
+                found.add(insn)
             elif insn.flow is Flow.NEXT:
                 address = taken_address(insn)
                 if address is not None:
                     targets.add(address)
     targets.update(functions.starts)
-    targets.update(insn.target for insn in branches if insn.target is not None)
-    branches.sort(key=lambda insn: (insn.target or 0, insn.vaddr))
+    targets.update(insn.target for insn in found if insn.target is not None)
+    branches = sorted(found, key=lambda insn: (insn.target or 0, insn.vaddr))
     ascending = array("Q", sorted(t for t in targets if 0 <= t < 1 << 63))
     return References(
         targets=ascending,

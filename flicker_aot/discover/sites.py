@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from ..model.code import REACH_BYTES, Insn, Site
 from ..model.image import Image
-from .flow import Decoded, falls_through, previous_insn
+from .flow import Decoded
 from .functions import Function
+from .insns import falls_through, previous_insn
 from .numbers import Numbers
 from .references import References
 

@@ -11,7 +11,8 @@ from typing import Final, NamedTuple
 
 from ..model.code import Flow, Insn
 from ..model.image import PF_W, PT_GNU_RELRO, Image
-from ..x86.decode import MAX_INSN_SIZE, Imm, InsnDetail, Mem, Operand, Reg, cs, detail
+from ..x86.decode import Imm, InsnDetail, Mem, Operand, Reg, cs, detail
+from .insns import previous_insn
 
 _BACK_LIMIT: Final = 24  # instructions looked at before the jump
 _ENTRY_LIMIT: Final = 4096
@@ -38,6 +39,14 @@ class _Shape(NamedTuple):
     entry_size: int
     base: int | None  # what relative entries are added to; None: entries are addresses
     index_register: str
+    loaded_at: int  # how many of the instructions before the jump run after the entry was loaded
+
+
+class _Step(NamedTuple):
+    """An instruction that runs before the jump; ``taken``: a conditional branch that leads to it."""
+
+    detail: InsnDetail
+    taken: bool
 
 
 class TableFinder:
@@ -62,76 +71,73 @@ class TableFinder:
         shape = _shape(operands[0], before, self._addresses)
         if shape is None:
             return None
-        count = _bound(shape.index_register, before)
+        count = _bound(shape.index_register, before[shape.loaded_at :])
         targets = _entries(self._image, shape, count, self._start, self._end)
         if not targets:
             return None
         return JumpTable(jump.vaddr, shape.vaddr, shape.entry_size, targets, len(targets) == count)
 
-    def _before(self, jump: Insn) -> list[InsnDetail]:
-        """Details of what runs before ``jump``, nearest first: straight up, then across the one jump to the block."""
-        found: list[InsnDetail] = []
+    def _before(self, jump: Insn) -> list[_Step]:
+        """What runs before ``jump``, nearest first: straight up, and across jumps where only one leads there."""
+        found: list[_Step] = []
         at = jump.vaddr
         while len(found) < _BACK_LIMIT:
-            previous = next(
-                (i for n in range(1, MAX_INSN_SIZE + 1) if (i := self._insns.get(at - n)) and i.end == at), None
-            )
+            previous, taken = previous_insn(self._insns, at), False
             if previous is None or previous.flow not in (Flow.NEXT, Flow.BRANCH):
                 sources = self._jumps.get(at, [])
                 if len(sources) != 1:
                     break
-                previous = sources[0]
-            found.append(detail(previous))
+                previous, taken = sources[0], sources[0].flow is Flow.BRANCH
+            found.append(_Step(detail(previous), taken))
             at = previous.vaddr
         return found
 
 
-def _shape(operand: Operand, before: list[InsnDetail], insns: list[Insn]) -> _Shape | None:
+def _shape(operand: Operand, before: list[_Step], insns: list[Insn]) -> _Shape | None:
     if isinstance(operand, Mem):
-        return _absolute(operand, before, insns)
+        return _absolute(operand, before, insns, 0)
     if not isinstance(operand, Reg):
         return None
-    loaded, added = operand.full, ""
-    for d in before:
-        if loaded not in d.regs_written:
+    wanted = {operand.full}  # the entry; behind an addition the entry and the base, in either order
+    for position, (d, _) in enumerate(before):
+        written = wanted & d.regs_written
+        if not written:
             continue
         first, *rest = d.operands or (None,)
         source = rest[0] if rest else None
-        if not isinstance(first, Reg) or first.full != loaded:
+        if not isinstance(first, Reg) or written != {first.full}:
             return None
-        if d.opcode_id == cs.X86_INS_ADD and isinstance(source, Reg) and not added:
-            added = source.full
-        elif d.opcode_id == cs.X86_INS_MOV and isinstance(source, Mem) and source.size == 8 and not added:
-            return _absolute(source, before, insns)
-        elif d.opcode_id == cs.X86_INS_MOVSXD and isinstance(source, Mem) and added and source.scale == 4:
-            return _relative(source, added, before, insns)
-        elif d.opcode_id == cs.X86_INS_LEA and added:
-            # `add %x,%b; jmp *%b`: the base is the destination, what was added is the entry.
-            loaded, added = added, loaded
+        if d.opcode_id == cs.X86_INS_ADD and isinstance(source, Reg) and len(wanted) == 1:
+            wanted.add(source.full)
+        elif d.opcode_id == cs.X86_INS_MOV and isinstance(source, Mem) and source.size == 8 and len(wanted) == 1:
+            return _absolute(source, before, insns, position + 1)
+        elif d.opcode_id == cs.X86_INS_MOVSXD and isinstance(source, Mem) and source.scale == 4 and len(wanted) == 2:
+            (base,) = wanted - written
+            return _relative(source, base, before, insns, position + 1)
         else:
             return None
     return None
 
 
-def _absolute(operand: Mem, before: list[InsnDetail], insns: list[Insn]) -> _Shape | None:
+def _absolute(operand: Mem, before: list[_Step], insns: list[Insn], loaded_at: int) -> _Shape | None:
     if operand.scale != 8 or not operand.index or operand.segment:
         return None
     if not operand.base:
-        return _Shape(operand.disp, 8, None, operand.index)
-    base = _base_address(operand.base, before, insns)
-    return _Shape(base + operand.disp, 8, None, operand.index) if base is not None else None
+        return _Shape(operand.disp, 8, None, operand.index, loaded_at)
+    base = _base_address(operand.base, before[loaded_at:], insns)
+    return None if base is None else _Shape(base + operand.disp, 8, None, operand.index, loaded_at)
 
 
-def _relative(operand: Mem, added: str, before: list[InsnDetail], insns: list[Insn]) -> _Shape | None:
-    base = _base_address(added, before, insns)
-    if base is None or operand.base != added or not operand.index or operand.segment:
+def _relative(operand: Mem, added: str, before: list[_Step], insns: list[Insn], loaded_at: int) -> _Shape | None:
+    if operand.base != added or not operand.index or operand.segment:
         return None
-    return _Shape(base + operand.disp, 4, base, operand.index)
+    base = _base_address(added, before[loaded_at:], insns)
+    return None if base is None else _Shape(base + operand.disp, 4, base, operand.index, loaded_at)
 
 
-def _base_address(register: str, before: list[InsnDetail], insns: list[Insn]) -> int | None:
+def _base_address(register: str, before: list[_Step], insns: list[Insn]) -> int | None:
     """What ``lea x(%rip),register`` put there: the nearest before, else the only one of the whole function."""
-    for d in before:
+    for d, _ in before:
         if register in d.regs_written:
             return d.rip.target if d.opcode_id == cs.X86_INS_LEA and d.rip else None
     found = {d.rip.target for d in map(detail, insns) if d.rip and _loads(d, register)}
@@ -142,28 +148,43 @@ def _loads(d: InsnDetail, register: str) -> bool:
     return d.opcode_id == cs.X86_INS_LEA and isinstance(d.operands[0], Reg) and d.operands[0].full == register
 
 
-# Branches that leave for the default case where the index is above the constant.
-_ABOVE: Final = (cs.X86_INS_JA, cs.X86_INS_JAE)
-_BELOW: Final = (cs.X86_INS_JB, cs.X86_INS_JBE)
+_COPIES: Final = (cs.X86_INS_MOV, cs.X86_INS_MOVZX, cs.X86_INS_MOVSXD)
+# (branch, taken on the way to the jump) -> how many entries more than the constant that was compared with.
+_MORE: Final = {
+    (cs.X86_INS_JA, False): 1,
+    (cs.X86_INS_JAE, False): 0,
+    (cs.X86_INS_JBE, True): 1,
+    (cs.X86_INS_JB, True): 0,
+}
 
 
-def _bound(index: str, before: list[InsnDetail]) -> int | None:
-    """Entries of the table, from `cmp $n,index; ja default` (or jae, or jb/jbe to the table's own block)."""
-    names = {index}  # in 64-bit addresses registers are named in full
-    branch = 0
-    for d in before:
-        if d.opcode_id in _ABOVE or d.opcode_id in _BELOW:
-            branch = d.opcode_id
-        elif d.opcode_id == cs.X86_INS_CMP and branch:
+def _bound(index: str, before: list[_Step]) -> int | None:
+    """Entries of the table: from `cmp $n,index; ja default`, or jae, or jb or jbe to the block that jumps.
+
+    ``before`` starts at the load of the entry. The index is followed through copies; any other change ends the search.
+    """
+    wanted: str | Mem = index  # in 64-bit addresses registers are named in full
+    more: int | None = None
+    for d, taken in before:
+        if d.opcode_id == cs.X86_INS_CMP and more is not None:
             first, second = d.operands
-            if isinstance(first, Reg) and first.full in names and isinstance(second, Imm):
-                count = second.value + (1 if branch in (cs.X86_INS_JA, cs.X86_INS_JBE) else 0)
+            compared = first.full if isinstance(first, Reg) else first
+            if compared == wanted and isinstance(second, Imm):
+                count = second.value + more
                 return count if 0 < count <= _ENTRY_LIMIT else None
-            branch = 0
-        elif d.opcode_id in (cs.X86_INS_MOV, cs.X86_INS_MOVZX) and len(d.operands) == 2:
-            first, second = d.operands
-            if isinstance(first, Reg) and isinstance(second, Reg) and first.full in names:
-                names.add(second.full)
+            more = None
+        elif d.branch is not None:
+            more = _MORE.get((d.opcode_id, taken), None if d.flags_read else more)
+        elif isinstance(wanted, str) and wanted in d.regs_written:
+            source = d.operands[1] if d.opcode_id in _COPIES and len(d.operands) == 2 else None
+            if isinstance(source, Reg):
+                wanted = source.full
+            elif isinstance(source, Mem) and d.opcode_id == cs.X86_INS_MOV:
+                wanted = source
+            else:
+                return None
+        elif d.flags_written:
+            more = None  # the branch tests this instruction's flags, not a comparison's
     return None
 
 

@@ -117,18 +117,18 @@ def read_fdes(image: Image) -> tuple[Fde, ...]:
     found = _find_table(image)
     if found is None:
         return ()
-    vaddr, raw = found
+    vaddr, raw, known_end = found
     code = [(s.vaddr, s.vaddr + s.filesz) for s in image.exec_loads]
-    fdes = [f for f in _walk(raw, vaddr) if any(start <= f.start < f.end <= end for start, end in code)]
+    fdes = [f for f in _walk(raw, vaddr, known_end) if any(start <= f.start < f.end <= end for start, end in code)]
     fdes.sort(key=lambda f: f[:2])
     return tuple(fdes)
 
 
-def _find_table(image: Image) -> tuple[int, bytes] | None:
-    """(vaddr, bytes) of .eh_frame; the bytes may run on behind it, as a zero length ends the table."""
+def _find_table(image: Image) -> tuple[int, bytes, bool] | None:
+    """(vaddr, bytes, whether they end with the table) of .eh_frame; else a zero length ends the table."""
     section = image.section(".eh_frame")
     if section is not None and section.vaddr and image.offset_of(section.vaddr) is not None:
-        return section.vaddr, image.read(section.vaddr, section.size)
+        return section.vaddr, image.read(section.vaddr, section.size), True
     header = next((s for s in image.segments if s.type == PT_GNU_EH_FRAME), None)
     if header is not None:
         reader = Reader(image.read(header.vaddr, header.filesz), header.vaddr)
@@ -138,16 +138,16 @@ def _find_table(image: Image) -> tuple[int, bytes] | None:
         except IndexError:
             start = None
         if start and image.offset_of(start) is not None:
-            return start, image.read(start, len(image.data))
+            return start, image.read(start, len(image.data)), False
     for s in image.loads:
         if not s.flags & PF_X:
             at = image.data.find(_TYPICAL_CIE, s.offset, s.offset + s.filesz)
             if at >= 0:
-                return at - s.offset + s.vaddr, image.data[at : s.offset + s.filesz]
+                return at - s.offset + s.vaddr, image.data[at : s.offset + s.filesz], False
     return None
 
 
-def _walk(raw: bytes, vaddr: int) -> list[Fde]:
+def _walk(raw: bytes, vaddr: int, known_end: bool) -> list[Fde]:
     fdes: list[Fde] = []
     cies: dict[int, _Cie | None] = {}
     at, end = 0, len(raw)
@@ -155,7 +155,9 @@ def _walk(raw: bytes, vaddr: int) -> list[Fde]:
         length = int.from_bytes(raw[at : at + 4], "little")
         body = at + 4
         if length == 0:
-            # A terminator; linkers may leave one in the middle where crtend.o is not last.
+            # A terminator; in the section linkers may leave one in the middle, where crtend.o is not last.
+            if not known_end:
+                break
             at = body
             continue
         if length == 0xFFFFFFFF or body + length > end:

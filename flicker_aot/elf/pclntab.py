@@ -18,6 +18,7 @@ _MAGICS: Final = {0xFFFFFFFB: False, 0xFFFFFFFA: False, 0xFFFFFFF0: True, 0xFFFF
 _GO_1_2: Final = 0xFFFFFFFB
 _SECTIONS: Final = (".gopclntab", ".data.rel.ro.gopclntab")
 _NAME_LIMIT: Final = 4096
+_USER_LIMIT: Final = 1 << 47
 
 
 class GoFunctions:
@@ -117,11 +118,14 @@ def _read(image: Image, at: int, end: int) -> GoFunctions | None:
     rows = array("I" if narrow else "Q", data[table : table + size])
     if sys.byteorder == "big":
         rows.byteswap()
-    if narrow and text == 0:
-        # Go 1.26 no longer stores the text's start: it is that of .text, as runtime.text.
+    stored = not narrow or text != 0
+    if not stored:
+        # Go 1.26 no longer stores the text's start (runtime.text): without C code linked before it, that is .text's.
         text = next((s.vaddr for s in image.sections if s.name == ".text"), 0)
+    if not 0 <= text < _USER_LIMIT:
+        return None
     starts = array("Q", [text + row for row in rows[0::2]]) if text else array("Q", rows[0::2])
-    if not _plausible(image, starts):
+    if not _plausible(image, starts) or (not stored and image.entry not in starts):
         return None
     base = at if magic == _GO_1_2 else table
     return GoFunctions(data, starts, rows[1::2], base, name_base, not narrow)

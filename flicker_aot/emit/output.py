@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..errors import InternalError
 from ..model.image import Image
-from ..model.layout import Layout
+from ..model.layout import Layout, Place
 from .headers import program_headers, write_elf_header
 from .sections import section_part
 
@@ -15,22 +15,32 @@ def emit(image: Image, layout: Layout) -> bytes:
     A payload behind the input's ELF part is found from the end of the file by whoever looks for it: it stays where it
     was and is appended once more as the last thing.
     """
+    table = program_headers(image, layout)
+    # Parts are joined once: the hole before the block can be as large as the program's bss.
+    parts: list[bytes] = []
+    end = len(image.data)
+    for placement in layout.placements:
+        if placement.offset < end:
+            raise InternalError(
+                f"{image.path}: {placement.place.value} at offset {placement.offset:#x}, file end {end:#x}"
+            )
+        data = table + placement.data[len(table) :] if placement.place is Place.R else placement.data
+        parts += [bytes(placement.offset - end), data]
+        end = placement.offset + len(data)
+    parts.append(bytes(-end % 8))
+    part = section_part(image, layout, end + len(parts[-1]))
+    parts.append(part.data)
+    if image.trailing:
+        parts.append(image.data[len(image.data) - image.trailing :])
+    return b"".join((_edited(image, layout, part.shoff, part.shnum, part.shstrndx), *parts))
+
+
+def _edited(image: Image, layout: Layout, shoff: int, shnum: int, shstrndx: int) -> bytearray:
+    """The input with what patches own, and with the new fields of its ELF header."""
     out = bytearray(image.data)
     for edit in layout.edits:
+        if edit.offset + len(edit.data) > len(out):
+            raise InternalError(f"{image.path}: edit at offset {edit.offset:#x} is not in the file")
         out[edit.offset : edit.offset + len(edit.data)] = edit.data
-    for placement in layout.placements:
-        if placement.offset < len(out):
-            raise InternalError(
-                f"{image.path}: {placement.place.value} at offset {placement.offset:#x} overlaps the file"
-            )
-        out += bytes(placement.offset - len(out))
-        out += placement.data
-    table = program_headers(image, layout)
-    out[layout.r.offset : layout.r.offset + len(table)] = table
-    out += bytes(-len(out) % 8)
-    part = section_part(image, layout, len(out))
-    out += part.data
-    write_elf_header(out, layout, shoff=part.shoff, shnum=part.shnum, shstrndx=part.shstrndx)
-    if image.trailing:
-        out += image.data[len(image.data) - image.trailing :]
-    return bytes(out)
+    write_elf_header(out, layout, shoff=shoff, shnum=shnum, shstrndx=shstrndx)
+    return out

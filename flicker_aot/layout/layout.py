@@ -69,17 +69,18 @@ def lay_out(image: Image, code: Code, plan: Plan, stub: Stub, options: Options) 
     slots = measure(plan.patches, template, fixed=fixed)
     tables = make_tables(slots, image.base_vaddr)
     unplaced = fixed_part(image, code, plan, options)
-    # The note tells addresses that depend on how many pages R has, which depends on the note's size: try until it fits.
-    for pages in range(1, 1 << 20):
+    # The note tells addresses that depend on how many pages R has, which depends on the note: grow until it fits.
+    pages = 1
+    while True:
         where = _addresses(image, stub, tables, slots, phnum, pages)
         moved = copies(slots, where.rx)
         segments = where.in_file(len(stub.data))
         note = unplaced | placed_part(slots, where.rx, moved, segments, _runtime(stub, where), labels)
         encoded = note_bytes(note)
-        if where.note + len(encoded) <= where.rx:
+        needed = _page_up(where.note + len(encoded) - where.r) // PAGE_SIZE
+        if needed <= pages:
             break
-    else:
-        raise InternalError(f"{image.path}: the note does not fit")
+        pages = needed
     _check_reach(image, where)
     trampolines = build(slots, where.rx, template, moved, _runtime(stub, where), fixed=fixed)
     config = _config(image, plan, options, where, tables, slots, stub).pack(labels)

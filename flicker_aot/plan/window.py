@@ -13,7 +13,7 @@ edge leads to such a fill is therefore worse than a CFG-dependent one with a com
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Final, NamedTuple
 
@@ -45,6 +45,7 @@ class Cost(NamedTuple):
     """The order of preference among windows of a site; smaller is better."""
 
     rank: int  # see _rank
+    hints: int  # hidden boundaries and trapping fills to which unproved bytes would branch
     has_after: bool  # site+2 stays an ordinary address where nothing after the site moves
     unwanted: int
     bytes_displaced: int
@@ -69,15 +70,19 @@ def window_patch(site: Site, image: Image, claims: Claims, *, fixed: bool) -> Pa
     if quick is not None:
         return quick
     after = _reach(site, site.after, bounds, claims, fixed)
-    best: tuple[Cost, Patch] | None = None
+    found: list[tuple[Cost, Patch]] = []
     for b in range(len(before.insns) + 1):
         for a in range(len(after.insns) + 1):
-            found = _window(site, tuple(reversed(before.insns[:b])), after.insns[:a], _reason(before, site))
-            if found is not None and (best is None or found[0] < best[0]):
-                best = found
-    if best is None:
+            window = _window(site, tuple(reversed(before.insns[:b])), after.insns[:a])
+            if window is not None:
+                found.append(window)
+    if not found:
         return f"no window of 5 bytes: before the site {before.stopped}; after it {after.stopped}"
-    return best[1]
+    patch = min(found, key=lambda window: window[0])[1]
+    if patch.soundness is SoundnessClass.AGNOSTIC:
+        return patch
+    any_agnostic = any(other.soundness is SoundnessClass.AGNOSTIC for _, other in found)
+    return replace(patch, reason=_why_not_agnostic(site, before, any_agnostic))
 
 
 def _segment_bounds(site: Site, image: Image) -> tuple[int, int] | None:
@@ -115,17 +120,20 @@ def _nearest_agnostic(site: Site, before: Reach) -> Patch | None:
     """The smallest agnostic window before the site, if it has rank 0; saves nearly all sites the search."""
     for b, insn in enumerate(before.insns, 1):
         if insn.size >= JMP_REL32_SIZE and insn.flow is Flow.NEXT:
-            found = _window(site, tuple(reversed(before.insns[:b])), (), "")
+            found = _window(site, tuple(reversed(before.insns[:b])), ())
             return found[1] if found is not None and found[0].rank == 0 and found[0].unwanted == 0 else None
     return None
 
 
-def _reason(before: Reach, site: Site) -> str:
-    reason = f"no agnostic window: before the site {before.stopped}"
+def _why_not_agnostic(site: Site, before: Reach, any_agnostic: bool) -> str:
+    if any_agnostic:
+        reason = "an agnostic window would trap at a known entry, or displace a call"
+    else:
+        reason = f"no agnostic window: before the site {before.stopped}"
     return reason if site.cfg_complete else f"{reason}; the function's control flow is not completely known"
 
 
-def _window(site: Site, before: tuple[Insn, ...], after: tuple[Insn, ...], reason: str) -> tuple[Cost, Patch] | None:
+def _window(site: Site, before: tuple[Insn, ...], after: tuple[Insn, ...]) -> tuple[Cost, Patch] | None:
     """The window over these instructions with its cost; None where it is too small or would be wrong."""
     start = before[0].vaddr if before else site.vaddr
     end = after[-1].end if after else site.end
@@ -144,9 +152,11 @@ def _window(site: Site, before: tuple[Insn, ...], after: tuple[Insn, ...], reaso
         return None
     if any(call.target is not None and start < call.target < end for call in calls):
         return None  # call/pop: the code wants its own address
-    slow = [fill.vaddr for fill in fills if fill.vaddr not in jumps and fill.vaddr in site.entries]
+    trapping = [fill.vaddr for fill in fills if fill.vaddr not in jumps]
+    slow = any(vaddr in site.entries for vaddr in trapping)
     cost = Cost(
-        rank=_rank(agnostic=not covered, slow=bool(slow), calls=bool(calls), cfg_complete=site.cfg_complete),
+        rank=_rank(agnostic=not covered, slow=slow, calls=bool(calls), cfg_complete=site.cfg_complete),
+        hints=sum(vaddr in site.encodings for vaddr in (*covered, *trapping)),
         has_after=bool(after),
         unwanted=sum(_UNWANTED.get(i.flow, 0) for i in before + after),
         bytes_displaced=end - start,
@@ -162,7 +172,7 @@ def _window(site: Site, before: tuple[Insn, ...], after: tuple[Insn, ...], reaso
         after=after,
         fills=fills,
         retargets=(),
-        reason=reason if covered else "",
+        reason="",
     )
     return cost, patch
 

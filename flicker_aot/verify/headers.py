@@ -153,7 +153,8 @@ def _sections(subject: Subject) -> Iterator[Finding]:
         wanted = old._replace(name=new.name)
         if free:
             wanted = wanted._replace(offset=new.offset, size=max(new.size, old.size), info=new.info)
-        if name != old_name or new != wanted:
+        # A section without a name, or in a file without any (e_shstrndx 0), may get one from the extended string table.
+        if (name != old_name and old_name) or new != wanted:
             yield _bad("sections", old.vaddr or None, f"section {old_name!r} changed: {old} became {new}")
         elif free and not output.data.startswith(original.data[old.offset : old.offset + old.size], new.offset):
             yield _bad("sections", None, f"section {old_name!r} does not start with what it held")

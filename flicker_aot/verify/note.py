@@ -124,8 +124,8 @@ def _descriptor(notes: bytes) -> bytes | None:
         name_end = at + 12 + (name_size + 3 & -4)
         end = name_end + size
         if kind == NOTE_TYPE and notes[at + 12 : at + 12 + name_size] == NOTE_NAME:
-            if end > len(notes):
-                raise Unsound("note", None, f"descriptor of {size} bytes does not fit in its segment")
+            if end + (-size % 4) != len(notes) or any(notes[end:]):
+                raise Unsound("note", None, f"descriptor of {size} bytes does not fill its segment")
             return notes[name_end:end]
         at = name_end + (size + 3 & -4)
     return None
@@ -138,8 +138,8 @@ def _document(descriptor: bytes) -> dict[str, Any]:
         document = json.loads(text)
     except (zlib.error, ValueError, RecursionError) as error:
         raise Unsound("note", None, f"not readable: {error}") from error
-    if not inflate.eof or not isinstance(document, dict):
-        raise Unsound("note", None, "is cut off, too large or no JSON object")
+    if not inflate.eof or inflate.unused_data or not isinstance(document, dict):
+        raise Unsound("note", None, "is cut off, too large, followed by something or no JSON object")
     if document.get("format") != NOTE_FORMAT:
         raise Unsound("note", None, f"format {NOTE_FORMAT} expected, {document.get('format')!r} found")
     return document

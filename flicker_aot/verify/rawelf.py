@@ -21,6 +21,7 @@ PT_LOAD, PT_NOTE, PT_PHDR = 1, 4, 6
 PF_X, PF_W, PF_R = 1, 2, 4
 SHT_NULL, SHT_SYMTAB, SHT_STRTAB, SHT_NOBITS = 0, 2, 3, 8
 SHF_ALLOC: Final = 2
+_SHN_XINDEX: Final = 0xFFFF
 
 _EHDR: Final = struct.Struct("<16sHHIQQQIHHHHHH")
 _PHDR: Final = struct.Struct("<IIQQQQQQ")
@@ -148,11 +149,16 @@ def _sections(
     data: bytes, which: str, shoff: int, shentsize: int, shnum: int, shstrndx: int
 ) -> tuple[tuple[Shdr, ...], tuple[bytes, ...]]:
     """Section headers with their names; both empty for a file without sections."""
-    if shoff == 0 or shnum == 0:
+    if shoff == 0:
         return (), ()
-    if shentsize != SHDR_SIZE or shoff + shnum * SHDR_SIZE > len(data) or shstrndx >= shnum:
+    if shoff + SHDR_SIZE <= len(data):
+        # gABI, "Section header table": numbers that do not fit in the ELF header are in section 0.
+        zero = Shdr(*_SHDR.unpack_from(data, shoff))
+        shnum = shnum or zero.size
+        shstrndx = zero.link if shstrndx == _SHN_XINDEX else shstrndx
+    if shentsize != SHDR_SIZE or shoff + shnum * SHDR_SIZE > len(data) or shstrndx >= max(shnum, 1):
         raise Unsound("sections", None, f"{which}: section header table of {shnum} entries at {shoff:#x} is damaged")
     sections = tuple(Shdr(*_SHDR.unpack_from(data, shoff + i * SHDR_SIZE)) for i in range(shnum))
-    strings = sections[shstrndx]
-    table = data[strings.offset : strings.offset + strings.size] if shstrndx else b""
+    strings = sections[shstrndx] if sections else None
+    table = data[strings.offset : strings.offset + strings.size] if strings and shstrndx else b""
     return sections, tuple(table[s.name : max(table.find(b"\0", s.name), s.name)] for s in sections)

@@ -113,7 +113,12 @@ def _config(subject: Subject, tables: Tables) -> Iterator[Finding]:
     last = max((w.claim.trampoline_end for w in subject.windows), default=tables.tramp_vaddr)
     if tramp_end != last:
         yield _bad("config", tramp_end, f"trampolines end at {last:#x}, the runtime is told otherwise")
-    for name, vaddr in (("start", claim.start), ("enter", claim.enter), ("config", at)):
+    named = [("start", claim.start), ("enter", claim.enter), ("config", at)]
+    if claim.template["has_leave"]:
+        named.append(("leave", claim.leave))
+    elif claim.leave:
+        yield _bad("config", claim.leave, "a leave part that no trampoline calls")
+    for name, vaddr in named:
         if not _inside(rx, vaddr, 1) or tables.tramp_vaddr <= vaddr < tramp_end:
             yield _bad("config", vaddr, f"the runtime's {name} is not in RX behind the trampolines")
     tactics = any(w.claim.tactic == TRAP_TACTIC for w in subject.windows)

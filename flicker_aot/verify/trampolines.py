@@ -112,7 +112,7 @@ def _check(subject: Subject, window: Window, closing: int | None) -> None:
             raise Unsound("trampoline", answered, f"jrcxz leads here, `answered` is at {cursor.vaddr:#x}")
         cursor.expect(_POP)
         _jump(cursor, lea, "lea")
-    if cursor.rest and not _GAP.issuperset(cursor.rest):
+    if cursor.rest:
         raise Unsound("trampoline", cursor.vaddr, f"unexplained bytes {cursor.rest[:16].hex()}")
 
 

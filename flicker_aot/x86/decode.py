@@ -439,6 +439,8 @@ def detail(insn: Insn) -> InsnDetail:
         if op.type == cs.X86_OP_REG and not op.access:
             read.add(names[op.reg][1])
             written.add(names[op.reg][1])
+    if raw.group(cs.X86_GRP_CMOV) and operands and isinstance(operands[0], Reg):
+        read.add(operands[0].full)  # kept where the condition does not hold
     read.update(_EXTRA_READ.get(raw.id, ()))
     written.update(_EXTRA_WRITTEN.get(raw.id, ()))
     tested, flags_written = _flags(raw)

@@ -24,7 +24,7 @@
 #define BLK_PENDING 24
 #define BLK_IN_WRAP 28
 #define BLK_SP_GS 32     /* gs base with which a special call enters the kernel: the child's block for clone */
-#define BLK_OWNER 40     /* a child's block until the child has started: the parent's; else the block itself */
+#define BLK_PARENT 40    /* the block of the thread that made this one: gs of the parent after the kernel */
 #define BLK_SP_RESUME 48 /* where a special call goes back to: L of its trampoline */
 #define BLK_NEXT 56      /* free list link */
 
@@ -60,7 +60,8 @@
 #define VDSO_TRAMP_SIZE 64
 #define VDSO_EXPORTS 6
 #define VDSO_STUB_SIZE 16
-#define BLK_VDSO_COUNTS 64
+#define BLK_REFS 64
+#define BLK_VDSO_COUNTS 72
 
 #define RT_FREE_LIST 24 /* offset of free_list in struct runtime */
 
@@ -146,9 +147,11 @@ struct blk {
     u32 pending; /* a signal is deferred: pframe, precord, the extended state before the block */
     u32 in_wrap; /* handlers' entry or delivery at work on the own stack: how many, nested */
     u64 sp_gs;
-    struct blk *owner;
+    struct blk *parent;
     u64 sp_resume;
     struct blk *next;
+    u32 refs; /* the thread, and its parent until that has left the clone: the last one frees */
+    u32 fresh; /* the thread has not started yet */
     u64 vdso_counts[VDSO_EXPORTS];
 
     /* One call in a special stub (assembly from pop %rsp to the jump back). */
@@ -157,7 +160,8 @@ struct blk {
     u32 skip_hook; /* the next special call was seen by the hook already: its first try was given up for a signal */
     struct blk *sp_child; /* clone with CLONE_VM: the child's block */
     u64 sp_mask[3];       /* SPECIAL_MASK: the mask that the kernel reads; pselect6's pointer and size */
-    u32 sp_arg;           /* SPECIAL_MASK: the argument that was replaced, and its value */
+    u32 sp_indirect;      /* SPECIAL_MASK: the argument points to pointer and size */
+    u32 sp_arg;           /* SPECIAL_MASK: which argument is the mask, and its value */
     u32 vfork;            /* this block serves a vfork child; its parent frees it */
     i64 sp_value;
     u64 slow_mask; /* without FSGSBASE: the mask around a clone */
@@ -165,6 +169,8 @@ struct blk {
     /* The application's view of its alternate stack, and of the signals that are kept out of its mask. */
     struct kstack alt;
     u64 vmask;
+    u32 vpending, vpad; /* a SIGILL that was sent while the application blocks it */
+    struct siginfo vinfo;
 
     u32 precord, pfp_size;
     struct sigframe pframe;
@@ -201,7 +207,8 @@ _Static_assert(__builtin_offsetof(struct blk, lo) == BLK_LO, "lo");
 _Static_assert(__builtin_offsetof(struct blk, pending) == BLK_PENDING, "pending");
 _Static_assert(__builtin_offsetof(struct blk, in_wrap) == BLK_IN_WRAP, "in_wrap");
 _Static_assert(__builtin_offsetof(struct blk, sp_gs) == BLK_SP_GS, "sp_gs");
-_Static_assert(__builtin_offsetof(struct blk, owner) == BLK_OWNER, "owner");
+_Static_assert(__builtin_offsetof(struct blk, parent) == BLK_PARENT, "parent");
+_Static_assert(__builtin_offsetof(struct blk, refs) == BLK_REFS, "refs");
 _Static_assert(__builtin_offsetof(struct blk, sp_resume) == BLK_SP_RESUME, "sp_resume");
 _Static_assert(__builtin_offsetof(struct blk, next) == BLK_NEXT, "next");
 
@@ -233,7 +240,8 @@ extern char flk_thunks[], flk_chk[], flk_tail_end[], flk_special_fast[], flk_spe
 extern char flk_wrap_ret[], flk_wrap_end[], flk_sigreturn_end[];
 extern char flk_copy_start[], flk_copy_end[], flk_copy_fault[];
 extern char flk_sp_native[], flk_sp_sys[], flk_sp_after[], flk_sp_repaired[], flk_sp_ret[], flk_sp_jump[];
-extern char flk_special_fast_end[];
+extern char flk_special_fast_end[], flk_ss_ret[];
+extern char flk_special_plain[], flk_pl_after[], flk_pl_ret[], flk_pl_jump[], flk_special_plain_end[];
 
 #define ADDR(label) ((u64)(label))
 
@@ -254,6 +262,7 @@ i64 user_write(void *to, const void *from, u64 bytes);
 /* block.c */
 struct blk *block_new(void); /* 0: no memory */
 void block_free(struct blk *b);
+void block_release(struct blk *b); /* one of its two users is done with it */
 void block_init(struct blk *b, u8 *region);
 void block_clear_counters(struct blk *b);
 void blocks_after_fork(struct blk *keep);
@@ -293,6 +302,7 @@ void flk_dispatch(struct frame *f);
 void flk_leave_c(struct frame *f);
 void flk_post(struct frame *f);
 u64 special_give_up(struct blk *b, i64 *args); /* -> T: where to start the call anew; sets skip_hook */
+u64 temporary_mask_of(struct blk *b, i64 result, u64 otherwise);
 void special_finish(struct blk *b, i64 result, i64 *args);
 
 void unchange(struct blk *b, i64 *args); /* the application's values again */
@@ -305,6 +315,9 @@ int show_changes(struct blk *b, struct kucontext *uc); /* 1: uc was changed */
 i64 do_rt_sigaction(struct frame *f);
 i64 do_rt_sigprocmask(struct blk *b, struct frame *f);
 i64 do_sigaltstack(struct blk *b, struct frame *f);
+int do_rt_sigtimedwait(struct blk *b, struct frame *f); /* 1: answered, f->rax is the result */
+i64 do_rt_sigpending(struct blk *b, struct frame *f);
+int stays_pending(struct blk *b, u32 sig, const struct siginfo *info);
 void prepare_sigreturn(struct blk *b, struct frame *f);
 void signals_start(void);
 void exec_prepare_signals(void);

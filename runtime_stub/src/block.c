@@ -26,7 +26,7 @@ i64 arm_altstack(const struct blk *b) {
 
 void block_init(struct blk *b, u8 *region) {
     b->self = b;
-    b->owner = b;
+    b->refs = 1;
     b->process = b;
     b->top = ADDR(region) + OWN_HI;
     b->lo = ADDR(region) + OWN_LO;
@@ -43,6 +43,11 @@ void block_free(struct blk *b) {
         b->next = LINK(head);
         next = ((head >> TAG_SHIFT) + 1) << TAG_SHIFT | ADDR(b);
     } while (!__atomic_compare_exchange_n(&flk_rt.free_list, &head, next, 0, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE));
+}
+
+void block_release(struct blk *b) {
+    if (!__atomic_sub_fetch(&b->refs, 1, __ATOMIC_ACQ_REL))
+        block_free(b);
 }
 
 static struct blk *take(void) {
@@ -67,7 +72,9 @@ void block_clear_counters(struct blk *b) {
 static void reset(struct blk *b) {
     b->pending = b->in_wrap = b->skip_hook = b->vfork = 0;
     b->sp_child = 0;
-    b->owner = b->process = b;
+    b->process = b;
+    b->fresh = 0;
+    b->refs = 1;
     b->sp_kind = SPECIAL_NONE;
     alt_reset(&b->alt);
     b->vmask = 0;

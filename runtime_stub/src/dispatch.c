@@ -7,6 +7,7 @@
 
 #include TOOL_HEADER
 
+#define EINTR 4
 #define EAGAIN 11
 #define EFAULT 14
 #define EINVAL 22
@@ -29,6 +30,8 @@ enum kind {
     EXEC,
     ARCH_PRCTL,
     TEMPORARY_MASK,
+    SIGTIMEDWAIT,
+    SIGPENDING,
 };
 
 static const u8 kinds[COUNTED] = {
@@ -45,6 +48,8 @@ static const u8 kinds[COUNTED] = {
     [__NR_execve] = EXEC,
     [__NR_execveat] = EXEC,
     [__NR_arch_prctl] = ARCH_PRCTL,
+    [__NR_rt_sigtimedwait] = SIGTIMEDWAIT,
+    [__NR_rt_sigpending] = SIGPENDING,
     [__NR_rt_sigsuspend] = TEMPORARY_MASK,
     [__NR_ppoll] = TEMPORARY_MASK,
     [__NR_pselect6] = TEMPORARY_MASK,
@@ -86,7 +91,7 @@ static void begin_special(struct blk *b, struct frame *f, enum special kind, str
     b->sp_child = child;
     b->sp_gs = ADDR(child ? child : b);
     b->call_nr = f->rax;
-    f->ret = ADDR(flk_special_fast);
+    f->ret = ADDR(child ? flk_special_fast : flk_special_plain);
 }
 
 #define PROCESS_THREADS(b, n) __atomic_add_fetch(&(b)->process->threads, (u32)(n), __ATOMIC_ACQ_REL)
@@ -127,23 +132,23 @@ static void start_clone(struct blk *b, struct frame *f) {
         }
     }
     begin_special(b, f, SPECIAL_CLONE, child);
-    if (child) {
-        child->owner = b;
-        child->sp_kind = SPECIAL_CLONE;
-        child->sp_resume = b->sp_resume;
-        child->sp_site = b->sp_site;
-        child->sp_gs = ADDR(child);
-        child->call_nr = b->call_nr;
-    }
+    if (!child)
+        return;
+    child->parent = b;
+    child->fresh = 1;
+    child->refs = 2;
+    child->sp_kind = SPECIAL_CLONE;
+    child->sp_resume = b->sp_resume;
+    child->sp_site = b->sp_site;
+    child->sp_entry = b->sp_entry;
+    child->call_nr = b->call_nr;
     if (!flk_rt.fsgsbase) {
         u64 all = ~0ul;
         SYS4(__NR_rt_sigprocmask, 2, &all, &b->slow_mask, 8);
         f->ret = ADDR(flk_special_slow);
-        if (child) {
-            child->slow_mask = b->slow_mask;
-            if (!b->pending) /* else the call is given up at flk_chk, with gs as it is */
-                SYS2(__NR_arch_prctl, ARCH_SET_GS, child);
-        }
+        child->slow_mask = b->slow_mask;
+        if (!b->pending) /* else the call is given up at flk_chk, with gs as it is */
+            SYS2(__NR_arch_prctl, ARCH_SET_GS, child);
     }
 }
 
@@ -184,20 +189,18 @@ u64 special_give_up(struct blk *b, i64 *args) {
 void special_finish(struct blk *b, i64 result, i64 *args) {
     switch (b->sp_kind) {
     case SPECIAL_CLONE:
-        if (result == 0) {
-            if (b->owner != b) {
-                b->owner = b;
-                arm_altstack(b); /* a new thread has none; a vfork child has its parent's */
-            } else {
-                blocks_after_fork(b);
-                tool_forked(b);
-            }
-            b->sp_child = 0;
+        if (result == 0 && b->fresh) {
+            b->fresh = 0;
+            arm_altstack(b); /* a new thread has none; a vfork child has its parent's */
+        } else if (result == 0) {
+            blocks_after_fork(b);
+            tool_forked(b);
         } else if (b->sp_child && result < 0) {
             drop_child(b);
         } else if (b->sp_child && b->sp_child->vfork) {
             block_free(b->sp_child); /* the child has called exec or exit */
-            b->sp_child = 0;
+        } else if (b->sp_child) {
+            block_release(b->sp_child);
         }
         break;
     case SPECIAL_EXEC:
@@ -212,9 +215,9 @@ void special_finish(struct blk *b, i64 result, i64 *args) {
 
 void flk_post(struct frame *f) {
     struct blk *b = self_blk();
-    if (!flk_rt.fsgsbase && b->sp_kind == SPECIAL_CLONE) {
-        if (f->rax != 0 && b->owner != b) {
-            b = b->owner;
+    if (!flk_rt.fsgsbase && f->ret == ADDR(flk_ss_ret)) {
+        if (f->rax != 0) {
+            b = b->parent;
             SYS2(__NR_arch_prctl, ARCH_SET_GS, b);
         }
         u64 mask = b->slow_mask;
@@ -243,30 +246,57 @@ static void thread_exit(struct blk *b, struct frame *f) {
     f->ret = ADDR(flk_exit_stub);
 }
 
-/* A temporary mask that blocks a hidden signal: the kernel gets a copy without it. These calls are not restarted once a
- * handler has run (ERESTARTNOHAND, EINTR), so the copy in the block lives long enough. */
-static void temporary_mask(struct blk *b, struct frame *f) {
-    static const u8 mask_arg[COUNTED] = {[__NR_rt_sigsuspend] = 0, [__NR_ppoll] = 3, [__NR_pselect6] = 5,
-                                         [__NR_epoll_pwait] = 4,   [441] = 4,       [__NR_io_pgetevents] = 5};
-    u32 nr = (u32)f->rax, arg = mask_arg[nr];
-    u64 hidden = hidden_mask(), pair[2], *ptr = (u64 *)f->args[arg];
-    int indirect = nr == __NR_pselect6 || nr == __NR_io_pgetevents;
-    if (!hidden || !ptr)
-        return;
-    if (indirect) {
-        if (user_read(pair, ptr, sizeof pair) || !pair[0])
-            return;
-        ptr = (u64 *)pair[0];
+/* Calls with a mask of their own (ppoll, sigsuspend, ...). A handler that interrupts one runs under that mask, but the frame
+ * holds the mask from before: the block keeps where the temporary one stands, for the delivery (temporary_mask_of).
+ * Where it blocks a hidden signal the kernel gets a copy without it. These calls are not restarted once a handler has run
+ * (ERESTARTNOHAND, EINTR), so the copy in the block lives long enough. */
+static void start_masked(struct blk *b, struct frame *f) {
+    u32 nr = (u32)f->rax, arg;
+    switch (nr) {
+    case __NR_rt_sigsuspend:
+        arg = 0;
+        break;
+    case __NR_ppoll:
+        arg = 3;
+        break;
+    case __NR_pselect6:
+    case __NR_io_pgetevents:
+        arg = 5;
+        break;
+    default:
+        arg = 4;
     }
-    if (user_read(&b->sp_mask[0], ptr, 8) || !(b->sp_mask[0] & hidden))
+    u64 hidden = hidden_mask(), pair[2] = {0, 0}, mask;
+    const u64 *ptr = (const u64 *)f->args[arg];
+    int indirect = arg == 5;
+    if (!ptr)
         return;
-    b->sp_mask[0] &= ~hidden;
-    b->sp_mask[1] = ADDR(&b->sp_mask[0]);
-    b->sp_mask[2] = pair[1];
     b->sp_arg = arg;
     b->sp_value = f->args[arg];
+    b->sp_indirect = (u32)indirect;
     begin_special(b, f, SPECIAL_MASK, 0);
+    if (!hidden || (indirect && user_read(pair, ptr, sizeof pair)))
+        return;
+    if (indirect)
+        ptr = (const u64 *)pair[0];
+    if (!ptr || user_read(&mask, ptr, sizeof mask) || !(mask & hidden))
+        return;
+    b->sp_mask[0] = mask & ~hidden;
+    b->sp_mask[1] = ADDR(&b->sp_mask[0]);
+    b->sp_mask[2] = pair[1];
     f->args[arg] = (i64)ADDR(indirect ? &b->sp_mask[1] : &b->sp_mask[0]);
+}
+
+/* The mask under which a call that returned `result` was interrupted. The kernel has read it through the same pointer. */
+u64 temporary_mask_of(struct blk *b, i64 result, u64 otherwise) {
+    u64 at = (u64)b->sp_value, mask;
+    if (b->sp_kind != SPECIAL_MASK || result != -EINTR)
+        return otherwise;
+    if (b->sp_indirect && flk_copy(&at, (const void *)at, sizeof at))
+        return otherwise;
+    if (!at || flk_copy(&mask, (const void *)at, sizeof mask))
+        return otherwise;
+    return mask & ~(1ul << 8 | 1ul << 18); /* never KILL, STOP */
 }
 
 static i64 do_arch_prctl(struct blk *b, struct frame *f) {
@@ -288,6 +318,16 @@ static void __attribute__((noinline)) dispatch_special(struct frame *f, u32 kind
         if (!hidden_mask())
             return;
         answer(f, do_rt_sigprocmask(b, f));
+        break;
+    case SIGTIMEDWAIT:
+        if (!hidden_mask() || !do_rt_sigtimedwait(b, f))
+            return;
+        answer(f, f->rax);
+        break;
+    case SIGPENDING:
+        if (!hidden_mask())
+            return;
+        answer(f, do_rt_sigpending(b, f));
         break;
     case SIGALTSTACK:
         answer(f, do_sigaltstack(b, f));
@@ -315,7 +355,7 @@ static void __attribute__((noinline)) dispatch_special(struct frame *f, u32 kind
         begin_special(b, f, SPECIAL_EXEC, 0);
         return;
     case TEMPORARY_MASK:
-        temporary_mask(b, f);
+        start_masked(b, f);
         return;
     }
     leave(b, f);

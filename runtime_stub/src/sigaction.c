@@ -176,6 +176,50 @@ void exec_undo_signals(void) {
         kernel_sigaction(SIGILL, &k, 0);
 }
 
+/* A hidden signal that the application blocks waits in the thread that it met. */
+int stays_pending(struct blk *b, u32 sig, const struct siginfo *info) {
+    if (!(b->vmask & SIGBIT(sig)))
+        return 0;
+    if (!b->vpending)
+        b->vinfo = *info;
+    b->vpending = 1;
+    return 1;
+}
+
+/* The application's mask changed: what waited and is not blocked any more is sent again, and deferred as we are on the own
+ * stack, then delivered on the way out. */
+static void set_vmask(struct blk *b, u64 vmask) {
+    b->vmask = vmask;
+    if (!b->vpending || vmask & SIGBIT(SIGILL))
+        return;
+    struct siginfo info = b->vinfo;
+    b->vpending = 0;
+    SYS4(__NR_rt_tgsigqueueinfo, SYS0(__NR_getpid), SYS0(__NR_gettid), SIGILL, &info);
+}
+
+int do_rt_sigtimedwait(struct blk *b, struct frame *f) {
+    u64 set;
+    if (!b->vpending || f->args[3] != 8 || user_read(&set, (const void *)f->args[0], sizeof set) || !(set & SIGBIT(SIGILL)))
+        return 0;
+    f->rax = SIGILL;
+    if (f->args[1] && user_write((void *)f->args[1], &b->vinfo, sizeof b->vinfo))
+        f->rax = -EFAULT;
+    b->vpending = 0;
+    return 1;
+}
+
+i64 do_rt_sigpending(struct blk *b, struct frame *f) {
+    u64 set, bytes = (u64)f->args[1];
+    if (bytes > sizeof set)
+        return -EINVAL;
+    i64 r = SYS2(__NR_rt_sigpending, &set, sizeof set);
+    if (r)
+        return r;
+    if (b->vpending)
+        set |= SIGBIT(SIGILL);
+    return user_write((void *)f->args[0], &set, bytes);
+}
+
 /* Called only where signals are hidden: the kernel sees the set without them, the block keeps them. */
 i64 do_rt_sigprocmask(struct blk *b, struct frame *f) {
     enum { SIG_BLOCK, SIG_UNBLOCK, SIG_SETMASK };
@@ -191,11 +235,11 @@ i64 do_rt_sigprocmask(struct blk *b, struct frame *f) {
     if (r)
         return r;
     if (newset && (int)f->args[0] == SIG_BLOCK)
-        b->vmask |= set & hidden;
+        set_vmask(b, vmask | (set & hidden));
     else if (newset && (int)f->args[0] == SIG_UNBLOCK)
-        b->vmask &= ~set;
+        set_vmask(b, vmask & ~set);
     else if (newset)
-        b->vmask = set & hidden;
+        set_vmask(b, set & hidden);
     was |= vmask;
     if (old && user_write(old, &was, sizeof was))
         return -EFAULT;
@@ -273,7 +317,7 @@ void prepare_sigreturn(struct blk *b, struct frame *f) {
         b->skip_hook = (u32)(s.uc.priv[4] & PRIV_SKIP_HOOK);
     }
     u64 hidden = hidden_mask(), mask = s.uc.sigmask & ~hidden;
-    b->vmask = s.uc.sigmask & hidden;
+    set_vmask(b, s.uc.sigmask & hidden);
     if (hidden)
         flk_copy(&app->sigmask, &mask, 8);
     (void)set_alt(&b->alt, &s.uc.stack, s.uc.rsp); /* errors are ignored there too: kernel restore_altstack */

@@ -52,9 +52,10 @@ static void show_alt(const struct kstack *alt, struct kstack *out) {
 }
 
 /* Puts the frame `f` with extended state at `fp` where the kernel would have put it for a handler with `act`, and turns
- * `buffer` (may be f itself) into a context that enters the handler. -EFAULT: the stack does not take the frame.
+ * `buffer` (may be f itself) into a context that enters the handler. `blocked` is what was blocked at that point: not f's mask
+ * where a call with a mask of its own was interrupted. -EFAULT: the stack does not take the frame.
  * kernel: arch/x86/kernel/signal.c get_sigframe, signal_64.c x64_setup_rt_frame. */
-static i64 push_handler(struct blk *b, u32 sig, const struct ksigaction *act, struct sigframe *f, u8 *fp,
+static i64 push_handler(struct blk *b, u32 sig, const struct ksigaction *act, struct sigframe *f, u8 *fp, u64 blocked,
                         struct sigframe *buffer) {
     u64 sp = f->uc.rsp, app_mask = f->uc.sigmask | b->vmask;
     int nested = on_alt(&b->alt, sp), entering = 0;
@@ -87,7 +88,7 @@ static i64 push_handler(struct blk *b, u32 sig, const struct ksigaction *act, st
         alt_reset(&b->alt);
 
     u64 hidden = hidden_mask();
-    u64 mask = app_mask | act->mask | (act->flags & SA_NODEFER ? 0 : SIGBIT(sig));
+    u64 mask = blocked | act->mask | (act->flags & SA_NODEFER ? 0 : SIGBIT(sig));
     b->vmask = mask & hidden;
     if (buffer != f)
         buffer->uc = f->uc;
@@ -118,7 +119,7 @@ static struct sigframe *force_segv(struct blk *b, u32 sig, struct sigframe *f, u
     const struct record *r = sig == SIGSEGV ? 0 : record_of_kernel(SIGSEGV);
     if (r && !(f->uc.sigmask & SIGBIT(SIGSEGV))) {
         f->info = (struct siginfo){.signo = SIGSEGV, .code = 0x80 /* SI_KERNEL */};
-        if (!push_handler(b, SIGSEGV, &r->act, f, fp, buffer))
+        if (!push_handler(b, SIGSEGV, &r->act, f, fp, f->uc.sigmask, buffer))
             return buffer;
     }
     set_default(SIGSEGV);
@@ -163,7 +164,8 @@ static struct sigframe *defer(struct blk *b, u32 sig, struct sigframe *f, u32 in
     b->pending = 1;
     f->uc.sigmask = DEFERRED_MASK;
     int rewind = (ip >= ADDR(flk_chk) && ip < ADDR(flk_tail_end)) || ip == ADDR(flk_special_fast) ||
-                 ip == ADDR(flk_special_slow) || ip == ADDR(flk_exit_stub) || ip == ADDR(flk_sp_ret);
+                 ip == ADDR(flk_special_plain) || ip == ADDR(flk_special_slow) || ip == ADDR(flk_exit_stub) ||
+                 ip == ADDR(flk_sp_ret) || ip == ADDR(flk_pl_ret);
     if (!rewind)
         rewind = (int)where_is(ip).own;
     if (rewind) {
@@ -206,21 +208,24 @@ int show_changes(struct blk *b, struct kucontext *uc) {
     return 1;
 }
 
-/* Translates f's context to what the application would see, and leaves in priv where to go on. */
-static void translate(struct blk *b, struct kucontext *uc) {
-    u64 ip = uc->rip, show = ip, resume = 0;
+/* Translates f's context to what the application would see, and leaves in priv where to go on. Returns what was blocked. */
+static u64 translate(struct blk *b, struct kucontext *uc) {
+    u64 ip = uc->rip, show = ip, resume = 0, blocked = uc->sigmask | b->vmask;
     for (u32 i = 0; i < 8; i++)
         uc->priv[i] = 0;
-    if (ip >= ADDR(flk_special_fast) && ip < ADDR(flk_special_fast_end)) {
+    int plain = ip >= ADDR(flk_special_plain) && ip < ADDR(flk_special_plain_end);
+    if (plain || (ip >= ADDR(flk_special_fast) && ip < ADDR(flk_special_fast_end))) {
         i64 args[6] = {(i64)uc->rdi, (i64)uc->rsi, (i64)uc->rdx, (i64)uc->r10, (i64)uc->r8, (i64)uc->r9};
-        if (ip < ADDR(flk_sp_after)) {
+        if (ip < ADDR(plain ? flk_pl_after : flk_sp_after)) {
             /* The kernel was not entered, or wants the call again: give it up, start anew, unseen by the hook. */
             show = b->sp_site;
             resume = special_give_up(b, args);
         } else {
             show = b->sp_site + 2;
             resume = b->sp_resume;
-            if (ip != ADDR(flk_sp_jump))
+            if (ip == ADDR(flk_pl_after))
+                blocked = temporary_mask_of(b, (i64)uc->rax, blocked);
+            if (ip != ADDR(flk_sp_jump) && ip != ADDR(flk_pl_jump))
                 special_finish(b, (i64)uc->rax, args);
         }
         uc->rdi = (u64)args[0], uc->rsi = (u64)args[1], uc->rdx = (u64)args[2];
@@ -243,12 +248,13 @@ static void translate(struct blk *b, struct kucontext *uc) {
     u64 skip = b->skip_hook ? PRIV_SKIP_HOOK : 0;
     b->skip_hook = 0;
     if (!resume && !skip)
-        return;
+        return blocked;
     uc->rip = show;
     uc->priv[0] = show;
     uc->priv[1] = resume ? resume : show;
     uc->priv[3] = FRAME_COOKIE;
     uc->priv[4] = skip;
+    return blocked;
 }
 
 struct sigframe *flk_wrap(u32 sig, struct sigframe *f, u32 index, struct sigframe *buffer) {
@@ -257,6 +263,8 @@ struct sigframe *flk_wrap(u32 sig, struct sigframe *f, u32 index, struct sigfram
     u64 ip = f->uc.rip;
     int sync = f->info.code > 0 && (SIGBIT(sig) & SYNCHRONOUS);
     own_altstack(b, &f->uc.stack);
+    if (!sync && stays_pending(b, sig, &f->info))
+        return f;
     if (is_own(b, f->uc.rsp)) {
         if (sync) {
             if (ip >= ADDR(flk_copy_start) && ip < ADDR(flk_copy_end))
@@ -279,14 +287,14 @@ struct sigframe *flk_wrap(u32 sig, struct sigframe *f, u32 index, struct sigfram
         return default_action(sig, r, f);
     if (sig == SIGILL && (r->act.flags & SA_RESETHAND))
         reset_sigill();
-    translate(b, &f->uc);
+    u64 blocked = translate(b, &f->uc);
     if (sig == 31 && f->info.addr_or_pid && f->info.code > 0) {
         struct where w = where_is(f->info.addr_or_pid); /* si_call_addr: behind S */
         if (w.found)
             f->info.addr_or_pid = w.rip;
     }
     u8 *fp = f->uc.fpstate;
-    if (push_handler(b, sig, &r->act, f, fp, buffer)) {
+    if (push_handler(b, sig, &r->act, f, fp, blocked, buffer)) {
         f->uc.fpstate = fp;
         return force_segv(b, sig, f, fp, buffer);
     }
@@ -307,10 +315,11 @@ void flk_deliver(struct frame *fr, const u64 *callee_saved) {
     uc->rsp = fr->rsp;
     for (u32 i = 0; i < 8; i++)
         uc->priv[i] = 0;
-    if (fr->ret == ADDR(flk_special_fast) || fr->ret == ADDR(flk_special_slow) || fr->ret == ADDR(flk_exit_stub)) {
+    if (fr->ret == ADDR(flk_special_fast) || fr->ret == ADDR(flk_special_plain) ||
+        fr->ret == ADDR(flk_special_slow) || fr->ret == ADDR(flk_exit_stub)) {
         uc->rip = b->sp_site;
         uc->priv[1] = special_give_up(b, fr->args);
-    } else if (fr->ret == ADDR(flk_sp_ret)) {
+    } else if (fr->ret == ADDR(flk_sp_ret) || fr->ret == ADDR(flk_pl_ret) || fr->ret == ADDR(flk_ss_ret)) {
         uc->rip = b->sp_site + 2;
         uc->priv[1] = b->sp_resume;
     } else {
@@ -335,7 +344,7 @@ void flk_deliver(struct frame *fr, const u64 *callee_saved) {
     const struct record *r = record_at(index);
     b->pending = 0;
     struct sigframe q;
-    if (push_handler(b, sig, &r->act, &f, fp, &q)) {
+    if (push_handler(b, sig, &r->act, &f, fp, f.uc.sigmask | b->vmask, &q)) {
         f.uc.fpstate = fp;
         flk_sigreturn(force_segv(b, sig, &f, fp, &q));
     }

@@ -30,6 +30,7 @@ def assert_refused(source: Path, out: Path, *words: str) -> None:
 def written(folder: Path, data: bytes) -> Path:
     path = folder / "input"
     path.write_bytes(data)
+    path.chmod(0o755)
     return path
 
 
@@ -112,6 +113,17 @@ def test_rewriting_works(tmp_path: Path, programs: dict[str, Path]) -> None:
         assert done.code == 0, done.err
         ran = subprocess.run([out], capture_output=True, timeout=20)
         assert (ran.returncode, ran.stdout) == (0, b"hello\n")
+
+
+def test_unknown_header_types(tmp_path: Path, static: Path) -> None:
+    """Program headers of types that nobody knows yet (PT_GNU_SFRAME was one) are kept, and no library says a word."""
+    data = bytearray(static.read_bytes())
+    phoff, phnum = struct.unpack_from("<Q", data, 32)[0], struct.unpack_from("<H", data, 56)[0]
+    notes = [i for i in range(phnum) if struct.unpack_from("<I", data, phoff + 56 * i)[0] == 4]
+    struct.pack_into("<I", data, phoff + 56 * notes[0], 0x6474E5FF)
+    done = call("rewrite", written(tmp_path, bytes(data)), tmp_path / "out", "-q")
+    assert (done.code, done.err) == (0, "")
+    assert subprocess.run([tmp_path / "out"], capture_output=True, timeout=20).stdout == b"hello\n"
 
 
 def test_no_sites(tmp_path: Path) -> None:

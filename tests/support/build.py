@@ -70,7 +70,7 @@ def load_program(source: Path) -> Program:
         flags=tuple(shlex.split(keys.get("flags", ""))),
         counts=keys.get("counts", "exact"),
         status=int(keys.get("status", "0")),
-        timeout_seconds=float(keys.get("timeout", "60")),
+        timeout_seconds=float(keys.get("timeout", "30")),
     )
 
 

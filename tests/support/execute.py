@@ -5,7 +5,6 @@ In: a command. Out: Outcome, equal for two runs exactly where a user could not t
 
 from __future__ import annotations
 
-import os
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -25,7 +24,7 @@ class Outcome:
 
 def clean_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     """A small environment, the same on every machine, and ``extra``."""
-    base = {"PATH": os.environ.get("PATH", "/usr/bin:/bin"), "HOME": "/tmp", "LC_ALL": "C", "TERM": "dumb"}
+    base = {"PATH": "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin", "HOME": "/tmp", "LC_ALL": "C", "TERM": "dumb"}
     return base | dict(extra or {})
 
 

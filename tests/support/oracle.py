@@ -53,12 +53,17 @@ class OracleResult:
         return +counts
 
     def outside(self, file: Path, ranges: Iterable[tuple[int, int]]) -> list[Record]:
-        """The calls of processes of ``file`` whose instruction is not in one of its file offset ``ranges``."""
+        """The calls of processes of ``file`` whose instruction is not in one of its file offset ``ranges``.
+
+        Left out: int 0x80, which is never redirected but named when the file is rewritten.
+        """
         path, allowed = str(file.resolve()), tuple(ranges)
         return [
             r
             for r in self.records
-            if r.exe == path and not (r.mapping == path and any(start <= r.offset < end for start, end in allowed))
+            if r.exe == path
+            and r.arch == 64
+            and not (r.mapping == path and any(start <= r.offset < end for start, end in allowed))
         ]
 
 

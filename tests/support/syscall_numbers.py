@@ -9,6 +9,8 @@ import re
 import subprocess
 from functools import cache
 
+OTHER = "other"
+
 
 @cache
 def numbers() -> dict[str, int]:
@@ -28,5 +30,5 @@ def _names() -> dict[int, str]:
 
 
 def name_of(number: int) -> str:
-    """The call's name, or the number in decimal where the header has none."""
-    return _names().get(number, str(number))
+    """The call's name; "other" for a number that the header does not have, as the count tool says it."""
+    return _names().get(number, OTHER)

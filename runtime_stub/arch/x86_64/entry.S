@@ -13,7 +13,7 @@
  *   1. Nothing is written to the application's stack.
  *   2. From `mov %gs:0,%rsp` to `pop %rsp` signals are deferred (signal.c). [flk_chk, flk_tail_end) and the
  *      instructions of a trampoline on the own stack after it are restarted at flk_chk: it only reads the frame.
- *   3. Where gs may be the child's block in the parent ([flk_sp_after, flk_sp_repaired), rax != 0), flk_wrap repairs it
+ *   3. Where gs is the child's block in the parent ([flk_sp_sys, flk_sp_repaired), rax != 0), flk_wrap_entry repairs it
  *      before anything reads gs.
  */
 #define FLK_ASM
@@ -161,7 +161,7 @@ flk_post_entry:
         .size flk_post_entry, .-flk_post_entry
 
 /* ---- Special calls: clone and its kin, exec. flk_enter returns here instead of to the trampoline. ----
- * The child of a clone inherits the gs base that is set before `syscall` (kernel: arch/x86/kernel/process.c,
+ * First the ones whose child shares memory. The child of a clone inherits the gs base that is set before `syscall` (kernel: arch/x86/kernel/process.c,
  * copy_thread), so it has its own block from its first instruction on. */
         .balign 16
         .globl flk_special_fast, flk_sp_native, flk_sp_sys, flk_sp_after, flk_sp_repaired, flk_sp_ret, flk_sp_jump
@@ -178,7 +178,7 @@ flk_sp_sys:
 flk_sp_after:
         mov     %rax, %rcx
         jrcxz   flk_sp_repaired
-        mov     %gs:BLK_OWNER, %rcx
+        mov     %gs:BLK_PARENT, %rcx
         wrgsbase %rcx
 flk_sp_repaired:
         mov     %rsp, %rcx
@@ -194,9 +194,31 @@ flk_special_fast_end:
         .cfi_endproc
         .size flk_special_fast, .-flk_special_fast
 
+/* The same for calls whose child, if any, has memory of its own: gs stays. */
+        .balign 16
+        .globl flk_special_plain, flk_pl_after, flk_pl_ret, flk_pl_jump, flk_special_plain_end
+        .type flk_special_plain, @function
+flk_special_plain:
+        .cfi_startproc
+        .cfi_undefined rip
+        pop     %rsp
+        syscall
+flk_pl_after:
+        mov     %rsp, %rcx
+        mov     %gs:0, %rsp
+        push    %rcx
+        call    flk_post_entry
+flk_pl_ret:
+        pop     %rsp
+flk_pl_jump:
+        jmp     *%gs:BLK_SP_RESUME
+flk_special_plain_end:
+        .cfi_endproc
+        .size flk_special_plain, .-flk_special_plain
+
 /* The same without FSGSBASE. All signals are blocked from dispatch to flk_post (but SIGKILL, SIGSTOP), since the gs base
  * changes by a system call only, which needs registers. In the parent gs is the child's block until flk_post; the
- * parent's own stack is reached through its owner field. */
+ * parent's own stack is reached through the child's parent field. */
         .globl flk_special_slow
         .type flk_special_slow, @function
 flk_special_slow:
@@ -207,13 +229,15 @@ flk_special_slow:
         mov     %rax, %rcx
         jrcxz   1f
         mov     %rsp, %rcx
-        mov     %gs:BLK_OWNER, %rsp
+        mov     %gs:BLK_PARENT, %rsp
         mov     (%rsp), %rsp
         jmp     2f
 1:      mov     %rsp, %rcx
         mov     %gs:0, %rsp
 2:      push    %rcx
         call    flk_post_entry
+        .globl  flk_ss_ret
+flk_ss_ret:
         pop     %rsp
         jmp     *%gs:BLK_SP_RESUME
         .cfi_endproc
@@ -277,6 +301,8 @@ flk_exit_stub:
         .cfi_undefined rip
         pop     %rsp
         mov     %gs:BLK_SELF, %r8
+        lock decl BLK_REFS(%r8)
+        jnz     2f                      # the parent is still in its clone, with gs on this block: it frees
         lea     flk_rt+RT_FREE_LIST(%rip), %r9
         mov     (%r9), %rax
 1:      mov     %rax, %r10
@@ -290,7 +316,7 @@ flk_exit_stub:
         or      %r8, %r10
         lock cmpxchg %r10, (%r9)
         jne     1b
-        mov     $__NR_exit, %eax
+2:      mov     $__NR_exit, %eax
         syscall
         ud2
         .cfi_endproc
@@ -332,14 +358,14 @@ flk_wrap_entry:
         jae     1f
         mov     SF_RSP(%r10), %r10
         jmp     0b
-1:      lea     flk_sp_after(%rip), %r9
+1:      lea     flk_sp_sys(%rip), %r9
         sub     %r9, %r8
-        cmp     $(flk_sp_repaired - flk_sp_after), %r8
+        cmp     $(flk_sp_repaired - flk_sp_sys), %r8
         jae     .Lgs_right
         cmpq    $0, SF_RAX(%r10)
         je      .Lgs_right
-        mov     %gs:BLK_OWNER, %r8
-        wrgsbase %r8                    # idempotent: a block's own owner field is itself once its thread runs
+        mov     %gs:BLK_PARENT, %r8
+        wrgsbase %r8                    # the last instruction of the range: done once
 .Lgs_right:
         mov     %rsp, %rsi
         movzbl  %al, %edx               # record = group * THUNK_GROUP + low

@@ -1,4 +1,4 @@
-// modes: all
+// modes: default
 // counts: sched_yield wait4
 /* clone and clone3, raw, in every combination that shares or does not share memory and stack. Each child checks the
  * registers that it was born with. */

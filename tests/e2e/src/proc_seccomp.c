@@ -1,4 +1,4 @@
-// modes: default clang-lld
+// modes: default
 // counts: none
 /* Filters that know nothing of a runtime: strict mode, and one that allows four calls; both must let the program go on to its own
  * end, with a signal handler in between. */

@@ -1,4 +1,4 @@
-// modes: default clang-lld
+// modes: default
 // counts: none
 /* pthread_cancel: deferred, in blocked calls, with clean-up handlers; asynchronous, in a loop of calls and in one of none; disabled. */
 #include "check.h"

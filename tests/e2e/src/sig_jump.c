@@ -1,4 +1,4 @@
-// modes: default clang-lld
+// modes: default
 // counts: none
 /* siglongjmp out of blocked calls, out of nested handlers, and out of handlers on an alternate stack, thousands of times:
  * nothing of the jumped-over call may stay behind. */

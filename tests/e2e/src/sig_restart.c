@@ -1,4 +1,4 @@
-// modes: all
+// modes: default
 // counts: exact
 /* Interrupted calls: restarted once with SA_RESTART, EINTR without, restarted by the kernel after SIGSTOP and SIGCONT
  * (nanosleep, poll, futex: ERESTART_RESTARTBLOCK), and what a handler sees as the place of interruption. */

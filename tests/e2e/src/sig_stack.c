@@ -1,4 +1,4 @@
-// modes: all
+// modes: default
 // counts: exact
 /* Alternate signal stacks: limits and errors of sigaltstack, the smallest stack that the kernel takes, frames where they
  * belong, and a second SA_ONSTACK signal while the first handler is inside a call, with siglongjmp out of both. */

@@ -1,4 +1,4 @@
-// modes: default clang-lld
+// modes: default
 // counts: none
 /* A timer signal every 100 us or so during a hundred thousand calls, in one and in several threads: every result stays right, and
  * the place of each interruption is in the program's own text. */

@@ -1,4 +1,4 @@
-// modes: all
+// modes: default
 // counts: wait4
 /* A child that shares memory but not signal dispositions (vfork; CLONE_VM without CLONE_SIGHAND) changes its actions, its
  * alternate stack and its mask: nothing of it may reach the parent. */

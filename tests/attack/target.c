@@ -1,0 +1,738 @@
+/* The program under attack: one system call in a body (body.h), handlers that check everything that they can see.
+ *
+ * target KIND SHAPE [OPTION...]: see kinds[] and the table of options. A driver injects signals between the markers and until
+ * the finish marker. The exit status is 64 + SIGUSR1 handled (0-3) + 4 * SIGUSR2 handled (0-3) + 16 * (0: no jump, 1:
+ * SIGUSR1's handler jumped out, 2: SIGUSR2's), without the signals that the program sent to itself. 1: a check failed, and
+ * standard error says which.
+ */
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
+#include "body.h"
+
+#include <errno.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <ucontext.h>
+#include <unistd.h>
+
+#define STACK_PAGE 4096
+#define RED_ZONE 128
+#define SIGFRAME_SIZE 440 /* struct rt_sigframe */
+#define FP_MAGIC1 0x46505853u
+#define BIT(sig) (1ul << ((sig) - 1))
+#define UNSET 0x5e5e5e5e5e5e5e5eul
+
+extern char __executable_start[], etext[];
+
+struct ksigaction {
+    uint64_t handler, flags, restorer, mask;
+};
+
+/* How the handlers are installed and what they do. */
+static struct {
+    int jump1, jump2, raise2, on_stack, no_defer, reset_hand, restart, by_libc;
+    uint64_t alt_bytes, mask1, flags;
+} config;
+
+struct kind {
+    const char *name;
+    void (*prepare)(uint64_t *gpr); /* number and arguments into gpr */
+    void (*check)(int64_t result);  /* after the body, not after a jump */
+    uint64_t raised1, raised2;      /* signals that the program sends to itself */
+};
+static const struct kind *kind;
+static const struct shape *shape;
+
+static sigjmp_buf out_of_body;
+static volatile uint64_t hits1, hits2, jumped, waited1, waited2;
+static volatile int in_body;
+static pid_t main_tid, driver_pid;
+static int64_t parent_pid;
+static uint64_t base_mask;
+static volatile uint64_t new_mask; /* the mask after the body's call */
+static uint8_t *alt_area;          /* [4096 of canary][alternate stack][4096 of canary] */
+static struct {
+    uint64_t sp, size;
+} volatile alt, new_alt; /* armed before and after the body's call; size 0: none */
+static struct ksigaction installed[65];
+static int pipe_fds[2];
+static uint8_t byte_read;
+static volatile int32_t child_tid;
+static union {
+    uint64_t words[8];
+    struct ksigaction action;
+    stack_t stack;
+} given, got;
+
+static long raw(long nr, long a, long b, long c, long d)
+{
+    register long r10 __asm__("r10") = d;
+    long result;
+    __asm__ volatile("syscall" : "=a"(result) : "a"(nr), "D"(a), "S"(b), "d"(c), "r"(r10) : "rcx", "r11", "memory");
+    return result;
+}
+
+static char *put(char *p, const char *s)
+{
+    while (*s)
+        *p++ = *s++;
+    return p;
+}
+
+static char *put_hex(char *p, uint64_t v)
+{
+    for (int shift = 60; shift >= 0; shift -= 4)
+        if (v >> shift || !shift)
+            *p++ = "0123456789abcdef"[v >> shift & 15];
+    return p;
+}
+
+__attribute__((noreturn)) static void fail(const char *where, const char *what, uint64_t actual, uint64_t expected)
+{
+    char line[256], *p = line;
+    p = put(put(p, where), ": ");
+    p = put(put(put(p, what), " is 0x"), "");
+    p = put(put_hex(p, actual), ", expected 0x");
+    p = put(put_hex(p, expected), "\n");
+    raw(SYS_write, 2, (long)line, p - line, 0);
+    raw(SYS_exit_group, 1, 0, 0, 0);
+    __builtin_unreachable();
+}
+
+#define EXPECT(where, actual, expected)                                                                                \
+    do {                                                                                                               \
+        uint64_t actual_ = (uint64_t)(actual), expected_ = (uint64_t)(expected);                                       \
+        if (actual_ != expected_)                                                                                      \
+            fail(where, #actual, actual_, expected_);                                                                  \
+    } while (0)
+#define REQUIRE(where, condition, value)                                                                               \
+    do {                                                                                                               \
+        if (!(condition))                                                                                              \
+            fail(where, #condition, (uint64_t)(value), 1);                                                             \
+    } while (0)
+
+static int has_children(void) { return shape->name[0] == 'c'; }
+
+/* ---- What must hold anywhere ---- */
+
+static void check_calls(const char *where)
+{
+    uint64_t call_args[] = {0x111, 0x222, 0x333, 0x444};
+    for (int i = 0; i < 2; i++)
+        EXPECT(where, raw(SYS_getppid, (long)call_args[0], (long)call_args[1], (long)call_args[2], (long)call_args[3]),
+               parent_pid);
+    EXPECT(where, getppid(), parent_pid);
+}
+
+static uint64_t current_mask(void)
+{
+    uint64_t mask = UNSET;
+    EXPECT("mask", raw(SYS_rt_sigprocmask, 0, 0, (long)&mask, 8), 0);
+    return mask;
+}
+
+static void check_alt(const char *where, uint64_t sp, uint64_t size, int on_it)
+{
+    stack_t now = {.ss_sp = (void *)UNSET, .ss_flags = 0x5e, .ss_size = UNSET};
+    EXPECT(where, raw(SYS_sigaltstack, 0, (long)&now, 0, 0), 0);
+    EXPECT(where, now.ss_flags, size ? (on_it ? SS_ONSTACK : 0) : SS_DISABLE);
+    EXPECT(where, now.ss_sp, size ? sp : 0);
+    EXPECT(where, now.ss_size, size);
+}
+
+/* `expected` has no field that the kernel or libc makes up. */
+static void check_action(const char *where, int sig, int is_default)
+{
+    struct ksigaction now = {UNSET, UNSET, UNSET, UNSET};
+    EXPECT(where, raw(SYS_rt_sigaction, sig, 0, (long)&now, 8), 0);
+    if (is_default) {
+        EXPECT(where, now.handler, 0);
+        return;
+    }
+    EXPECT(where, now.handler, installed[sig].handler);
+    EXPECT(where, now.flags, installed[sig].flags);
+    EXPECT(where, now.restorer, installed[sig].restorer);
+    EXPECT(where, now.mask, installed[sig].mask);
+}
+
+static int in_own_text(uint64_t ip) { return ip >= (uint64_t)__executable_start && ip < (uint64_t)etext; }
+
+static int on_alt(uint64_t sp, uint64_t lo, uint64_t size) { return sp > lo && sp - lo <= size; }
+
+/* ---- The handlers' checks of the interrupted context ---- */
+
+static void check_preserved(const char *where, const struct regs *now)
+{
+    static const char *const names[] = {"rax", "rbx", "rcx", "rdx", "rsi", "rdi", "rbp", "r8",
+                                        "r9",  "r10", "r11", "r12", "r13", "r14", "r15"};
+    for (int i = 0; i < GPRS; i++)
+        if (i != RAX && i != RCX && i != R11 && now->gpr[i] != body_in.gpr[i])
+            fail(where, names[i], now->gpr[i], body_in.gpr[i]);
+    for (int i = 0; i < 16; i++) {
+        EXPECT(where, now->red[i], body_in.red[i]);
+        if (i == 15 && has_children()) /* the shape uses it */
+            break;
+        EXPECT(where, now->xmm[i][0], body_in.xmm[i][0]);
+        EXPECT(where, now->xmm[i][1], body_in.xmm[i][1]);
+    }
+    EXPECT(where, now->mxcsr, body_in.mxcsr);
+    EXPECT(where, now->fcw, body_in.fcw);
+    EXPECT(where, now->flags & (FLAGS_STATUS | FLAGS_DF), body_in.flags & (FLAGS_STATUS | FLAGS_DF));
+}
+
+static void from_context(const ucontext_t *uc, struct regs *to)
+{
+    static const int index[GPRS] = {REG_RAX, REG_RBX, REG_RCX, REG_RDX, REG_RSI, REG_RDI, REG_RBP, REG_R8,
+                                    REG_R9,  REG_R10, REG_R11, REG_R12, REG_R13, REG_R14, REG_R15};
+    const greg_t *g = uc->uc_mcontext.gregs;
+    for (int i = 0; i < GPRS; i++)
+        to->gpr[i] = (uint64_t)g[index[i]];
+    to->flags = (uint64_t)g[REG_EFL];
+    to->rsp = (uint64_t)g[REG_RSP];
+    const uint8_t *fp = (const uint8_t *)uc->uc_mcontext.fpregs;
+    memcpy(to->red, (const void *)(to->rsp - RED_ZONE), sizeof to->red);
+    memcpy(to->xmm, fp + 160, sizeof to->xmm);
+    memcpy(&to->mxcsr, fp + 24, 4);
+    memcpy(&to->fcw, fp, 2);
+}
+
+/* The body was interrupted: every register is known. */
+static void check_body_context(const char *where, const ucontext_t *uc, int in_child)
+{
+    uint64_t ip = (uint64_t)uc->uc_mcontext.gregs[REG_RIP];
+    struct regs now;
+    from_context(uc, &now);
+    int inside = has_children() && ip > shape->after && ip < shape->end + 16;
+    REQUIRE(where, ip == shape->go || ip == shape->site || ip == shape->after || ip == shape->end || inside, ip);
+    if (in_child && kind->name[0] == 'c') /* clone: on the stack that it was given */
+        EXPECT(where, now.rsp, body_in.gpr[RSI]);
+    else
+        EXPECT(where, now.rsp, body_in.rsp);
+    if (!(in_child && kind->name[0] == 'c'))
+        check_preserved(where, &now);
+    uint64_t mask;
+    memcpy(&mask, &uc->uc_sigmask, 8);
+    if (ip <= shape->site) {
+        EXPECT(where, now.gpr[RAX], body_in.gpr[RAX]);
+        /* A call that was interrupted and is made again has the kernel's values already. */
+        if (now.gpr[RCX] != body_in.gpr[RCX] && ip == shape->site) {
+            EXPECT(where, now.gpr[RCX], shape->after);
+        } else {
+            EXPECT(where, now.gpr[RCX], body_in.gpr[RCX]);
+        }
+        EXPECT(where, mask, base_mask);
+        return;
+    }
+    if (in_child)
+        EXPECT(where, now.gpr[RAX], 0);
+    if (!inside)
+        EXPECT(where, now.gpr[RCX], shape->after);
+    EXPECT(where, now.gpr[R11] & ~FLAGS_STEP, now.flags & ~FLAGS_STEP);
+    EXPECT(where, mask, new_mask);
+}
+
+static void check_frame(const char *where, int sig, const siginfo_t *info, const ucontext_t *uc, uint64_t frame)
+{
+    int in_child = raw(SYS_gettid, 0, 0, 0, 0) != main_tid, in_thread = in_child && kind->name[0] == 'c';
+    uint64_t ip = (uint64_t)uc->uc_mcontext.gregs[REG_RIP], sp = (uint64_t)uc->uc_mcontext.gregs[REG_RSP];
+    uint64_t lo = alt.sp, size = alt.size, mask, app_mask;
+    int body = ip >= shape->go && ip <= shape->end + 2;
+    if (body && ip > shape->site)
+        lo = new_alt.sp, size = new_alt.size;
+    if (!body) { /* either may be armed: what the call was to set may have been set or not */
+        stack_t now;
+        EXPECT(where, raw(SYS_sigaltstack, 0, (long)&now, 0, 0), 0);
+        lo = (uint64_t)now.ss_sp, size = now.ss_size;
+        REQUIRE(where, (lo == alt.sp && size == alt.size) || (lo == new_alt.sp && size == new_alt.size) || in_thread, lo);
+    }
+    if (in_thread)
+        lo = size = 0;
+    REQUIRE(where, in_own_text(ip), ip);
+    REQUIRE(where, in_own_text(*(const uint64_t *)((const char *)uc - 8)), *(const uint64_t *)((const char *)uc - 8));
+    EXPECT(where, (uint64_t)uc & 15, 0);
+    EXPECT(where, frame + 16, (uint64_t)uc); /* the handler's first rsp: the frame, 8 below the context */
+
+    EXPECT(where, info->si_signo, sig);
+    REQUIRE(where, info->si_code == SI_USER || info->si_code == SI_TKILL, info->si_code);
+    REQUIRE(where, info->si_pid == driver_pid || (info->si_code == SI_TKILL && info->si_pid == getpid()), info->si_pid);
+
+    /* The place that the kernel takes: kernel arch/x86/kernel/signal.c, get_sigframe. */
+    const uint8_t *fp = (const uint8_t *)uc->uc_mcontext.fpregs;
+    uint32_t sw[2];
+    memcpy(sw, fp + 464, sizeof sw);
+    EXPECT(where, sw[0], FP_MAGIC1);
+    int entering = config.on_stack && size && !on_alt(sp, lo, size);
+    uint64_t at = entering ? lo + size : sp - RED_ZONE;
+    uint64_t fp_at = (at - sw[1]) & ~63ul;
+    EXPECT(where, fp, fp_at);
+    EXPECT(where, uc, ((fp_at - SIGFRAME_SIZE) & ~15ul) - 8 + 8);
+    if (entering || on_alt(sp, lo, size))
+        REQUIRE(where, on_alt((uint64_t)uc - 8, lo, size), uc);
+
+    EXPECT(where, uc->uc_link, 0);
+    EXPECT(where, uc->uc_stack.ss_sp, lo);
+    EXPECT(where, uc->uc_stack.ss_size, size);
+    /* Without a stack the flags are what they were before exec: kernel fs/exec.c, begin_new_exec. */
+    REQUIRE(where, uc->uc_stack.ss_flags == 0 || (!size && uc->uc_stack.ss_flags == SS_DISABLE), uc->uc_stack.ss_flags);
+    check_alt(where, lo, size, entering || on_alt(sp, lo, size));
+
+    memcpy(&mask, &uc->uc_sigmask, 8);
+    app_mask = mask | installed[sig].mask | (installed[sig].flags & SA_NODEFER ? 0 : BIT(sig));
+    EXPECT(where, current_mask(), app_mask);
+    if (body)
+        check_body_context(where, uc, in_child);
+}
+
+static uint32_t control_word(void)
+{
+    uint32_t mxcsr;
+    __asm__ volatile("stmxcsr %0" : "=m"(mxcsr));
+    return mxcsr;
+}
+
+static uint64_t flags_now(void)
+{
+    uint64_t flags;
+    __asm__ volatile("pushfq; pop %0" : "=r"(flags));
+    return flags;
+}
+
+#define CANARY(i) (0xca9a57 * (uint64_t)((i) + 1))
+#define CANARIES 24
+
+static void common(const char *where, int sig, const siginfo_t *info, const ucontext_t *uc, uint64_t frame, uint64_t flags)
+{
+    volatile uint64_t canary[CANARIES];
+    int saved_errno = errno;
+    for (int i = 0; i < CANARIES; i++)
+        canary[i] = CANARY(i);
+    EXPECT(where, flags & FLAGS_DF, 0);
+    EXPECT(where, control_word(), 0x1f80);
+    check_frame(where, sig, info, uc, frame);
+    check_calls(where);
+    if (sig == SIGUSR1)
+        check_action(where, sig, config.reset_hand);
+    if (sig == SIGUSR1 && config.raise2)
+        EXPECT(where, raw(SYS_tgkill, getpid(), raw(SYS_gettid, 0, 0, 0, 0), SIGUSR2, 0), 0);
+    check_calls(where);
+    for (int i = 0; i < CANARIES; i++)
+        EXPECT(where, canary[i], CANARY(i));
+    errno = saved_errno;
+}
+
+/* The frame address plus 16 is the stack pointer before the return address was pushed. */
+static void h1(int sig, siginfo_t *info, void *context)
+{
+    uint64_t flags = flags_now();
+    hits1++;
+    if (kind->name[0] == 'r' && kind->name[4] == 'b') /* readblk */
+        raw(SYS_write, pipe_fds[1], (long)"x", 1, 0);
+    common("h1", sig, info, context, (uint64_t)__builtin_frame_address(0), flags);
+    if (config.jump1) {
+        jumped = 1;
+        siglongjmp(out_of_body, 1);
+    }
+}
+
+static void h2(int sig, siginfo_t *info, void *context)
+{
+    uint64_t flags = flags_now();
+    hits2++;
+    common("h2", sig, info, context, (uint64_t)__builtin_frame_address(0), flags);
+    if (config.jump2) {
+        jumped = 2;
+        siglongjmp(out_of_body, 2);
+    }
+}
+
+static void install(int sig, void (*handler)(int, siginfo_t *, void *), uint64_t mask)
+{
+    struct sigaction action = {.sa_sigaction = handler, .sa_flags = SA_SIGINFO};
+    if (config.on_stack)
+        action.sa_flags |= SA_ONSTACK;
+    if (config.no_defer)
+        action.sa_flags |= SA_NODEFER;
+    if (config.restart)
+        action.sa_flags |= SA_RESTART;
+    if (config.reset_hand && sig == SIGUSR1)
+        action.sa_flags |= (int)SA_RESETHAND;
+    for (int i = 1; i < 32; i++)
+        if (mask & BIT(i))
+            sigaddset(&action.sa_mask, i);
+    EXPECT("install", sigaction(sig, &action, NULL), 0);
+    /* What the kernel would answer: libc's own restorer, and the flags that libc adds. */
+    struct ksigaction now;
+    EXPECT("install", raw(SYS_rt_sigaction, sig, 0, (long)&now, 8), 0);
+    EXPECT("install", now.handler, handler);
+    EXPECT("install", now.flags, (uint64_t)(uint32_t)action.sa_flags | 0x04000000);
+    EXPECT("install", now.mask, mask);
+    REQUIRE("install", in_own_text(now.restorer), now.restorer);
+    installed[sig] = now;
+}
+
+/* ---- Kinds of calls ---- */
+
+static void set(uint64_t *gpr, long nr, uint64_t a, uint64_t b, uint64_t c, uint64_t d)
+{
+    gpr[RAX] = (uint64_t)nr, gpr[RDI] = a, gpr[RSI] = b, gpr[RDX] = c, gpr[R10] = d;
+}
+
+static void prepare_getppid(uint64_t *gpr) { gpr[RAX] = SYS_getppid; }
+static void check_getppid(int64_t result) { EXPECT("getppid", result, parent_pid); }
+
+static void prepare_read(uint64_t *gpr)
+{
+    byte_read = 0;
+    EXPECT("read", write(pipe_fds[1], "x", 1), 1);
+    set(gpr, SYS_read, (uint64_t)pipe_fds[0], (uint64_t)&byte_read, 1, gpr[R10]);
+}
+
+static void prepare_readblk(uint64_t *gpr)
+{
+    byte_read = 0;
+    set(gpr, SYS_read, (uint64_t)pipe_fds[0], (uint64_t)&byte_read, 1, gpr[R10]);
+}
+
+static void check_read(int64_t result)
+{
+    EXPECT("read", result, 1);
+    EXPECT("read", byte_read, 'x');
+}
+
+/* Interrupted before the call: it finds the handler's byte. In the call: SA_RESTART decides. */
+static void check_readblk(int64_t result)
+{
+    if (!config.restart && result == -EINTR)
+        return;
+    check_read(result);
+}
+
+static void prepare_action(uint64_t *gpr)
+{
+    given.action = installed[SIGUSR2];
+    given.action.mask = BIT(SIGURG);
+    memset(&got, 0x5e, sizeof got);
+    set(gpr, SYS_rt_sigaction, SIGURG, (uint64_t)&given, (uint64_t)&got, 8);
+    installed[SIGURG] = (struct ksigaction){0};
+}
+
+static void check_action_set(int64_t result)
+{
+    EXPECT("action", result, 0);
+    EXPECT("action", got.action.handler, 0); /* a second execution would find the new one */
+    EXPECT("action", got.words[4], UNSET);
+    installed[SIGURG] = given.action;
+    check_action("action", SIGURG, 0);
+}
+
+static void prepare_block(uint64_t *gpr)
+{
+    given.words[0] = BIT(SIGTERM) | BIT(SIGILL) | BIT(SIGCHLD);
+    got.words[0] = UNSET;
+    new_mask = base_mask | given.words[0];
+    set(gpr, SYS_rt_sigprocmask, SIG_BLOCK, (uint64_t)&given, (uint64_t)&got, 8);
+}
+
+static void check_block(int64_t result)
+{
+    EXPECT("block", result, 0);
+    EXPECT("block", got.words[0], base_mask);
+}
+
+/* The attacker's own signals get blocked: they wait until the end. */
+static void prepare_blockusr(uint64_t *gpr)
+{
+    prepare_block(gpr);
+    given.words[0] = BIT(SIGUSR1) | BIT(SIGUSR2);
+    new_mask = base_mask | given.words[0];
+}
+
+/* One signal is pending when the call lets it in; attackers use the other. */
+static void prepare_unblock(uint64_t *gpr)
+{
+    base_mask |= BIT(SIGUSR1);
+    new_mask = base_mask & ~BIT(SIGUSR1);
+    EXPECT("unblock", raw(SYS_rt_sigprocmask, SIG_SETMASK, (long)&base_mask, 0, 8), 0);
+    EXPECT("unblock", raw(SYS_tgkill, getpid(), main_tid, SIGUSR1, 0), 0);
+    given.words[0] = BIT(SIGUSR1);
+    got.words[0] = UNSET;
+    set(gpr, SYS_rt_sigprocmask, SIG_UNBLOCK, (uint64_t)&given, (uint64_t)&got, 8);
+}
+
+static void prepare_altget(uint64_t *gpr)
+{
+    memset(&got, 0x5e, sizeof got);
+    set(gpr, SYS_sigaltstack, 0, (uint64_t)&got, gpr[RDX], gpr[R10]);
+}
+
+static void check_altget(int64_t result)
+{
+    EXPECT("altget", result, 0);
+    EXPECT("altget", got.stack.ss_sp, alt.sp);
+    EXPECT("altget", got.stack.ss_size, alt.size);
+    EXPECT("altget", got.stack.ss_flags, alt.size ? 0 : SS_DISABLE);
+}
+
+static void prepare_altset(uint64_t *gpr)
+{
+    new_alt.size = 32768;
+    new_alt.sp = (uint64_t)mmap(NULL, new_alt.size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    given.stack = (stack_t){.ss_sp = (void *)new_alt.sp, .ss_size = new_alt.size};
+    memset(&got, 0x5e, sizeof got);
+    set(gpr, SYS_sigaltstack, (uint64_t)&given, (uint64_t)&got, gpr[RDX], gpr[R10]);
+}
+
+static void prepare_kill(uint64_t *gpr)
+{
+    set(gpr, SYS_tgkill, (uint64_t)getpid(), (uint64_t)main_tid, SIGUSR2, gpr[R10]);
+}
+
+static void check_zero(int64_t result) { EXPECT("call", result, 0); }
+
+static void prepare_exec(uint64_t *gpr)
+{
+    static const char *const none[] = {NULL};
+    set(gpr, SYS_execve, (uint64_t) "/nonexistent/program", (uint64_t)none, (uint64_t)none, gpr[R10]);
+}
+static void check_exec(int64_t result) { EXPECT("exec", result, -ENOENT); }
+
+static void prepare_getgs(uint64_t *gpr)
+{
+    got.words[0] = UNSET;
+    set(gpr, SYS_arch_prctl, 0x1004 /* ARCH_GET_GS */, (uint64_t)&got, gpr[RDX], gpr[R10]);
+}
+
+static void check_getgs(int64_t result)
+{
+    EXPECT("getgs", result, 0);
+    EXPECT("getgs", got.words[0], 0);
+}
+
+/* Only the call itself lets the attacker's signals in. */
+static void prepare_suspend(uint64_t *gpr)
+{
+    base_mask |= BIT(SIGUSR1) | BIT(SIGUSR2);
+    new_mask = base_mask;
+    EXPECT("suspend", raw(SYS_rt_sigprocmask, SIG_SETMASK, (long)&base_mask, 0, 8), 0);
+    given.words[0] = BIT(SIGILL) | BIT(SIGTERM) | BIT(SIGUSR2);
+    set(gpr, SYS_rt_sigsuspend, (uint64_t)&given, 8, gpr[RDX], gpr[R10]);
+}
+
+static void check_suspend(int64_t result) { EXPECT("suspend", result, -EINTR); }
+
+static void prepare_fork(uint64_t *gpr) { gpr[RAX] = SYS_fork; }
+static void prepare_vfork(uint64_t *gpr) { gpr[RAX] = SYS_vfork; }
+
+static uint8_t thread_stack[65536] __attribute__((aligned(64)));
+
+static void prepare_clone(uint64_t *gpr)
+{
+    child_tid = -1;
+    /* VM FS FILES SIGHAND THREAD SYSVSEM CHILD_CLEARTID */
+    set(gpr, SYS_clone, 0x100 | 0x200 | 0x400 | 0x800 | 0x10000 | 0x40000 | 0x200000,
+        (uint64_t)thread_stack + 32768, gpr[RDX], (uint64_t)&child_tid);
+    memcpy(thread_stack + 32768 - RED_ZONE, body_in.red, sizeof body_in.red); /* seen where a handler looks */
+}
+
+/* The child has sent its own count of handled signals by its exit status. */
+static void check_process(int64_t pid)
+{
+    int status;
+    REQUIRE("child", pid > 0, pid);
+    long waited;
+    do
+        waited = raw(SYS_wait4, pid, (long)&status, 0, 0);
+    while (waited == -EINTR);
+    EXPECT("child", waited, pid);
+    REQUIRE("child", WIFEXITED(status) && WEXITSTATUS(status) >= 64, status);
+    if (kind->prepare == prepare_fork) {
+        waited1 += WEXITSTATUS(status) & 3;
+        waited2 += WEXITSTATUS(status) >> 2 & 3;
+    }
+}
+
+static void check_thread(int64_t tid)
+{
+    REQUIRE("thread", tid > 0 && tid != main_tid, tid);
+    while (child_tid)
+        raw(SYS_sched_yield, 0, 0, 0, 0);
+}
+
+void child_main(void)
+{
+    int thread = kind->prepare == prepare_clone;
+    EXPECT("child", child_out.gpr[RAX], 0);
+    EXPECT("child", child_out.gpr[RCX], shape->after);
+    EXPECT("child", child_out.gpr[R11] & (FLAGS_STATUS | FLAGS_DF), body_in.flags & (FLAGS_STATUS | FLAGS_DF));
+    EXPECT("child", child_out.rsp, thread ? body_in.gpr[RSI] : body_in.rsp);
+    if (!thread)
+        check_preserved("child", &child_out);
+    int64_t parent = raw(SYS_getppid, 0, 0, 0, 0);
+    EXPECT("child", parent, thread ? parent_pid : main_tid);
+    if (!thread && kind->prepare == prepare_fork)
+        parent_pid = parent;
+    check_alt("child", alt.sp, thread ? 0 : alt.size, 0);
+    EXPECT("child", current_mask(), new_mask);
+    check_action("child", SIGUSR2, 0);
+    for (int i = 0; i < 3; i++)
+        EXPECT("child", raw(SYS_getppid, 0, 0, 0, 0), parent);
+    if (thread)
+        raw(SYS_exit, 0, 0, 0, 0);
+    raw(SYS_exit_group, (long)(64 + (hits1 & 3) + 4 * (hits2 & 3)), 0, 0, 0);
+    __builtin_unreachable();
+}
+
+static const struct kind kinds[] = {
+    {"getppid", prepare_getppid, check_getppid, 0, 0},
+    {"read", prepare_read, check_read, 0, 0},
+    {"readblk", prepare_readblk, check_readblk, 0, 0},
+    {"action", prepare_action, check_action_set, 0, 0},
+    {"block", prepare_block, check_block, 0, 0},
+    {"blockusr", prepare_blockusr, check_block, 0, 0},
+    {"unblock", prepare_unblock, check_block, 1, 0},
+    {"altget", prepare_altget, check_altget, 0, 0},
+    {"altset", prepare_altset, check_altget, 0, 0},
+    {"kill", prepare_kill, check_zero, 0, 1},
+    {"exec", prepare_exec, check_exec, 0, 0},
+    {"getgs", prepare_getgs, check_getgs, 0, 0},
+    {"suspend", prepare_suspend, check_suspend, 0, 0},
+    {"fork", prepare_fork, check_process, 0, 0},
+    {"vfork", prepare_vfork, check_process, 0, 0},
+    {"clone", prepare_clone, check_thread, 0, 0},
+    {NULL, NULL, NULL, 0, 0},
+};
+
+/* ---- The run ---- */
+
+static void fill_registers(void)
+{
+    uint64_t x = 0x9e3779b97f4a7c15;
+    for (int i = 0; i < GPRS; i++)
+        body_in.gpr[i] = x *= 0xd1342543de82ef95, x ^= x >> 29;
+    for (int i = 0; i < 16; i++) {
+        body_in.red[i] = x *= 0xd1342543de82ef95;
+        body_in.xmm[i][0] = x *= 0xd1342543de82ef95;
+        body_in.xmm[i][1] = x *= 0xd1342543de82ef95;
+    }
+    body_in.flags = 0x202 | config.flags;
+    body_in.mxcsr = 0x9fc0; /* flush to zero, denormals are zero */
+    body_in.fcw = 0x0f7f;   /* round to zero */
+}
+
+static void check_body(void)
+{
+    EXPECT("body", body_out.rsp, body_in.rsp);
+    check_preserved("body", &body_out);
+    EXPECT("body", body_out.gpr[RCX], shape->after);
+    EXPECT("body", body_out.gpr[R11] & ~FLAGS_STEP, body_out.flags & ~FLAGS_STEP);
+}
+
+static void check_afterwards(void)
+{
+    for (int i = 0; i < 3; i++)
+        check_calls("afterwards");
+    stack_t armed;
+    EXPECT("afterwards", sigaltstack(NULL, &armed), 0);
+    if (jumped && (uint64_t)armed.ss_sp == new_alt.sp) /* jumped out after the call */
+        alt.sp = new_alt.sp, alt.size = new_alt.size;
+    check_alt("afterwards", jumped ? alt.sp : new_alt.sp, jumped ? alt.size : new_alt.size, 0);
+    check_action("afterwards", SIGUSR2, 0);
+    for (uint64_t i = 0; alt_area && i < STACK_PAGE; i++) {
+        EXPECT("below the alternate stack", alt_area[i], 0xa5);
+        EXPECT("above the alternate stack", alt_area[STACK_PAGE + config.alt_bytes + i], 0xa5);
+    }
+}
+
+static void make_alt(void)
+{
+    if (!config.alt_bytes)
+        return;
+    alt_area = mmap(NULL, config.alt_bytes + 2 * STACK_PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    memset(alt_area, 0xa5, config.alt_bytes + 2 * STACK_PAGE);
+    stack_t stack = {.ss_sp = alt_area + STACK_PAGE, .ss_size = config.alt_bytes};
+    EXPECT("sigaltstack", sigaltstack(&stack, NULL), 0);
+    alt.sp = (uint64_t)stack.ss_sp;
+    alt.size = stack.ss_size;
+}
+
+static void read_options(char **option)
+{
+    for (; *option; option++) {
+        const char *value = strchr(*option, '=');
+        unsigned long number = value ? strtoul(value + 1, NULL, 0) : 1;
+        size_t n = value ? (size_t)(value - *option) : strlen(*option);
+#define IS(name) (n == sizeof name - 1 && !strncmp(*option, name, n))
+        if (IS("jump1"))
+            config.jump1 = 1;
+        else if (IS("jump2"))
+            config.jump2 = 1;
+        else if (IS("raise2"))
+            config.raise2 = 1;
+        else if (IS("alt")) /* bytes of the alternate stack; handlers with SA_ONSTACK */
+            config.alt_bytes = number, config.on_stack = 1;
+        else if (IS("unused")) /* an alternate stack that no handler uses */
+            config.alt_bytes = 16384;
+        else if (IS("nodefer"))
+            config.no_defer = 1;
+        else if (IS("resethand"))
+            config.reset_hand = 1;
+        else if (IS("restart"))
+            config.restart = 1;
+        else if (IS("mask")) /* SIGUSR1's handler blocks SIGUSR2 too */
+            config.mask1 = BIT(SIGUSR2) | BIT(SIGILL);
+        else if (IS("flags"))
+            config.flags = number;
+        else if (IS("skew"))
+            body_skew = number;
+        else
+            fail("usage", *option, 0, 0);
+    }
+}
+
+int main(int argc, char **argv)
+{
+    if (argc < 3)
+        fail("usage", "argc", (uint64_t)argc, 3);
+    for (kind = kinds; kind->name && strcmp(kind->name, argv[1]); kind++)
+        ;
+    for (shape = shapes; shape->name && strcmp(shape->name, argv[2]); shape++)
+        ;
+    if (!kind->name || !shape->name)
+        fail("usage", "kind or shape", 0, 0);
+    read_options(argv + 3);
+    main_tid = getpid();
+    parent_pid = driver_pid = getppid();
+    EXPECT("pipe", pipe(pipe_fds), 0);
+    base_mask = new_mask = BIT(SIGHUP);
+    EXPECT("mask", raw(SYS_rt_sigprocmask, SIG_SETMASK, (long)&base_mask, 0, 8), 0);
+    make_alt();
+    new_alt = alt;
+    install(SIGUSR1, h1, config.mask1);
+    install(SIGUSR2, h2, 0);
+
+    if (!sigsetjmp(out_of_body, 1)) {
+        fill_registers();
+        kind->prepare(body_in.gpr);
+        shape->run();
+        kind->check((int64_t)body_out.gpr[RAX]);
+        check_body();
+        EXPECT("afterwards", current_mask(), new_mask);
+    }
+    check_afterwards();
+    base_mask = new_mask = BIT(SIGHUP);
+    EXPECT("mask", raw(SYS_rt_sigprocmask, SIG_SETMASK, (long)&base_mask, 0, 8), 0);
+    check_calls("end");
+    finish_marker();
+    uint64_t total1 = hits1 + waited1 - kind->raised1, total2 = hits2 + waited2 - kind->raised2;
+    if (config.raise2)
+        total2 -= hits1;
+    raw(SYS_exit_group, (long)(64 + (total1 & 3) + 4 * (total2 & 3) + 16 * jumped), 0, 0, 0);
+    return 0;
+}

@@ -1,0 +1,82 @@
+"""layout/abi.py mirrors runtime_stub/abi.h: the compiler is asked."""
+
+from __future__ import annotations
+
+import struct
+import subprocess
+from dataclasses import fields
+from typing import Any
+
+import pytest
+
+from flicker_aot.layout import abi
+
+from .snippets import ROOT
+
+STRUCTURES: dict[str, Any] = {
+    "flk_template": abi.FlkTemplate,
+    "flk_config": abi.FlkConfig,
+    "flk_site": abi.FlkSite,
+    "flk_insn": abi.FlkInsn,
+    "flk_trap": abi.FlkTrap,
+}
+CONSTANTS = {
+    "FLK_ABI_VERSION": abi.ABI_VERSION,
+    "FLK_CONFIG_MAGIC": abi.CONFIG_MAGIC,
+    "FLK_F_TRAPS": abi.F_TRAPS,
+    "FLK_F_FILLS": abi.F_FILLS,
+    "FLK_F_VDSO_KEEP": abi.F_VDSO_KEEP,
+    "FLK_F_VDSO_HIDE": abi.F_VDSO_HIDE,
+}
+
+
+@pytest.fixture(scope="module")
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> dict[str, int]:
+    """What a C program prints: constants, sizes, and offset and size of every field that Python knows."""
+    lines = [f'printf("{name} %lu\\n", (unsigned long)({name}));' for name in CONSTANTS]
+    for name, mirror in STRUCTURES.items():
+        lines.append(f'printf("{name} %lu\\n", sizeof(struct {name}));')
+        for field in fields(mirror):
+            of = f"((struct {name} *)0)->{field.name}"
+            lines.append(f'printf("{name}.{field.name} %lu\\n", __builtin_offsetof(struct {name}, {field.name}));')
+            lines.append(f'printf("{name}.{field.name}.size %lu\\n", sizeof({of}));')
+            lines.append(f'printf("{name}.{field.name}.signed %d\\n", (__typeof__({of}))-1 < 0);')
+    folder = tmp_path_factory.mktemp("abi")
+    source = folder / "abi.c"
+    source.write_text('#include <stdio.h>\n#include "abi.h"\nint main(void) {\n' + "\n".join(lines) + "\n}\n")
+    subprocess.run(["gcc", f"-I{ROOT / 'runtime_stub'}", "-o", folder / "abi", source], check=True)
+    out = subprocess.run([folder / "abi"], check=True, capture_output=True, text=True).stdout
+    return {name: int(value) for name, value in (line.split() for line in out.splitlines())}
+
+
+def test_constants(compiled: dict[str, int]) -> None:
+    """Version, magic and flags are the header's."""
+    assert {name: compiled[name] for name in CONSTANTS} == CONSTANTS
+
+
+@pytest.mark.parametrize("name", STRUCTURES)
+def test_structures(compiled: dict[str, int], name: str) -> None:
+    """Every field has the compiler's offset, size and signedness, and none is missing at the end."""
+    mirror = STRUCTURES[name]
+    form = mirror.FORMAT.format.lstrip("<")
+    codes = "".join(c * int(n or 1) for n, c in _items(form))
+    assert len(codes) == len(fields(mirror))
+    offset = 0
+    for field, code in zip(fields(mirror), codes, strict=True):
+        assert compiled[f"{name}.{field.name}"] == offset
+        assert compiled[f"{name}.{field.name}.size"] == struct.calcsize("<" + code)
+        assert compiled[f"{name}.{field.name}.signed"] == code.islower()
+        offset += struct.calcsize("<" + code)
+    whole = offset + (abi.FlkTemplate.FORMAT.size if name == "flk_config" else 0)
+    assert compiled[name] == whole
+
+
+def _items(form: str) -> list[tuple[str, str]]:
+    found, count = [], ""
+    for c in form:
+        if c.isdigit():
+            count += c
+        else:
+            found.append((count, c))
+            count = ""
+    return found

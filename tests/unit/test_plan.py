@@ -1,0 +1,275 @@
+"""Which window each shape of site gets, and why; and that no choice of windows is ever wrong."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+from itertools import pairwise
+
+import pytest
+
+from flicker_aot.errors import PolicyError
+from flicker_aot.model.code import Site
+from flicker_aot.model.image import PF_R, PT_LOAD, SHT_PROGBITS, Section, Segment
+from flicker_aot.model.options import OnRefusal, Options
+from flicker_aot.model.plan import FillKind, Patch, SoundnessClass, Tactic
+from flicker_aot.plan import make_plan, window
+from flicker_aot.plan.keep import ALWAYS_HOOKED
+
+from .snippets import TEXT, assemble, code_of
+
+AGNOSTIC, CFG = SoundnessClass.AGNOSTIC, SoundnessClass.CFG
+
+
+def plan(text: str, options: Options | None = None, *, cfg_complete: bool = True) -> tuple[Patch, ...]:
+    image, code = code_of(text, cfg_complete=cfg_complete)
+    return make_plan(image, code, options or Options()).patches
+
+
+def only(text: str, *, cfg_complete: bool = True) -> Patch:
+    (patch,) = plan(text, cfg_complete=cfg_complete)
+    return patch
+
+
+def shape(patch: Patch) -> tuple[int, int, int]:
+    """Window start from the site, its size, and how many instructions after the site it displaces."""
+    return patch.start - patch.site.vaddr, patch.end - patch.start, len(patch.after)
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted", "fills"),
+    [
+        # The shape of 81 % of glibc's sites: the jump takes the mov, the site becomes ud2.
+        ("nop; mov $39, %eax; syscall; ret", (-5, 7, 0), [(0, FillKind.UD2)]),
+        ("nop; mov $39, %rax; syscall; ret", (-7, 9, 0), [(0, FillKind.UD2)]),
+        ("mov $39, %eax; nop; mov %rdi, %rsi; syscall; ret", (-9, 11, 0), None),
+        ("lea 8(%rdi,%rsi,4), %rdx; mov 64(%rip), %eax; syscall; ret", (-6, 8, 0), None),
+    ],
+)
+def test_agnostic(text: str, wanted: tuple[int, int, int], fills: list[tuple[int, FillKind]] | None) -> None:
+    """The nearest instruction of at least five bytes starts the window, and nothing after the site moves."""
+    patch = only(text)
+    assert (patch.soundness, shape(patch)) == (AGNOSTIC, wanted)
+    assert patch.reason == ""
+    if fills is not None:
+        assert [(f.vaddr - patch.site.vaddr, f.kind) for f in patch.fills] == fills
+
+
+def test_fills_that_trap() -> None:
+    """Where less than five bytes are left: ud2 where two are, else the one-byte trap; each at an old start."""
+    patch = only("mov $39, %eax; nop; syscall; mov %eax, %edx; ret")
+    assert shape(patch) == (-6, 8, 0)
+    assert [(f.vaddr - patch.site.vaddr, f.kind) for f in patch.fills] == [(-1, FillKind.TRAP1), (0, FillKind.UD2)]
+
+
+def test_room_decides_the_fill() -> None:
+    """Five bytes before the next old start hold a jump, two hold ud2, one holds the trap byte."""
+    kinds = [(f.vaddr, f.kind) for f in window._fills((10, 15, 16, 18, 22), 29)]
+    jump, ud2, trap = FillKind.JUMP32, FillKind.UD2, FillKind.TRAP1
+    assert kinds == [(10, jump), (15, trap), (16, ud2), (18, ud2), (22, jump)]
+    assert window._fills((), 29) == ()
+
+
+def test_window_after_the_site() -> None:
+    """With nothing to displace before, the window starts at the site and is CFG-dependent."""
+    patch = only("endbr64; syscall; mov %rax, %rdi; ret")
+    assert (patch.soundness, shape(patch)) == (CFG, (0, 5, 1))
+    assert "endbr must stay" in patch.reason
+
+
+def test_window_before_is_preferred() -> None:
+    """Two small instructions before are better than one after: site+2 stays an ordinary address."""
+    patch = only("endbr64; xor %eax, %eax; mov $39, %al; syscall; mov %rax, %rdi; ret")
+    assert (patch.soundness, shape(patch)) == (CFG, (-4, 6, 0))
+
+
+def test_agnostic_is_preferred_to_small() -> None:
+    """A longer window without a hidden boundary wins over a shorter one with one."""
+    patch = only("mov $1, %edi; xor %eax, %eax; mov $39, %al; syscall; ret")
+    assert (patch.soundness, shape(patch)) == (AGNOSTIC, (-9, 11, 0))
+
+
+@pytest.mark.parametrize("cfg_complete", [True, False])
+def test_known_entry_never_hidden(cfg_complete: bool) -> None:
+    """An entry on bytes 1-4 excludes the window, whatever is known of the rest."""
+    text = "endbr64; xor %eax, %eax; entry: mov $39, %al; syscall; mov %rax, %rdi; ret"
+    patch = only(text, cfg_complete=cfg_complete)
+    # Not (-4, 6, 0), which would be preferred: the mov is an entry.
+    assert shape(patch) == (0, 5, 1)
+    assert ("not completely known" in patch.reason) is not cfg_complete
+
+
+def test_a_known_edge_to_a_trapping_fill_is_worse_than_a_complete_cfg() -> None:
+    """The site is jumped to: ud2 would trap each time, so the window starts at the site."""
+    text = "mov $39, %eax; entry_site: syscall; cmp $-4, %rax; je entry_site; ret"
+    patch = only(text)
+    assert (patch.soundness, shape(patch)) == (CFG, (0, 6, 1))
+    assert "known entry" in patch.reason
+    # With an incomplete CFG, slow and right is better than fast and perhaps wrong.
+    patch = only(text, cfg_complete=False)
+    assert (patch.soundness, shape(patch)) == (AGNOSTIC, (-5, 7, 0))
+
+
+def test_hints_only_demote() -> None:
+    """Of two windows alike, the one to whose hidden boundary unproved bytes would branch is not taken; alone, it is."""
+    image, code = code_of("endbr64; xor %edx, %edx; xor %eax, %eax; mov $39, %al; syscall; ret")
+    (site,) = code.sites
+    found = []
+    for hints in (set[int](), {site.vaddr - 2}, {i.vaddr for i in site.before} | {site.vaddr, site.end}):
+        hinted = replace(site, encodings=frozenset(hints))
+        found.append(shape(make_plan(image, replace(code, sites=(hinted,)), Options()).patches[0]))
+    assert found == [(-4, 6, 0), (-2, 5, 1), (-4, 6, 0)]
+
+
+def test_calls_are_a_last_resort() -> None:
+    """A call before the site stays where it is while anything else fits."""
+    patch = only("call out; mov $39, %eax; syscall; ret; out: ret")
+    assert shape(patch) == (-5, 7, 0)
+    patch = only("call out; xor %eax, %eax; syscall; mov %rax, %rdi; ret; out: ret")
+    assert not any(i.data[0] == 0xE8 for i in patch.before + patch.after)
+
+
+def test_call_that_wants_its_own_address_stays() -> None:
+    """call/pop reads its return address: with nothing else around, the site traps."""
+    patch = only("endbr64; call 1f; 1: pop %rax; syscall; ret")
+    assert all(i.data[0] != 0xE8 for i in patch.before)
+
+
+def test_two_sites_back_to_back() -> None:
+    """Neither window contains the other's site, and they do not overlap."""
+    first, second = plan("mov $39, %eax; syscall; syscall; mov %rax, %rdi; ret")
+    assert shape(first) == (-5, 7, 0)
+    assert shape(second) == (0, 5, 1)
+    assert first.end == second.start
+
+
+def test_no_room_at_all() -> None:
+    """endbr64 before and a ret after: two and one bytes. The reason names both sides."""
+    patch = only("endbr64; syscall; ret")
+    assert (patch.tactic, patch.soundness) == (Tactic.TRAP, SoundnessClass.TRAP)
+    assert (patch.start, patch.end) == (patch.site.vaddr, patch.site.end)
+    assert "endbr" in patch.reason and "straight line" in patch.reason
+
+
+def test_on_refusal() -> None:
+    """keep leaves the site, fail refuses the file and names the site."""
+    text = "endbr64; syscall; ret"
+    (patch,) = plan(text, Options(on_refusal=OnRefusal.KEEP))
+    assert (patch.tactic, patch.soundness) == (Tactic.KEEP, SoundnessClass.NONE)
+    with pytest.raises(PolicyError, match=r"1 of 1 sites have no window: 0x401004: .*endbr"):
+        plan(text, Options(on_refusal=OnRefusal.FAIL))
+
+
+def test_window_stays_in_the_segment() -> None:
+    """The instruction behind the segment's file bytes is not displaced."""
+    image, code = code_of("endbr64; syscall; mov %rax, %rdi; ret")
+    (segment,) = image.segments
+    cut = replace(image, segments=(replace(segment, filesz=8),))
+    (patch,) = make_plan(cut, code, Options()).patches
+    assert patch.tactic is Tactic.TRAP and "segment" in patch.reason
+
+
+def test_only() -> None:
+    """Known numbers that nobody asked for are kept; unknown, wanted ones and those the runtime needs are not."""
+    text = "mov $39, %eax; syscall; ret"
+    for numbers, wanted in (
+        ((39,), Tactic.KEEP),
+        ((), Tactic.WINDOW),
+        ((39, 2), Tactic.WINDOW),
+        ((56,), Tactic.WINDOW),
+    ):
+        image, code = code_of(text, numbers=numbers)
+        (patch,) = make_plan(image, code, Options(only=frozenset({2}))).patches
+        assert patch.tactic is wanted, numbers
+    assert {56, 13, 59, 231} <= ALWAYS_HOOKED
+
+
+def test_far_branches_to_a_trapping_fill_are_retargeted() -> None:
+    """A rel32 branch to the site would trap each time: its displacement is to lead to the copy; a rel8 one cannot."""
+    far = "jmp skip; mov $39, %eax; entry_site: syscall; ret; skip: .skip 200, 0x90; jmp entry_site"
+    (patch,) = plan(far, cfg_complete=False)
+    (retarget,) = patch.retargets
+    assert retarget.target == patch.site.vaddr and retarget.branch.data[0] == 0xE9
+    near = "jmp skip; mov $39, %eax; entry_site: syscall; ret; skip: jmp entry_site"
+    assert plan(near, cfg_complete=False)[0].retargets == ()
+
+
+def test_restartable_sequences_are_left_alone() -> None:
+    """The kernel compares addresses with an rseq section's range: the window after the site would reach into it."""
+    text = "endbr64; syscall; start: mov %rax, %rdi; nop; abort: ret"
+    image, code = code_of(text)
+    _, labels = assemble(text)
+    table = TEXT + 0x1000
+    start = labels["start"]
+    entry = (0).to_bytes(8, "little") + b"".join(v.to_bytes(8, "little") for v in (start, 4, labels["abort"]))
+    data = image.data.ljust(0x1000, b"\0") + entry
+    load = Segment(
+        index=1, type=PT_LOAD, flags=PF_R, offset=0x1000, vaddr=table, paddr=0, filesz=32, memsz=32, align=4096
+    )
+    section = Section(
+        index=1,
+        name="__rseq_cs",
+        type=SHT_PROGBITS,
+        flags=2,
+        vaddr=table,
+        offset=0x1000,
+        size=32,
+        link=0,
+        info=0,
+        align=32,
+        entsize=0,
+    )
+    with_rseq = replace(image, data=data, segments=(*image.segments, load), sections=(section,))
+    assert make_plan(image, code, Options()).patches[0].tactic is Tactic.WINDOW
+    (patch,) = make_plan(with_rseq, code, Options()).patches
+    assert patch.tactic is Tactic.TRAP and "restartable" in patch.reason
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Whatever the code looks like
+
+PIECES = (
+    *("nop", "push %rbx", "mov %rdi, %rsi", "xor %eax, %eax", "mov $39, %eax", "mov $39, %rax", "lea 9(%rip), %rdx"),
+    *("movabs $7, %rcx", "je entry1", "jmp entry2", "call entry1", "call *%rbx", "call *8(%rsp)", "ret", "endbr64"),
+    *("syscall", "syscall", "syscall", "entry{}: nop", "entry{}: mov $1, %edi", "cmp $1, %eax", "leave", "int $0x80"),
+    *("loop .-6", "jrcxz .+9", "entry{}: syscall", "mov %rax, 8(%rdi)", "nopw 8(%rax,%rax)", "cmpb $1, 4(%rip)"),
+)
+
+
+def random_text(seed: int) -> str:
+    chance = random.Random(seed)
+    lines = [chance.choice(PIECES).format(n + 3) for n in range(40)]
+    return "\n".join(["entry1: nop", *lines, "entry2: ret"])
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_invariants(seed: int) -> None:
+    """Every site has one patch; windows are disjoint and hold no second site; no known entry is hidden; each old start
+    behind the jump has a fill with room for its bytes; the class is what the boundaries say."""
+    image, code = code_of(random_text(seed), cfg_complete=seed % 3 > 0)
+    patches = make_plan(image, code, Options()).patches
+    assert [p.site for p in patches] == list(code.sites)
+    end = 0
+    for patch in patches:
+        assert patch.start >= end
+        end = patch.end
+        if patch.tactic is Tactic.WINDOW:
+            check_window(patch, code.sites)
+
+
+def check_window(patch: Patch, sites: tuple[Site, ...]) -> None:
+    insns = [*patch.before, *patch.after]
+    starts = sorted([i.vaddr for i in insns] + [patch.site.vaddr])
+    assert patch.start == starts[0] and patch.end - patch.start >= 5
+    assert sum(i.size for i in insns) + 2 == patch.end - patch.start
+    assert [s.vaddr for s in sites if patch.start < s.end and s.vaddr < patch.end] == [patch.site.vaddr]
+    hidden = [s for s in starts if 0 < s - patch.start < 5]
+    assert not set(hidden) & patch.site.entries
+    assert patch.soundness is (CFG if hidden else AGNOSTIC)
+    assert not any(i.data in (b"\xf3\x0f\x1e\xfa", b"\xcd\x80") for i in insns)
+    behind = [s for s in starts if s - patch.start >= 5]
+    assert [f.vaddr for f in patch.fills] == behind
+    for fill, (_, limit) in zip(patch.fills, pairwise([*behind, patch.end]), strict=True):
+        size = {FillKind.JUMP32: 5, FillKind.UD2: 2, FillKind.TRAP1: 1}[fill.kind]
+        assert size <= limit - fill.vaddr
+        assert fill.kind is FillKind.JUMP32 or limit - fill.vaddr < 5
