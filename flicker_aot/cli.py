@@ -13,7 +13,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from . import __version__
 from .errors import FlickerError, InternalError, UsageError
@@ -34,7 +34,10 @@ _FINDINGS_SHOWN: Final = 20
 
 
 class _Parser(argparse.ArgumentParser):
-    """Reports a wrong call in one line, like every other error."""
+    """Reports a wrong call in one line, like every other error. Options are not abbreviated: new ones may come."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(allow_abbrev=False, **settings)
 
     def error(self, message: str) -> NoReturn:
         raise UsageError(f"{message} (see {self.prog} --help)")
@@ -80,6 +83,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog=_PROGRAM,
         description="Redirect every system call of an x86-64 Linux ELF program through a hook, ahead of time.",
+        epilog="Exit codes: 0 done; 1 --strict or --on-refusal fail not met; 2 wrong call; 3 bad or unsupported input; "
+        "4 verification failed; 70 internal error. With 1 and more nothing is written.",
     )
     parser.add_argument("--version", action="version", version=f"{_PROGRAM} {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
@@ -91,8 +96,13 @@ def _parser() -> argparse.ArgumentParser:
     hooks.add_argument("--tool", choices=TOOLS, default="none", help="what the hook does (default: none: pass through)")
     hooks.add_argument("--hook", metavar="FILE.c|.o", type=Path, help="a hook of your own instead of a tool")
     which = rewrite.add_mutually_exclusive_group()
-    which.add_argument("--only", metavar="SET", help="names, numbers or classes (@file): leave sites of others alone")
-    which.add_argument("--except", metavar="SET", dest="excluded", help="leave sites of these system calls alone")
+    which.add_argument("--only", metavar="SET", help="hook these alone: names, numbers, classes (@file)")
+    which.add_argument(
+        "--except",
+        metavar="SET",
+        dest="excluded",
+        help="hook all but these; a site whose number is not known is hooked",
+    )
     rewrite.add_argument("--strict", action="store_true", help="exit 1 unless every system call is surely hooked")
     rewrite.add_argument(
         "--on-refusal",
@@ -100,7 +110,12 @@ def _parser() -> argparse.ArgumentParser:
         default=OnRefusal.TRAP.value,
         help="a site with no room for a jump: trap (default), keep it unhooked, or fail with exit 1",
     )
-    rewrite.add_argument("--vdso", choices=("hook", "keep", "hide"), default="hook", help="vDSO calls (default: hook)")
+    rewrite.add_argument(
+        "--vdso",
+        choices=("hook", "keep", "hide"),
+        default="hook",
+        help="the kernel's vDSO: hook its system calls (default), keep it as it is, or hide it from the program",
+    )
     rewrite.add_argument("--report", metavar="FILE.json", type=Path, help="write a report of this rewriting")
     rewrite.add_argument("--force", action="store_true", help="overwrite OUT")
 
@@ -116,9 +131,13 @@ def _parser() -> argparse.ArgumentParser:
     for command in (rewrite, verify, inspect):
         loudness = command.add_mutually_exclusive_group()
         loudness.add_argument("-q", "--quiet", action="store_true", help="errors only")
-        loudness.add_argument("-v", "--verbose", action="store_true", help="say more")
+        loudness.add_argument(
+            "-v", "--verbose", action="store_true", help="all that there is to say: each site, finding"
+        )
         command.add_argument("--no-progress", action="store_true", help="no progress line on a terminal")
-        command.add_argument("--color", choices=("auto", "always", "never"), default="auto", metavar="WHEN")
+        command.add_argument(
+            "--color", choices=("auto", "always", "never"), default="auto", metavar="WHEN", help="auto, always or never"
+        )
     return parser
 
 
@@ -182,10 +201,10 @@ def _tell(report: Report, parsed: argparse.Namespace) -> None:
 
     for line in warnings(report):
         _message(f"warning: {line}", parsed.color)
-    if parsed.verbose:
+    if parsed.verbose or sys.stderr.isatty():
         from .report.tables import make_console, print_report
 
-        print_report(report, make_console(sys.stderr, parsed.color), with_sites=True)
+        print_report(report, make_console(sys.stderr, parsed.color), with_sites=parsed.verbose)
     else:
         print(summary_line(report), file=sys.stderr)
 

@@ -2,24 +2,35 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from ..errors import InternalError
 from ..model.image import Image
 from ..model.layout import Layout, Place
 from .headers import program_headers, write_elf_header
 from .sections import section_part
 
+_FIXED_GROWTH: Final = 64 << 10  # bytes
+_GROWTH_SHARE: Final = 100  # and one byte for each so many of the input
+
+
+def _size_budget(image: Image) -> int:
+    """How large the output may become for what only debuggers read: the input, 64 KiB and 1 %; holes do not count."""
+    return len(image.data) + _FIXED_GROWTH + len(image.data) // _GROWTH_SHARE
+
 
 def emit(image: Image, layout: Layout) -> bytes:
     """Every byte of the input at its offset but for the edits and the ELF header's fields; then the appended block.
 
     A payload behind the input's ELF part is found from the end of the file by whoever looks for it: it stays where it
-    was and is appended once more as the last thing.
+    was and is appended once more as the last thing. Symbols of trampolines and runtime are left out where they, or the
+    copy of the input's symbol table that they need, would take the output beyond its budget.
     """
     table = program_headers(image, layout)
     # Parts are joined once: the hole before the block can be as large as the program's bss.
     parts: list[bytes] = []
     end = len(image.data)
-    for placement in layout.placements:
+    for placement in layout.in_file_order:
         if placement.offset < end:
             raise InternalError(
                 f"{image.path}: {placement.place.value} at offset {placement.offset:#x}, file end {end:#x}"
@@ -28,7 +39,11 @@ def emit(image: Image, layout: Layout) -> bytes:
         parts += [bytes(placement.offset - end), data]
         end = placement.offset + len(data)
     parts.append(bytes(-end % 8))
-    part = section_part(image, layout, end + len(parts[-1]))
+    start = end + len(parts[-1])
+    part = section_part(image, layout, start, with_symbols=True)
+    written = start + len(part.data) + image.trailing - layout.hole_size(len(image.data))
+    if written > _size_budget(image):
+        part = section_part(image, layout, start, with_symbols=False)
     parts.append(part.data)
     if image.trailing:
         parts.append(image.data[len(image.data) - image.trailing :])

@@ -1,7 +1,8 @@
 """Section headers and symbols of the output. In: ``Image``, ``Layout``. Out: the bytes behind the appended segments.
 
-The input's sections stay first, with their numbers. Its symbol table and string tables get copies at the end that are
-extended: what was there keeps its index and its offset. Nothing of this is loaded.
+The input's sections stay first, with their numbers. The string table of their names gets a copy at the end that is
+extended, and so do the symbol table and its strings where symbols are asked for: what was there keeps its index and its
+offset. Nothing of this is loaded.
 """
 
 from __future__ import annotations
@@ -60,8 +61,11 @@ class _Header:
     content: bytearray | None = None
 
 
-def section_part(image: Image, layout: Layout, offset: int) -> SectionPart:
-    """Symbol table, string tables and section header table, to stand at file offset ``offset``."""
+def section_part(image: Image, layout: Layout, offset: int, *, with_symbols: bool) -> SectionPart:
+    """Symbol table, string tables and section header table, to stand at file offset ``offset``.
+
+    Not ``with_symbols``: the input's symbol table, if it has one, stays where it is and as it is.
+    """
     headers = _input_headers(image) or [_null()]
     names = image.shstrndx if image.sections else 0
     if not names:
@@ -74,7 +78,8 @@ def section_part(image: Image, layout: Layout, offset: int) -> SectionPart:
     for section in layout.sections:
         numbers[section] = len(headers)
         headers.append(_new_header(section, layout, _add(strings, section.name)))
-    _add_symbols(image, layout, headers, strings, {s.place: n for s, n in numbers.items() if not s.is_note})
+    if with_symbols:
+        _add_symbols(image, layout, headers, strings, {s.place: n for s, n in numbers.items() if not s.is_note})
     if len(headers) >= _SHN_LORESERVE:
         raise InputError(f"{image.path}: {len(headers)} sections, expected fewer than {_SHN_LORESERVE}")
     return _place(headers, offset, names)

@@ -1,8 +1,9 @@
 """Assigns every address. In: ``Image``, ``Code``, ``Plan``, ``Stub``, ``Options``. Out: a ``Layout``.
 
 The appended block (docs/design.md, "The output file"): R with the program header table, the runtime's tables and the
-note; RX with trampolines and, page-aligned, the runtime's text; RW with its data. File offset and vaddr satisfy
-``offset == vaddr - base``, so that kernels before 5.18, qemu-user and code that walks __ehdr_start find the table.
+note; RX with trampolines and, page-aligned, the runtime's text; RW with its data. In memory in this order. In the file
+R comes last: its offset is ``vaddr - base``, so that kernels before 5.18, qemu-user and code that walks __ehdr_start
+find the table; RX and RW fill the hole that this leaves where the input's bss is in memory.
 """
 
 from __future__ import annotations
@@ -29,32 +30,36 @@ from .trampolines import Slot, build, copies, measure
 PHDR_SIZE: Final = 56
 ADDED_PHDRS: Final = 4  # R, RX, RW and the note
 MAX_PHDRS: Final = 73  # kernels before 5.10 take a table of at most one page (fs/binfmt_elf.c)
+R_SIZE_UNIT: Final = 64  # bytes; coarse, so that the size of R and the size of the note that tells it soon agree
 _REACH: Final = 1 << 31  # of a rel32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Addresses:
-    """Where the parts of the block are, once it is known how many pages R has."""
+    """Where the parts of the block are, once it is known how large R is: vaddrs, and file offsets."""
 
-    base: int  # vaddr of file offset 0
     r: int
     sites: int
     insns: int
     traps: int
     note: int
+    r_end: int
     rx: int
     text: int
     text_end: int
     rw: int
     rw_end: int
+    r_offset: int
+    rx_offset: int
+    rw_offset: int
 
     def in_file(self, data_size: int) -> dict[str, tuple[int, int, int, int]]:
         """vaddr, offset, filesz, memsz of each segment; ``data_size``: of the runtime's data in the file."""
-        r, rx = self.rx - self.r, self.text_end - self.rx
+        r, rx = self.r_end - self.r, self.text_end - self.rx
         return {
-            "r": (self.r, self.r - self.base, r, r),
-            "rx": (self.rx, self.rx - self.base, rx, rx),
-            "rw": (self.rw, self.rw - self.base, data_size, self.rw_end - self.rw),
+            "r": (self.r, self.r_offset, r, r),
+            "rx": (self.rx, self.rx_offset, rx, rx),
+            "rw": (self.rw, self.rw_offset, data_size, self.rw_end - self.rw),
         }
 
 
@@ -69,25 +74,46 @@ def lay_out(image: Image, code: Code, plan: Plan, stub: Stub, options: Options) 
     slots = measure(plan.patches, template, fixed=fixed)
     tables = make_tables(slots, image.base_vaddr)
     unplaced = fixed_part(image, code, plan, options)
-    # The note tells addresses that depend on how many pages R has, which depends on the note: grow until it fits.
-    pages = 1
+    # The note tells how large R is, in which it stands: grow until it fits.
+    size = 0
     while True:
-        where = _addresses(image, stub, tables, slots, phnum, pages)
+        where = _addresses(image, stub, tables, slots, phnum, size)
         moved = copies(slots, where.rx)
         segments = where.in_file(len(stub.data))
         note = unplaced | placed_part(slots, where.rx, moved, segments, _runtime(stub, where), labels)
         encoded = note_bytes(note)
-        needed = _page_up(where.note + len(encoded) - where.r) // PAGE_SIZE
-        if needed <= pages:
+        needed = where.note + len(encoded) - where.r
+        if needed <= size:
             break
-        pages = needed
+        size = _align(needed, R_SIZE_UNIT)
     _check_reach(image, where)
     trampolines = build(slots, where.rx, template, moved, _runtime(stub, where), fixed=fixed)
     config = _config(image, plan, options, where, tables, slots, stub).pack(labels)
     return Layout(
-        r=_placement(Place.R, PF_R, where.r, where, _r_data(where, tables, encoded)),
-        rx=_placement(Place.RX, PF_R | PF_X, where.rx, where, _rx_data(where, trampolines, stub, config)),
-        rw=_placement(Place.RW, PF_R | PF_W, where.rw, where, stub.data, where.rw_end - where.rw),
+        r=Placement(
+            place=Place.R,
+            flags=PF_R,
+            vaddr=where.r,
+            offset=where.r_offset,
+            memsz=where.r_end - where.r,
+            data=_r_data(where, tables, encoded),
+        ),
+        rx=Placement(
+            place=Place.RX,
+            flags=PF_R | PF_X,
+            vaddr=where.rx,
+            offset=where.rx_offset,
+            memsz=where.text_end - where.rx,
+            data=_rx_data(where, trampolines, stub, config),
+        ),
+        rw=Placement(
+            place=Place.RW,
+            flags=PF_R | PF_W,
+            vaddr=where.rw,
+            offset=where.rw_offset,
+            memsz=where.rw_end - where.rw,
+            data=stub.data,
+        ),
         entry=where.text + stub.start,
         phnum=phnum,
         trampolines=trampolines,
@@ -112,31 +138,38 @@ def _align(value: int, alignment: int) -> int:
     return -(-value // alignment) * alignment
 
 
-def _addresses(image: Image, stub: Stub, tables: Tables, slots: Sequence[Slot], phnum: int, pages: int) -> _Addresses:
+def _addresses(image: Image, stub: Stub, tables: Tables, slots: Sequence[Slot], phnum: int, r_size: int) -> _Addresses:
     first = min(image.loads, key=lambda s: s.vaddr)
     # What kernels before 5.18 add e_phoff to, and where file offset 0 is mapped (fs/binfmt_elf.c: load_addr).
     base = first.vaddr - first.offset
     memory_end = max(_page_up(s.vaddr + s.memsz) for s in image.loads)
+    tramp_size = _page_up(slots[-1].end if slots else 0)
+    rx_offset = _page_up(len(image.data))
+    rw_offset = _page_up(rx_offset + tramp_size + len(stub.text))
     # One page stays free: strip and objcopy move the program header table up to a page down, in file and memory.
-    r = max(memory_end + PAGE_SIZE, base + _page_up(len(image.data)))
+    r_offset = max(memory_end + PAGE_SIZE - base, _page_up(rw_offset + len(stub.data)))
+    r = base + r_offset
     sites = r + phnum * PHDR_SIZE
     insns = sites + len(tables.sites)
     traps = _align(insns + len(tables.insns), 4)
-    rx = r + pages * PAGE_SIZE
-    text = _page_up(rx + (slots[-1].end if slots else 0))
+    rx = _page_up(r + r_size)
+    text = rx + tramp_size
     rw = text + stub.data_vaddr
     return _Addresses(
-        base=base,
         r=r,
         sites=sites,
         insns=insns,
         traps=traps,
         note=_align(traps + len(tables.traps), 4),
+        r_end=r + r_size,
         rx=rx,
         text=text,
         text_end=text + len(stub.text),
         rw=rw,
         rw_end=rw + stub.data_memsz,
+        r_offset=r_offset,
+        rx_offset=rx_offset,
+        rw_offset=rw_offset,
     )
 
 
@@ -213,19 +246,6 @@ def _config(
 # Bytes
 
 
-def _placement(
-    place: Place, flags: int, vaddr: int, where: _Addresses, data: bytes, memsz: int | None = None
-) -> Placement:
-    return Placement(
-        place=place,
-        flags=flags,
-        vaddr=vaddr,
-        offset=vaddr - where.base,
-        memsz=len(data) if memsz is None else memsz,
-        data=data,
-    )
-
-
 def _fill(start: int, end: int, parts: Sequence[tuple[int, bytes]], padding: bytes) -> bytes:
     """[start, end) with each (vaddr, bytes) of ``parts`` in its place, ascending, ``padding`` between."""
     data = bytearray()
@@ -238,7 +258,7 @@ def _fill(start: int, end: int, parts: Sequence[tuple[int, bytes]], padding: byt
 
 def _r_data(where: _Addresses, tables: Tables, note: bytes) -> bytes:
     parts = (where.sites, tables.sites), (where.insns, tables.insns), (where.traps, tables.traps), (where.note, note)
-    return _fill(where.r, where.rx, parts, b"\0")
+    return _fill(where.r, where.r_end, parts, b"\0")
 
 
 def _rx_data(where: _Addresses, trampolines: Sequence[Trampoline], stub: Stub, config: bytes) -> bytes:
@@ -250,7 +270,7 @@ def _rx_data(where: _Addresses, trampolines: Sequence[Trampoline], stub: Stub, c
 
 def _symbols(trampolines: Sequence[Trampoline], stub: Stub, where: _Addresses) -> Iterator[NewSymbol]:
     for t in trampolines:
-        name = f"flicker_tramp_{t.patch.site.vaddr:x}"
+        name = f"flk_at_{t.patch.site.vaddr:x}"
         yield NewSymbol(name=name, vaddr=t.vaddr, size=len(t.data), place=Place.RX, is_function=True)
     for s in stub.symbols:
         place = Place.RW if s.vaddr >= stub.data_vaddr else Place.RX

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
 
 from ..errors import InternalError
 from ..model.code import Insn
@@ -12,8 +11,6 @@ from ..model.layout import Trampoline
 from ..model.plan import Patch, Tactic
 from ..x86.assemble import Template
 from ..x86.relocate import Unrelocatable, relocate, relocated_size
-
-ALIGNMENT: Final = 16  # bytes; a trampoline is then fetched in whole lines
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,13 +30,16 @@ class Slot:
 
 
 def measure(patches: Iterable[Patch], template: Template, *, fixed: bool) -> tuple[Slot, ...]:
-    """A slot for each patch that has a trampoline, in address order, aligned. ``fixed`` as in ``relocated_size``."""
+    """A slot for each patch that has a trampoline, in address order, without gaps. ``fixed`` as in ``relocated_size``.
+
+    Alignment gains nothing: 107.3 to 107.8 ns a getpid at any of 1, 4 and 16 bytes, 103.5 natively.
+    """
     slots: list[Slot] = []
     at = 0
     for patch in patches:
         if patch.tactic is Tactic.KEEP:
             continue
-        start = -(-at // ALIGNMENT) * ALIGNMENT
+        start = at
         before, entry = _place(patch.before, start, fixed)
         after, back = _place(patch.after, entry + template.labels["lea_end"], fixed)
         at = entry + template.size(back - entry - template.labels["lea_end"])

@@ -10,7 +10,7 @@ from .plan import Patch
 
 
 class Place(Enum):
-    """The appended segments, in address order."""
+    """The appended segments, in address order. In the file RX and RW come first, into the hole before R."""
 
     R = "r"
     RX = "rx"
@@ -110,3 +110,11 @@ class Layout:
     @property
     def placements(self) -> tuple[Placement, Placement, Placement]:
         return self.r, self.rx, self.rw
+
+    @property
+    def in_file_order(self) -> tuple[Placement, Placement, Placement]:
+        return self.rx, self.rw, self.r
+
+    def hole_size(self, input_size: int) -> int:
+        """Bytes of the file between the input's and the appended ones that nobody writes: sparse, not on the disk."""
+        return self.r.offset + self.r.filesz - input_size - sum(p.filesz for p in self.placements)

@@ -29,7 +29,7 @@ class FillKind(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fill:
-    """What stands at an old instruction start inside a window, after the jump; it leads to the copy of that instruction."""
+    """What stands at an old instruction start in a window, after the jump; it leads to the copy of that instruction."""
 
     vaddr: int
     kind: FillKind
@@ -37,7 +37,7 @@ class Fill:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Retarget:
-    """A direct near branch elsewhere whose target lies inside a window; its displacement is made to point at the copy."""
+    """A direct near branch from elsewhere into a window; its displacement is made to point at the target's copy."""
 
     branch: Insn
     target: int
@@ -48,7 +48,7 @@ class Patch:
     """One site's patch. For WINDOW: bytes [start, end) are owned: a jmp rel32 at ``start``, ``fills`` after it.
 
     ``before``/``after`` are the displaced instructions around the site (address order); with them the window is
-    contiguous: start = first displaced instruction or the site; end = last one's end. TRAP owns the two bytes of the site.
+    contiguous: start = first displaced instruction or the site; end = last one's end. TRAP owns the site's two bytes.
     """
 
     site: Site

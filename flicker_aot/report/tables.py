@@ -13,13 +13,16 @@ from rich.console import Console
 from rich.table import Table
 
 from ..syscalls import name_of
-from .text import bytes_text, plural, sites_text
+from .text import bytes_text, tactics_text
 from .values import FileReport, Report, SiteReport
 
 _NAMES_SHOWN: Final = 3
 _FREQUENT_SHOWN: Final = 5
 _EXCEPTIONS_SHOWN: Final = 8
 _UNLIMITED: Final = 100_000  # columns: in a pipe nothing is cut
+_GAP: Final = 2
+_WHOLE: Final = 3  # columns that are never cut: an address and what it is
+_NARROWEST: Final = 6
 _QUICK_SECONDS: Final = 0.03  # stages below take part in the sum only
 
 
@@ -45,16 +48,15 @@ def print_report(report: Report, console: Console, *, with_sites: bool) -> None:
     limit = len(shown) if with_sites else _EXCEPTIONS_SHOWN
     if shown:
         console.print()
-        console.print(_sites(shown[:limit], with_reasons=not with_sites))
+        console.print(_sites(shown[:limit], console.width, with_reasons=not with_sites))
     if len(shown) > limit:
         console.print(f"and {len(shown) - limit} more like these")
-    reasons = [(s.vaddr, s.reason) for s in file.sites if with_sites and s.reason]
-    if reasons:
+    if with_sites and any(s.reason for s in shown):
         console.print()
-        console.print(_table(("site", "why no better"), ((f"{vaddr:#x}", reason) for vaddr, reason in reasons)))
+        console.print(_reasons(shown))
     if file.others:
         console.print()
-        console.print(_others(file))
+        console.print(_others(file, console.width))
 
 
 def print_note(document: Mapping[str, Any], console: Console, *, with_sites: bool) -> None:
@@ -80,7 +82,7 @@ def print_note(document: Mapping[str, Any], console: Console, *, with_sites: boo
             for s in sites
         )
         console.print()
-        console.print(_table(("site", "tactic", "window", "trampoline", "calls"), rows))
+        console.print(_table(("site", "tactic", "window", "trampoline", "calls"), rows, console.width))
 
 
 def _print_facts(facts: Iterable[tuple[str, str]], console: Console) -> None:
@@ -94,34 +96,119 @@ def _print_facts(facts: Iterable[tuple[str, str]], console: Console) -> None:
 
 def _facts(report: Report) -> list[tuple[str, str]]:
     file, output = report.file, report.output
-    facts = []
+    starts = f"starts from {', '.join(file.root_sources) or 'nowhere'}"
+    facts = [
+        ("input", f"{file.path}: {file.elf_type}, {bytes_text(file.size_bytes)}, entry {file.entry:#x}"),
+        ("sites", f"{len(file.sites)}: {tactics_text(file) or 'none found'}"),
+        ("unproved", _unproved(file)),
+        ("calls", _calls(file)),
+        ("evidence", f"{file.functions_decoded} of {file.function_count} functions decoded, {starts}"),
+        ("time", _time(report)),
+    ]
     if output is not None:
         growth = f"+{bytes_text(report.growth_bytes)}, {report.growth_percent:.2f} %"
-        facts.append(("output", f"{output.path}: verified, tool {output.tool}, {growth}"))
-    found = len(file.sites) + len(file.unknown) + len(file.other_kinds)
-    numbers = sorted(file.numbers, key=lambda item: (-item[1], item[0]))[:_FREQUENT_SHOWN]
-    frequent = ", ".join(f"{name_of(number)} {count}" for number, count in numbers)
-    facts += [
-        ("input", f"{file.path}: {file.elf_type}, {bytes_text(file.size_bytes)}, entry {file.entry:#x}"),
-        ("sites", sites_text(file)),
-        ("unproved", f"{len(file.unknown)} of {plural(file.candidate_count, 'candidate')}; {file.non_code_count} not code"),
-        ("calls", f"known at {sum(bool(s.numbers) for s in file.sites)} of {plural(len(file.sites), 'site')}"),
-        ("evidence", f"{file.functions_decoded} of {plural(file.function_count, 'function')} decoded, "),
-    ]
-    if file.other_kinds:
-        facts.insert(-2, ("unhooked", f"{len(file.other_kinds)} int 0x80 or sysenter (i386 numbers)"))
-    if frequent:
-        facts[-2] = ("calls", f"{facts[-2][1]}; most often {frequent}")
-    facts[-1] = ("evidence", facts[-1][1] + f"starts from {', '.join(file.root_sources) or 'nowhere'}")
-    if not found:
-        facts = [fact for fact in facts if fact[0] not in ("calls", "unproved")]
-    if report.stages:
-        facts.append(("time", _time(report)))
+        facts.insert(0, ("output", f"{output.path}: verified, tool {output.tool}, {growth}"))
     return facts
 
 
+def _unproved(file: FileReport) -> str:
+    """What became of the other places that hold the bytes of a system call instruction."""
+    others = f"{file.non_code_count} proved not code, {len(file.other_kinds)} int 0x80 or sysenter"
+    return f"{len(file.unknown)} of {file.candidate_count} candidates ({others})"
+
+
+def _calls(file: FileReport) -> str:
+    known = sum(bool(s.numbers) for s in file.sites)
+    most = sorted(file.numbers, key=lambda item: (-item[1], item[0]))[:_FREQUENT_SHOWN]
+    frequent = ", ".join(f"{name_of(number)} {count}" for number, count in most)
+    return f"known at {known} of {len(file.sites)} sites{'; most often ' if frequent else ''}{frequent}"
+
+
 def _time(report: Report) -> str:
-    """Such as "1.02 s: discover 0.41, verify 0.39; 111 MiB"."""
+    """Such as "1.02 s (discover 0.41, verify 0.39), 111 MiB"."""
     slow = ", ".join(f"{s.name} {s.seconds:.2f}" for s in report.stages if s.seconds >= _QUICK_SECONDS)
     total = f"{sum(s.seconds for s in report.stages):.2f} s"
-    return f"{total}{': ' if slow else ''}{slow}; at most {bytes_text(report.peak_memory_bytes)} of memory"
+    return f"{total}{f' ({slow})' if slow else ''}, at most {bytes_text(report.peak_memory_bytes)} of memory"
+
+
+def _sites(sites: Sequence[SiteReport], width: int, *, with_reasons: bool) -> Table:
+    """Reasons are long and the same for most: beside the sites only where these are the exceptions."""
+    named = any(s.function for s in sites)
+    heads = [
+        "site",
+        "tactic",
+        "window",
+        "calls",
+        *["function"] * named,
+        "why no better" if with_reasons else "evidence",
+    ]
+    rows = (
+        (
+            f"{s.vaddr:#x}",
+            _tactic(s.tactic, s.soundness),
+            _window(s.vaddr, *s.window),
+            "its argument" if s.wrapper and not s.numbers else _numbers(s.numbers),
+            *[s.function or ""] * named,
+            s.reason if with_reasons else "; ".join(s.evidence),
+        )
+        for s in sites
+    )
+    return _table(heads, rows, width, fold_last=with_reasons)
+
+
+def _reasons(sites: Iterable[SiteReport]) -> Table:
+    """Why the sites that have no agnostic window have none; long texts, folded."""
+    table = Table(box=None, pad_edge=False, padding=(0, _GAP, 0, 0))
+    table.add_column("site", no_wrap=True)
+    table.add_column("why no better")
+    for site in sites:
+        if site.reason:
+            table.add_row(f"{site.vaddr:#x}", site.reason)
+    return table
+
+
+def _others(file: FileReport, width: int) -> Table:
+    rows = (
+        (f"{c.vaddr:#x}", c.kind, "unproved" if c in file.unknown else "code", c.function or "", "; ".join(c.evidence))
+        for c in file.others
+    )
+    return _table(("candidate", "kind", "verdict", "function", "evidence"), rows, width)
+
+
+def _table(heads: Sequence[str], rows: Iterable[Sequence[str]], width: int, *, fold_last: bool = False) -> Table:
+    """One line a row, at most ``width`` columns: the first ``_WHOLE`` columns stay whole, the others share the rest.
+
+    ``fold_last``: the last column goes on in further lines instead of being cut.
+    """
+    cells = [heads, *rows]
+    longest = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    left = width - _GAP * (len(heads) - 1) - sum(longest[:_WHOLE])
+    for index in range(_WHOLE, len(heads)):
+        longest[index] = min(longest[index], max(left // (len(heads) - index), _NARROWEST))
+        left -= longest[index]
+    table = Table(box=None, pad_edge=False, padding=(0, _GAP, 0, 0))
+    for head in heads:
+        table.add_column(head, no_wrap=not fold_last or head != heads[-1])
+    for row in cells[1:]:
+        cut = [*map(_cut, row, longest)]
+        table.add_row(*cut[:-1], row[-1] if fold_last else cut[-1])
+    return table
+
+
+def _cut(text: str, width: int) -> str:
+    return text if len(text) <= width else f"{text[: width - 1]}\u2026"
+
+
+def _tactic(tactic: str, soundness: str) -> str:
+    """The soundness class of a window says more than that it is one."""
+    return soundness if tactic == "window" else tactic
+
+
+def _window(site: int, start: int, end: int) -> str:
+    """Such as "-7..+2": the owned bytes, from the site."""
+    return f"{start - site:+d}..{end - site:+d}"
+
+
+def _numbers(numbers: Sequence[int]) -> str:
+    names = ", ".join(name_of(n) for n in numbers[:_NAMES_SHOWN])
+    return names + (f" and {len(numbers) - _NAMES_SHOWN} more" if len(numbers) > _NAMES_SHOWN else "")

@@ -16,20 +16,32 @@ def summary_line(report: Report) -> str:
     file, output = report.file, report.output
     name = Path(output.path if output else file.path).name
     seconds = sum(s.seconds for s in report.stages)
-    growth = f", +{report.growth_bytes / 1024:.1f} KiB ({report.growth_percent:.2f} %)" if output else ""
+    growth = f", +{bytes_text(report.growth_bytes)} ({report.growth_percent:.2f} %)" if output else ""
     return f"{name}: {sites_text(file)}{growth}, {'verified, ' if output else ''}{seconds:.2f} s"
 
 
+def bytes_text(size_bytes: int) -> str:
+    """Such as "77.9 KiB"."""
+    if size_bytes < 1 << 20:
+        return f"{size_bytes / (1 << 10):.1f} KiB"
+    return f"{size_bytes / (1 << 20):.1f} MiB"
+
+
 def sites_text(file: FileReport) -> str:
-    """Such as "212 sites: 209 agnostic, 3 cfg-dependent"; zero counts are left out."""
+    """Such as "212 sites: 209 agnostic, 3 cfg-dependent"."""
+    parts = tactics_text(file)
+    return f"{_count(len(file.sites), 'site')}{': ' if parts else ''}{parts}"
+
+
+def tactics_text(file: FileReport) -> str:
+    """Such as "209 agnostic, 3 cfg-dependent"; zero counts are left out."""
     counts = {
         "agnostic": file.count("window", "agnostic"),
         "cfg-dependent": file.count("window", "cfg-dependent"),
         "trap": file.count("trap"),
         "kept": file.count("keep"),
     }
-    parts = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
-    return f"{len(file.sites)} sites{': ' if parts else ''}{parts}"
+    return ", ".join(f"{count} {what}" for what, count in counts.items() if count)
 
 
 def warnings(report: Report) -> Iterator[str]:
@@ -40,16 +52,21 @@ def warnings(report: Report) -> Iterator[str]:
         yield "no system call site was found: nothing is hooked"
     trapped = [hex(s.vaddr) for s in file.sites if s.tactic == "trap"]
     if trapped:
-        yield f"{len(trapped)} sites have no window and trap (about 2.5 us a call): {_listed(trapped)}"
+        yield f"no room for a jump, trap (about 2.5 us a call): {_count(len(trapped), 'site')}: {_listed(trapped)}"
     refused = [hex(s.vaddr) for s in file.sites if s.tactic == "keep" and s.wanted]
     if refused:
-        yield f"{len(refused)} sites have no window and are not hooked: {_listed(refused)}"
-    for what, found in (("unknown: not proved to be code or data", file.unknown), ("not hooked", file.other_kinds)):
+        yield f"no room for a jump, not hooked: {_count(len(refused), 'site')}: {_listed(refused)}"
+    for what, found in (("neither proved code nor data", file.unknown), ("i386 system calls", file.other_kinds)):
         if found:
-            yield f"{len(found)} candidates are {what}: {_listed([f'{c.kind} at {c.vaddr:#x}' for c in found])}"
+            places = _listed([f"{c.kind} at {c.vaddr:#x}" for c in found])
+            yield f"{what}, not hooked: {_count(len(found), 'candidate')}: {places}"
 
 
 _LISTED = 5
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _listed(places: Sequence[str]) -> str:

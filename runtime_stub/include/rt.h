@@ -191,7 +191,6 @@ struct blk {
     struct blk *process;  /* the block of the first thread of the process: counters of ended threads, thread count */
     u32 in_use;
     u32 threads; /* in the process's block: live threads */
-    u64 app_gs;
 
     u64 counts[COUNTED];
     u64 ended_counts[COUNTED]; /* in the process's block: of threads that ended */
@@ -224,7 +223,7 @@ struct runtime { /* one an address space */
     u64 bias;
     u64 vdso; /* AT_SYSINFO_EHDR, 0: none */
     u32 fsgsbase;
-    u32 pad;
+    u32 forbidden; /* bits OWN_*: calls of the runtime's own that a seccomp filter refuses */
     u64 free_list; /* tagged: bits 48-63 count changes, against ABA */
     struct blk *all;
     struct record records[THUNK_COUNT];
@@ -255,6 +254,27 @@ void flk_sigreturn(struct sigframe *f) __attribute__((noreturn));
 #define SYS3(nr, a, b, c) flk_sys(nr, (long)(a), (long)(b), (long)(c), 0, 0, 0)
 #define SYS4(nr, a, b, c, d) flk_sys(nr, (long)(a), (long)(b), (long)(c), (long)(d), 0, 0)
 
+/* filter.c */
+enum own_call {
+    OWN_MMAP,
+    OWN_MPROTECT,
+    OWN_SIGALTSTACK,
+    OWN_SIGPROCMASK,
+    OWN_GETPID,
+    OWN_READV,
+    OWN_WRITEV,
+    OWN_OPENAT,
+    OWN_WRITE,
+    OWN_STAT,
+    OWN_ACCESS,
+    OWN_CALLS
+};
+void filter_installed(const void *fprog);
+void strict_installed(void);
+static inline int may_call(enum own_call c) {
+    return !(__atomic_load_n(&flk_rt.forbidden, __ATOMIC_RELAXED) & 1u << c);
+}
+
 /* user.c: the application's memory, where its pointers may be bad */
 i64 user_read(void *to, const void *from, u64 bytes); /* 0 or -EFAULT */
 i64 user_write(void *to, const void *from, u64 bytes);
@@ -264,6 +284,7 @@ struct blk *block_new(void); /* 0: no memory */
 void block_free(struct blk *b);
 void block_release(struct blk *b); /* one of its two users is done with it */
 void block_init(struct blk *b, u8 *region);
+void blocks_reserve(void); /* before a filter that may forbid mmap */
 void block_clear_counters(struct blk *b);
 void blocks_after_fork(struct blk *keep);
 void own_altstack(const struct blk *b, struct kstack *out);

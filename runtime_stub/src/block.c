@@ -8,6 +8,7 @@
 #include "../include/rt.h"
 
 #define BATCH 4 /* regions mapped at once */
+#define RESERVED_BATCHES 8
 #define TAG_SHIFT 48
 #define LINK(word) ((struct blk *)((word) & ((1ul << TAG_SHIFT) - 1)))
 
@@ -18,8 +19,11 @@ void own_altstack(const struct blk *b, struct kstack *out) {
     out->size = b->top - b->lo;
 }
 
+/* Where a filter forbids it, frames land on the application's stack, which flk_wrap serves as well. */
 i64 arm_altstack(const struct blk *b) {
     struct kstack s;
+    if (!may_call(OWN_SIGALTSTACK))
+        return -1;
     own_altstack(b, &s);
     return SYS2(__NR_sigaltstack, &s, 0);
 }
@@ -81,7 +85,6 @@ static void reset(struct blk *b) {
     b->call_nr = 0;
     b->changed = 0;
     b->threads = 0;
-    b->app_gs = 0;
     block_clear_counters(b);
     b->in_use = 1;
 }
@@ -89,29 +92,44 @@ _Static_assert(__builtin_offsetof(struct blk, ended_vdso) ==
                    __builtin_offsetof(struct blk, counts) + 8 * (2 * COUNTED + 4),
                "block_clear_counters clears the counters as one array");
 
+static struct blk *map_batch(void) {
+    struct blk *b = 0;
+    i64 p = flk_sys(__NR_mmap, 0, BATCH * REGION_SIZE, 0, 0x4022 /* PRIVATE|ANONYMOUS|NORESERVE */, -1, 0);
+    if (p < 0 && p > -4096)
+        return 0;
+    for (u32 i = 0; i < BATCH; i++) {
+        u8 *region = (u8 *)p + (u64)i * REGION_SIZE;
+        /* The first page of each stays without access: the own stack's guard. */
+        if (SYS3(__NR_mprotect, region + GUARD_SIZE, REGION_SIZE - GUARD_SIZE, 3) < 0)
+            break;
+        struct blk *n = (struct blk *)(region + BLK_OFF);
+        block_init(n, region);
+        if (b)
+            block_free(n);
+        else
+            b = n;
+    }
+    return b;
+}
+
 struct blk *block_new(void) {
     struct blk *b = take();
-    if (!b) {
-        i64 p = flk_sys(__NR_mmap, 0, BATCH * REGION_SIZE, 0, 0x4022 /* PRIVATE|ANONYMOUS|NORESERVE */, -1, 0);
-        if (p < 0 && p > -4096)
-            return 0;
-        for (u32 i = 0; i < BATCH; i++) {
-            u8 *region = (u8 *)p + (u64)i * REGION_SIZE;
-            /* The first page of each stays without access: the own stack's guard. */
-            if (SYS3(__NR_mprotect, region + GUARD_SIZE, REGION_SIZE - GUARD_SIZE, 3) < 0)
-                break;
-            struct blk *n = (struct blk *)(region + BLK_OFF);
-            block_init(n, region);
-            if (b)
-                block_free(n);
-            else
-                b = n;
-        }
-        if (!b)
-            return 0;
-    }
-    reset(b);
+    if (!b && may_call(OWN_MMAP) && may_call(OWN_MPROTECT))
+        b = map_batch();
+    if (b)
+        reset(b);
     return b;
+}
+
+/* For threads that are made under a filter without mmap. */
+void blocks_reserve(void) {
+    if (!may_call(OWN_MMAP) || !may_call(OWN_MPROTECT))
+        return;
+    for (u32 i = 0; i < RESERVED_BATCHES; i++) {
+        struct blk *b = map_batch();
+        if (b)
+            block_free(b);
+    }
 }
 
 /* In the child of a fork the other threads are gone: their blocks are free again. No other thread runs here. */

@@ -7,15 +7,18 @@
 
 #include TOOL_HEADER
 
+#define EPERM 1
 #define EINTR 4
 #define EAGAIN 11
-#define EFAULT 14
-#define EINVAL 22
 #define CLONE_VM 0x100ul
 #define CLONE_VFORK 0x4000ul
 #define CLONE_THREAD 0x10000ul
 #define ARCH_SET_GS 0x1001
 #define ARCH_GET_GS 0x1004
+#define PR_SET_SECCOMP 22
+#define SECCOMP_MODE_STRICT 1
+#define SECCOMP_SET_MODE_STRICT 0
+#define SECCOMP_SET_MODE_FILTER 1
 #define FLAGS_STATUS 0x8d5ul
 
 enum kind {
@@ -32,6 +35,8 @@ enum kind {
     TEMPORARY_MASK,
     SIGTIMEDWAIT,
     SIGPENDING,
+    PRCTL,
+    SECCOMP,
 };
 
 static const u8 kinds[COUNTED] = {
@@ -48,6 +53,8 @@ static const u8 kinds[COUNTED] = {
     [__NR_execve] = EXEC,
     [__NR_execveat] = EXEC,
     [__NR_arch_prctl] = ARCH_PRCTL,
+    [__NR_prctl] = PRCTL,
+    [__NR_seccomp] = SECCOMP,
     [__NR_rt_sigtimedwait] = SIGTIMEDWAIT,
     [__NR_rt_sigpending] = SIGPENDING,
     [__NR_rt_sigsuspend] = TEMPORARY_MASK,
@@ -120,7 +127,6 @@ static void start_clone(struct blk *b, struct frame *f) {
             return;
         }
         child->vmask = b->vmask;
-        child->app_gs = b->app_gs;
         child->vfork = (flags & CLONE_VFORK) && !(flags & CLONE_THREAD);
         if (flags & CLONE_VFORK)
             child->alt = b->alt; /* else a new thread starts without: kernel/fork.c, sas_ss_reset */
@@ -237,8 +243,8 @@ static void thread_exit(struct blk *b, struct frame *f) {
         tool_process_end(b);
     else
         tool_thread_end(b);
-    if (b->vfork || (b->process == b && !process_ends))
-        return;
+    if (b->vfork || (b->process == b && !process_ends) || !may_call(OWN_SIGPROCMASK))
+        return; /* in the last case the block is lost: signals cannot be kept off its stack */
     u64 all = ~0ul;
     begin_special(b, f, SPECIAL_EXIT, 0);
     SYS4(__NR_rt_sigprocmask, 2, &all, 0, 8);
@@ -299,13 +305,21 @@ u64 temporary_mask_of(struct blk *b, i64 result, u64 otherwise) {
     return mask & ~(1ul << 8 | 1ul << 18); /* never KILL, STOP */
 }
 
-static i64 do_arch_prctl(struct blk *b, struct frame *f) {
+/* gs is the runtime's. A program that sets a gs base of its own is told that it may not, instead of reading the runtime's block
+ * through it (docs/limitations.md); one that reads it sees what it had at its start. */
+static i64 do_arch_prctl(struct frame *f) {
+    static const u64 none = 0;
     if ((int)f->args[0] == ARCH_GET_GS)
-        return user_write((void *)f->args[1], &b->app_gs, 8);
-    if ((u64)f->args[1] >= 0x7ffffffff000)
-        return -1; /* EPERM, as the kernel */
-    b->app_gs = (u64)f->args[1];
-    return 0;
+        return user_write((void *)f->args[1], &none, sizeof none);
+    return f->args[1] ? -EPERM : 0;
+}
+
+/* If the installation then fails, the runtime is only more careful than it had to be. */
+static void seccomp(int strict, const void *fprog) {
+    if (strict)
+        strict_installed();
+    else
+        filter_installed(fprog);
 }
 
 static void __attribute__((noinline)) dispatch_special(struct frame *f, u32 kind) {
@@ -335,8 +349,16 @@ static void __attribute__((noinline)) dispatch_special(struct frame *f, u32 kind
     case ARCH_PRCTL:
         if ((int)f->args[0] != ARCH_SET_GS && (int)f->args[0] != ARCH_GET_GS)
             return;
-        answer(f, do_arch_prctl(b, f));
+        answer(f, do_arch_prctl(f));
         break;
+    case PRCTL:
+        if ((int)f->args[0] == PR_SET_SECCOMP)
+            seccomp((u64)f->args[1] == SECCOMP_MODE_STRICT, (const void *)f->args[2]);
+        return;
+    case SECCOMP:
+        if (f->args[0] == SECCOMP_SET_MODE_STRICT || f->args[0] == SECCOMP_SET_MODE_FILTER)
+            seccomp(f->args[0] == SECCOMP_SET_MODE_STRICT, (const void *)f->args[2]);
+        return;
     case SIGRETURN:
         prepare_sigreturn(b, f);
         return;

@@ -122,7 +122,7 @@ static u64 sum(struct blk *mine, u64 offset_bytes) {
 static char *format(struct blk *mine) {
     struct blk *process = mine->process;
     char *p = put(count.line, "{\"pid\":");
-    p = put_number(p, (u64)SYS0(__NR_getpid));
+    p = put_number(p, may_call(OWN_GETPID) ? (u64)SYS0(__NR_getpid) : 0);
     p = put(p, ",\"exe\":");
     p = put_json(p, count.exe);
     p = put(p, ",\"total\":");
@@ -179,8 +179,12 @@ static char *format(struct blk *mine) {
 }
 
 static i64 open_output(char *path) {
+    if (!may_call(OWN_WRITE))
+        return -1;
     if (!count.path[0])
         return 2;
+    if (!may_call(OWN_OPENAT))
+        return -1;
     char *to = path;
     for (const char *s = count.path; *s && to < path + PATH_BYTES - 24; s++) {
         if (s[0] == '%' && s[1] == 'p') {
@@ -239,6 +243,8 @@ static int exec_will_start(const struct frame *f) {
         u32 mode, rest[27];
     } st;
     int at = (u32)f->rax == __NR_execveat;
+    if (!may_call(OWN_STAT) || !may_call(OWN_ACCESS))
+        return 1;
     i64 dir = at ? f->args[0] : AT_FDCWD, path = f->args[at ? 1 : 0], flags = at ? f->args[4] : 0;
     if (SYS4(__NR_newfstatat, dir, path, &st, flags & AT_EMPTY_PATH) || (st.mode & S_IFMT) != S_IFREG)
         return 0;

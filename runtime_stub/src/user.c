@@ -14,7 +14,9 @@ struct iovec {
     u64 len;
 };
 
-static i64 transfer(long nr, void *mine, const void *theirs, u64 bytes) {
+static i64 transfer(long nr, enum own_call own, void *mine, const void *theirs, u64 bytes) {
+    if (!may_call(own) || !may_call(OWN_GETPID))
+        return 1;
     struct iovec l = {mine, bytes}, r = {theirs, bytes};
     long pid = SYS0(__NR_getpid);
     long n = flk_sys(nr, pid, (long)&l, 1, (long)&r, 1, 0);
@@ -26,7 +28,7 @@ static i64 transfer(long nr, void *mine, const void *theirs, u64 bytes) {
 }
 
 i64 user_read(void *to, const void *from, u64 bytes) {
-    i64 r = transfer(__NR_process_vm_readv, to, from, bytes);
+    i64 r = transfer(__NR_process_vm_readv, OWN_READV, to, from, bytes);
     if (r <= 0)
         return r;
     for (u64 i = 0; i < bytes; i++)
@@ -35,7 +37,7 @@ i64 user_read(void *to, const void *from, u64 bytes) {
 }
 
 i64 user_write(void *to, const void *from, u64 bytes) {
-    i64 r = transfer(__NR_process_vm_writev, (void *)from, to, bytes);
+    i64 r = transfer(__NR_process_vm_writev, OWN_WRITEV, (void *)from, to, bytes);
     if (r <= 0)
         return r;
     for (u64 i = 0; i < bytes; i++)

@@ -116,7 +116,7 @@ def test_program_headers(pair: tuple[Path, Path]) -> None:
 def test_disassembly_shows_trampolines_by_name(pair: tuple[Path, Path]) -> None:
     """objdump finds the appended text by its section, and each trampoline by a symbol of its own."""
     text = tool("objdump", "-d", "-j", ".flicker.text", pair[1])
-    assert text.count("<flicker_tramp_") >= 2 and "<flk_enter>:" in text
+    assert text.count("<flk_at_") >= 2 and "<flk_enter>:" in text
 
 
 def test_gdb_finds_the_symbols(pair: tuple[Path, Path]) -> None:
@@ -153,6 +153,30 @@ def test_input_symbols_stay(tmp_path: Path) -> None:
         ".flicker.data",
         ".flicker.bss",
     ]
+
+
+def growth(source: Path, out: Path) -> int:
+    """Bytes that the output has more than the input, those between them that are not on the disk left out."""
+    return min(out.stat().st_size, out.stat().st_blocks * 512) - source.stat().st_size
+
+
+def test_symbol_table_too_large_to_be_copied(tmp_path: Path) -> None:
+    """80,000 bytes of symbols more would be beyond 64 KiB and 1 %: the input's table stays where and as it is."""
+    for count, extended in ((100, True), (2000, False)):
+        names = "\n".join(f"symbol_{n:06}: .globl symbol_{n:06}" for n in range(count))
+        source = link(f"{HELLO}\n.text\n{names}\n", tmp_path / f"hello{count}")
+        out = tmp_path / f"out{count}"
+        rewrite(source, out)
+        assert run(out) == (0, b"hello\n")
+        assert growth(source, out) <= 65536 + source.stat().st_size // 100
+        assert readelf_warnings(out) == ""
+        assert verify(source.read_bytes(), out.read_bytes()) == ()
+        assert ("flk_enter" in tool("nm", out)) is extended
+        assert set(tool("nm", source).splitlines()) <= set(tool("nm", out).splitlines())
+        for table in (" .symtab ", " .strtab "):
+            rows = [[r for r in tool("readelf", "-SW", p).splitlines() if table in r] for p in (source, out)]
+            assert len(rows[1]) == 1 and (rows[0] == rows[1]) is not extended
+        assert "syscall" in tool("objdump", "-d", "-j", ".flicker.text", out)
 
 
 def test_file_without_sections(tmp_path: Path) -> None:

@@ -55,15 +55,34 @@ def config(layout: Layout) -> FlkConfig:
 
 
 def test_block() -> None:
-    """Pages do not mix rights, segments ascend, and offset == vaddr - base for all of them."""
+    """Pages do not mix rights, segments ascend in memory, and offset == vaddr - base for the program header table."""
     image, _, layout = laid_out()
-    end = max(s.vaddr + s.memsz for s in image.loads)
+    (load,) = image.loads
+    end = load.vaddr + load.memsz
     for placement, flags in zip(layout.placements, (4, 5, 6), strict=True):
         assert placement.flags == flags
         assert placement.vaddr % 4096 == 0 and placement.vaddr >= end
-        assert placement.offset == placement.vaddr - image.base_vaddr
-        assert placement.offset >= len(image.data)
         end = placement.vaddr + placement.memsz
+    assert layout.r.offset == layout.r.vaddr - (load.vaddr - load.offset)
+    end = len(image.data)
+    for placement in layout.in_file_order:
+        assert placement.offset % 4096 == 0 and placement.offset >= end
+        end = placement.offset + placement.filesz
+
+
+@pytest.mark.parametrize("bss_size", [0, 0x3000, 0x20000, 0x1000000])
+def test_the_bss_hole_is_filled(bss_size: int) -> None:
+    """Code and data stand where the table's rule would leave a hole; a bss costs only what is larger than they are."""
+    image, code = code_of(TEXT)
+    (load,) = image.segments
+    grown = replace(image, segments=(replace(load, memsz=load.memsz + bss_size),))
+    layout = lay_out(grown, code, make_plan(image, code, Options()), read_stub(fake_stub()), Options())
+    rest = 4096 + max(bss_size, 0)  # one page stays free for strip
+    filled = layout.rx.filesz + layout.rw.filesz
+    page_ends = 4 * 4096
+    assert layout.r.offset - len(image.data) <= max(rest, filled) + page_ends
+    assert layout.hole_size(len(image.data)) <= max(rest - filled, 0) + page_ends
+    assert layout.r.offset == layout.r.vaddr - (load.vaddr - load.offset)
 
 
 @pytest.mark.parametrize("has_leave", [False, True])
