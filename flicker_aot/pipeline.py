@@ -95,7 +95,7 @@ def rewrite(request: Request, listener: StageListener) -> Report:
     written = OutputReport(
         path=str(request.destination),
         size_bytes=len(output),
-        hole_bytes=layout.r.offset - len(image.data),
+        hole_bytes=layout.hole_size(len(image.data)),
         tool=_tool_name(options),
     )
     return Report(

@@ -49,24 +49,25 @@ def discover(image: Image) -> Code:
             known.setdefault(function, []).append((vaddr, kind))
 
     pointers = code_pointers(image)
-    near = [(v - REACH_BYTES - 16, v + REACH_BYTES + 16) for found in known.values() for v, _ in found]
+    ranges = [_decode(image, function, found) for function, found in known.items()]
+    judged = [(r, *_judge(r, vaddr, kind)) for r in ranges for vaddr, kind in r.candidates]
+    near = [(c.vaddr - REACH_BYTES - 16, c.vaddr + REACH_BYTES + 16) for _, c, _ in judged if _is_patchable(c)]
     near += [(v - gaps.REACH_BYTES, v + gaps.REACH_BYTES) for _, v, _ in in_gaps]
     encodings = scan(image, granules(near))
-    ranges = [_decode(image, function, found) for function, found in known.items()]
     found_in_gaps, undecided = _decode_gaps(image, functions, in_gaps, encodings, pointers)
     ranges += found_in_gaps
-    settled += undecided
+    judged += [(r, *_judge(r, vaddr, kind)) for r in found_in_gaps for vaddr, kind in r.candidates]
+    settled += undecided + [candidate for _, candidate, _ in judged]
 
     all_decoded = [r.decoded for r in ranges]
     refs = collect(image, functions, all_decoded, pointers, encodings)
+    finders: dict[Function, NumberFinder] = {}
     sites: list[Site] = []
-    for r in ranges:
-        finder = _finder(r)
-        for vaddr, kind in r.candidates:
-            candidate, insns = _judge(r, vaddr, kind)
-            settled.append(candidate)
-            if candidate.verdict is Verdict.SITE and kind is CandidateKind.SYSCALL:
-                sites.append(build_site(image, vaddr, r.function, r.decoded, insns, refs, finder.find(vaddr)))
+    for r, candidate, insns in judged:
+        if _is_patchable(candidate):
+            finder = finders.setdefault(r.function, _finder(r))
+            numbers = finder.find(candidate.vaddr)
+            sites.append(build_site(image, candidate.vaddr, r.function, r.decoded, insns, refs, numbers))
     return Code(
         candidates=tuple(sorted(settled, key=lambda c: c.vaddr)),
         sites=tuple(sorted(sites, key=lambda s: s.vaddr)),
@@ -114,6 +115,11 @@ def _decode_gaps(
         else:
             undecided.append(_unknown(vaddr, kind, ("in no known function", "no call or pointer near leads to it")))
     return [r for r in tried.values() if r.candidates], undecided
+
+
+def _is_patchable(candidate: Candidate) -> bool:
+    """Whether it is a site that rewriting serves: one of the 64-bit system call instruction."""
+    return candidate.verdict is Verdict.SITE and candidate.kind is CandidateKind.SYSCALL
 
 
 def _finder(r: _Range) -> NumberFinder:

@@ -19,11 +19,16 @@ from ..model.image import Image
 
 _GRANULE_BITS: Final = 8
 
-# The high byte of a rel32 within 32 MiB; larger segments take every value.
-_NEAR_LIMIT: Final = 1 << 25
-_NEAR: Final = rb"(?=...[\x00\x01\xfe\xff])"
-_ANY: Final = rb"(?=....)"
-_SHAPES: Final = (rb"[\xe8\xe9]", rb"\x0f[\x80-\x8f]", rb"[\x48\x4c]\x8d[\x05\x0d\x15\x1d\x25\x2d\x35\x3d]")
+# Literal first bytes: the search for one is a memchr. The REX prefix of the lea is looked at from behind.
+_SHAPES: Final = (
+    (rb"\xe8", 0),
+    (rb"\xe9", 0),
+    (rb"\x0f[\x80-\x8f]", 0),
+    (rb"\x8d(?<=[\x48\x4c]\x8d)[\x05\x0d\x15\x1d\x25\x2d\x35\x3d]", -1),
+)
+# Code is searched in blocks: from one block to the places of interest the upper halves of a rel32 are few, and the
+# expression looks for these alone (Go programs of 40 MB of code: 15,000 matches instead of 1,400,000).
+_BLOCK_BYTES: Final = 1 << 20
 _CALL: Final = 0xE8
 _REL32: Final = struct.Struct("<i")
 
@@ -54,28 +59,60 @@ def granules(ranges: Iterable[tuple[int, int]]) -> frozenset[int]:
 
 
 def scan(image: Image, wanted: frozenset[int]) -> Encodings:
-    """All rel32 patterns whose target lies in the ``wanted`` granules. About 20 ms a megabyte of code."""
+    """All rel32 patterns whose target lies in the ``wanted`` granules. About 10 ms a megabyte of code."""
     hits: list[tuple[int, int, bool]] = []
-    loads = image.exec_loads
-    if not wanted or not loads:
-        return Encodings(array("Q"), array("Q"), b"")
-    span = max(s.vaddr + s.filesz for s in loads) - min(s.vaddr for s in loads)
-    tail = _NEAR if span <= _NEAR_LIMIT else _ANY
+    spans = _spans(wanted)
     unpack = _REL32.unpack_from
-    for segment in loads:
-        data, end = image.data, segment.offset + segment.filesz
+    for segment in image.exec_loads if wanted else ():
+        data, segment_end = image.data, segment.offset + segment.filesz
         to_next = segment.vaddr - segment.offset + 4  # from a field's file offset to the vaddr behind it
-        for shape in _SHAPES:
-            for match in re.compile(b"(?s)" + shape + tail).finditer(data, segment.offset, end):
-                at = match.end()
-                target = at + to_next + unpack(data, at)[0]
-                if target >> _GRANULE_BITS in wanted:
-                    start = match.start()
-                    hits.append((target, start + to_next - 4, data[start] == _CALL))
+        for block in range(segment.offset, segment_end, _BLOCK_BYTES):
+            block_end = min(block + _BLOCK_BYTES, segment_end)
+            # A match starts in the block; its field ends up to 7 bytes behind that start.
+            search_end = min(block_end + _LONGEST_SHAPE - 1, segment_end)
+            tail = _upper_halves(spans, block + to_next, block_end + to_next + _LONGEST_SHAPE)
+            if not tail:
+                continue
+            for shape, shift in _SHAPES:
+                for match in re.compile(b"(?s)" + shape + tail).finditer(data, block, search_end):
+                    at, start = match.end(), match.start()
+                    target = at + to_next + unpack(data, at)[0]
+                    if target >> _GRANULE_BITS in wanted and start < block_end:
+                        hits.append((target, start + shift + to_next - 4, data[start] == _CALL))
     hits.sort()
     return Encodings(
         array("Q", [h[0] for h in hits]), array("Q", [h[1] for h in hits]), bytes(1 if h[2] else 0 for h in hits)
     )
+
+
+def _spans(wanted: frozenset[int]) -> list[tuple[int, int]]:
+    """The granules as ascending [start, end) of vaddrs, those side by side joined."""
+    spans: list[tuple[int, int]] = []
+    for granule in sorted(wanted):
+        start, end = granule << _GRANULE_BITS, granule + 1 << _GRANULE_BITS
+        if spans and spans[-1][1] == start:
+            start = spans.pop()[0]
+        spans.append((start, end))
+    return spans
+
+
+def _upper_halves(spans: list[tuple[int, int]], low: int, high: int) -> bytes:
+    """A lookahead for a rel32 that leads from a field that ends in [low, high) into ``spans``; b"" where none can."""
+    by_last: dict[int, set[int]] = {}
+    for start, end in spans:
+        first, last = max(start - high, -_REACH), min(end - low, _REACH - 1)
+        for half in range(first >> 16, (last >> 16) + 1):
+            by_last.setdefault(half >> 8 & 0xFF, set()).add(half & 0xFF)
+    choices = [b"[%b]%b" % (_class(thirds), b"\\x%02x" % fourth) for fourth, thirds in sorted(by_last.items())]
+    return b"(?=..(?:" + b"|".join(choices) + b"))" if choices else b""
+
+
+def _class(values: set[int]) -> bytes:
+    return b"".join(b"\\x%02x" % value for value in sorted(values))
+
+
+_REACH: Final = 1 << 31
+_LONGEST_SHAPE: Final = 7
 
 
 def short_branches(image: Image, start: int, end: int) -> list[tuple[int, int]]:

@@ -12,8 +12,8 @@ from typing import Final
 
 from ..model.code import Flow, Insn
 from ..model.image import Image
-from ..x86.decode import MAX_INSN_SIZE, decode_one, sweep
-from .insns import FALLS_THROUGH
+from ..x86.decode import MAX_INSN_SIZE, InsnDetail, decode_one, sweep
+from .insns import FALLS_THROUGH, leads_on
 from .tables import JumpTable, TableFinder
 
 _CHUNK_BYTES: Final = 192  # decoded ahead of a walk without a sweep: about three basic blocks
@@ -23,13 +23,14 @@ _CHUNK_BYTES: Final = 192  # decoded ahead of a walk without a sweep: about thre
 class Decoded:
     """What the walk of [start, end) found.
 
-    ``linear``: the sweep from ``start``, by vaddr; ``clean``: it decoded every byte and met every instruction of the
-    walk. ``unresolved``: indirect jumps whose targets are not all known. ``bad``: addresses on a path that do not
-    decode.
+    ``roots``: where it began. ``linear``: the sweep from ``start``, by vaddr; ``clean``: it decoded every byte and met
+    every instruction of the walk. ``unresolved``: indirect jumps whose targets are not all known. ``bad``: addresses on
+    a path that do not decode. ``doubtful``: walked instructions to which only a guess at a table's length led.
     """
 
     start: int
     end: int
+    roots: tuple[int, ...]
     insns: dict[int, Insn]
     root_of: dict[int, int]  # walked from: vaddr -> root
     linear: dict[int, Insn]
@@ -37,6 +38,7 @@ class Decoded:
     unresolved: tuple[Insn, ...]
     bad: tuple[int, ...]
     tables: tuple[JumpTable, ...]
+    doubtful: frozenset[int]
 
     @property
     def complete(self) -> bool:
@@ -55,25 +57,66 @@ def descend(image: Image, start: int, end: int, roots: list[int], whole: bool = 
     covered = bool(swept) and swept[-1].end == start + len(code) and len(code) == end - start
     walk = _Walk(code, start, end, linear if whole else None)
     walk.follow([(root, root) for root in reversed(roots)])
-    tables: dict[int, JumpTable | None] = {}
-    while jumps := [i for i in walk.insns.values() if i.flow is Flow.INDIRECT_JUMP and i.vaddr not in tables]:
-        finder = TableFinder(image, walk.insns, start, end)
-        for jump in jumps:
-            table = finder.resolve(jump)
-            tables[jump.vaddr] = table
-            if table is not None:
-                walk.follow([(target, walk.root_of[jump.vaddr]) for target in table.targets])
+    tables = _follow_tables(image, walk, roots)
+    sure = frozenset(walk.insns) if not all(t is not None and t.bounded for t in tables.values()) else None
+    if sure is not None:
+        _follow_guesses(image, walk, roots, tables)
+    unresolved = [walk.insns[v] for v, table in tables.items() if table is None or not table.bounded]
+    unresolved += [i for i in walk.insns.values() if i.flow is Flow.RETURN and leads_on(walk.insns, i)]
     return Decoded(
         start=start,
         end=end,
+        roots=tuple(roots),
         insns=walk.insns,
         root_of=walk.root_of,
         linear=linear,
         clean=covered and walk.insns.keys() <= linear.keys(),
-        unresolved=tuple(walk.insns[v] for v, table in tables.items() if table is None or not table.bounded),
+        unresolved=tuple(unresolved),
         bad=tuple(walk.bad),
         tables=tuple(t for t in tables.values() if t is not None),
+        doubtful=frozenset() if sure is None else frozenset(walk.insns.keys() - sure),
     )
+
+
+def _follow_tables(image: Image, walk: _Walk, roots: list[int]) -> dict[int, JumpTable | None]:
+    """Walk on through bounded jump tables until nothing new is found; the table of every indirect jump met.
+
+    A path found later may show that a table has no bound after all; then everything behind it is forgotten.
+    """
+    tables: dict[int, JumpTable | None] = {}
+    details: dict[int, InsnDetail] = {}
+    unbounded: dict[int, JumpTable | None] = {}
+    while jumps := [i for i in walk.insns.values() if i.flow is Flow.INDIRECT_JUMP]:
+        known = [t for t in tables.values() if t is not None and t.bounded]
+        finder = TableFinder(image, walk.insns, (walk.start, walk.end), roots, known, details)
+        found = {i.vaddr: unbounded[i.vaddr] if i.vaddr in unbounded else finder.resolve(i) for i in jumps}
+        if found == tables:
+            break
+        lost = {t.jump for t in known if found[t.jump] != t}
+        if lost:
+            unbounded.update((v, table and table._replace(bounded=False)) for v, table in found.items() if v in lost)
+            walk.restart()
+            walk.follow([(root, root) for root in reversed(roots)])
+            tables = {}
+            continue
+        tables = found
+        for table in found.values():
+            if table is not None and table.bounded:
+                walk.follow([(target, walk.root_of[table.jump]) for target in table.targets])
+    return tables
+
+
+def _follow_guesses(image: Image, walk: _Walk, roots: list[int], tables: dict[int, JumpTable | None]) -> None:
+    """Walk on through tables whose length is a guess, and those met on the way; adds these to ``tables``."""
+    work = [t for t in tables.values() if t is not None and not t.bounded]
+    while work:
+        table = work.pop()
+        walk.follow([(target, walk.root_of[table.jump]) for target in table.targets])
+        finder = TableFinder(image, walk.insns, (walk.start, walk.end), roots, (), {})
+        for jump in [i for i in walk.insns.values() if i.flow is Flow.INDIRECT_JUMP and i.vaddr not in tables]:
+            found = tables[jump.vaddr] = finder.resolve(jump)
+            if found is not None:
+                work.append(found)
 
 
 class _Walk:
@@ -83,13 +126,19 @@ class _Walk:
         self.insns: dict[int, Insn] = {}
         self.root_of: dict[int, int] = {}
         self.bad: list[int] = []
-        self._code, self._start, self._end = code, start, end
+        self.start, self.end, self._code = start, end, code
         self._ahead: dict[int, Insn] = {} if swept is None else swept
         self._chunk = _CHUNK_BYTES if swept is None else 0
 
+    def restart(self) -> None:
+        """Forget what was met."""
+        self.insns.clear()
+        self.root_of.clear()
+        self.bad.clear()
+
     def follow(self, work: list[tuple[int, int]]) -> None:
         """Walk from each (address, its root) within the range."""
-        start, end, insns, root_of, ahead = self._start, self._end, self.insns, self.root_of, self._ahead
+        start, end, insns, root_of, ahead = self.start, self.end, self.insns, self.root_of, self._ahead
         while work:
             at, root = work.pop()
             while start <= at < end and at not in insns:
@@ -109,7 +158,7 @@ class _Walk:
                 at = insn.end
 
     def _decode(self, at: int) -> Insn | None:
-        offset = at - self._start
+        offset = at - self.start
         if self._chunk:
             self._ahead.update((i.vaddr, i) for i in sweep(self._code[offset : offset + self._chunk], at))
             if at in self._ahead:

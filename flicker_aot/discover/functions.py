@@ -23,6 +23,7 @@ from ..elf.pclntab import GoFunctions, read_pclntab
 from ..model.image import Image, Symbol
 
 STT_OBJECT, STT_FUNC, STT_GNU_IFUNC = 1, 2, 10
+_CODE_TYPES = (STT_FUNC, STT_GNU_IFUNC)
 
 # mov $15,%rax; syscall: a signal restorer (glibc's FDE for it starts one byte early).
 _RESTORER: Final = bytes.fromhex("48c7c00f0000000f05")
@@ -53,7 +54,7 @@ class Functions:
         self.starts = frozenset(_program_starts(image))
         self._fde_starts = [f.start for f in self.fdes]
         self._symbol_starts = [s.vaddr for s in self.symbols]
-        self._sized = [s for s in self.symbols if s.size and s.type in (STT_FUNC, STT_GNU_IFUNC)]
+        self._sized = [s for s in self.symbols if s.size and s.type in _CODE_TYPES]
         self._sized_starts = [s.vaddr for s in self._sized]
 
     @property
@@ -97,11 +98,17 @@ class Functions:
             return self.objects[index]
         return None
 
+    def labels(self, start: int, end: int) -> list[tuple[int, str]]:
+        """(vaddr, why) of symbols without a type in [start, end): an assembler's labels, on code or on a table."""
+        low, high = bisect_left(self._symbol_starts, start), bisect_left(self._symbol_starts, end)
+        return [(s.vaddr, f"label {s.name}") for s in self.symbols[low:high] if s.type not in _CODE_TYPES]
+
     def known_starts(self, start: int, end: int) -> list[tuple[int, str]]:
-        """(vaddr, why) of symbols, FDE starts and program starts in [start, end), ascending."""
+        """(vaddr, why) of function symbols, FDE starts and program starts in [start, end), ascending."""
         found = {v: "entry" for v in self.starts if start <= v < end}
         for symbol in self.symbols[bisect_left(self._symbol_starts, start) : bisect_left(self._symbol_starts, end)]:
-            found.setdefault(symbol.vaddr, f"symbol {symbol.name}")
+            if symbol.type in _CODE_TYPES:
+                found.setdefault(symbol.vaddr, f"symbol {symbol.name}")
         for fde in self.fdes[bisect_left(self._fde_starts, start) : bisect_left(self._fde_starts, end)]:
             found.setdefault(fde.start, f"fde {fde.start:#x}")
         if self.go is not None:

@@ -62,6 +62,8 @@ def starts_below(
             found[target] = Start(target, f"call at {place:#x}", Trust.CALLED)
         elif target not in found:
             found[target] = Start(target, f"branch or lea at {place:#x}", Trust.POINTED_AT)
+    for address, reason in functions.labels(low, high):
+        found.setdefault(address, Start(address, reason, Trust.POINTED_AT))
     for address, reason in functions.known_starts(low, high):
         found[address] = Start(address, reason, Trust.CALLED)
     restorer = vaddr + 2 - len(_RESTORER)
@@ -95,7 +97,7 @@ def end_of(functions: Functions, gap: Function, vaddr: int, encodings: Encodings
     """Where a function around ``vaddr`` ends at the latest: the next start above, else the end of the code behind."""
     low, high = vaddr + 2, min(gap.end, vaddr + REACH_BYTES)
     above = [target for target, _, is_call in encodings.into(low, high) if is_call]
-    above += [address for address, _ in functions.known_starts(low, high)]
+    above += [address for address, _ in functions.known_starts(low, high) + functions.labels(low, high)]
     above += in_range(pointers, low, high)
     if above:
         return min(above)

@@ -10,21 +10,25 @@ from ..x86.decode import MAX_INSN_SIZE
 FALLS_THROUGH: Final = frozenset((Flow.NEXT, Flow.BRANCH, Flow.CALL, Flow.INDIRECT_CALL, Flow.SYSCALL))
 
 
+# psABI 3.2.3: the registers that a callee preserves.
+PRESERVED: Final = frozenset(("rbx", "rbp", "r12", "r13", "r14", "r15"))
+
+
 def falls_through(insn: Insn) -> bool:
     """Whether control may continue at the next address."""
     return insn.flow in FALLS_THROUGH
 
 
+def insns_ending_at(insns: dict[int, Insn], vaddr: int) -> list[Insn]:
+    """All that end at ``vaddr``: more than one where the code overlaps itself."""
+    found = [insns[at] for at in range(vaddr - MAX_INSN_SIZE, vaddr) if at in insns]
+    return [insn for insn in found if insn.end == vaddr]
+
+
 def previous_insn(insns: dict[int, Insn], vaddr: int) -> Insn | None:
     """The one instruction that ends at ``vaddr``; None where there is none, or several decodings disagree."""
-    found = None
-    for at in range(vaddr - MAX_INSN_SIZE, vaddr):
-        insn = insns.get(at)
-        if insn is not None and insn.end == vaddr:
-            if found is not None:
-                return None
-            found = insn
-    return found
+    found = insns_ending_at(insns, vaddr)
+    return found[0] if len(found) == 1 else None
 
 
 def covering_insn(insns: dict[int, Insn], vaddr: int) -> Insn | None:
@@ -34,3 +38,14 @@ def covering_insn(insns: dict[int, Insn], vaddr: int) -> Insn | None:
         if insn is not None and insn.end > vaddr:
             return insn
     return None
+
+
+def leads_on(insns: dict[int, Insn], back: Insn) -> bool:
+    """Whether the return ``back`` is a jump in disguise: its address was pushed or stored right before it."""
+    before = previous_insn(insns, back.vaddr)
+    if before is None:
+        return False
+    raw = before.data.lstrip(b"\x41")  # REX.B: push %r8 to %r15
+    is_push = 0x50 <= raw[0] < 0x58 or raw[0] in (0x68, 0x6A) or (raw[0] == 0xFF and raw[1] >> 3 & 7 == 6)
+    is_store = len(raw) == 4 and raw[1] == 0x89 and raw[2] & 0xC7 == 0x04 and raw[3] == 0x24  # mov %r,(%rsp)
+    return is_push or is_store

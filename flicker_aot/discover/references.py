@@ -65,7 +65,8 @@ def collect(
     targets: set[int] = set(pointers)
     found: set[Insn] = set()  # ranges overlap where one symbol's bytes hold another's
     for decoded in ranges:
-        targets.update(start for start, _ in functions.known_starts(decoded.start, decoded.end))
+        named = functions.known_starts(decoded.start, decoded.end) + functions.labels(decoded.start, decoded.end)
+        targets.update(start for start, _ in named)
         targets.add(decoded.start)
         for table in decoded.tables:
             targets.update(table.targets)

@@ -1,23 +1,26 @@
-"""Jump tables. In: an indirect jump with the decoded instructions around it. Out: its table, bounded or not.
+"""Jump tables. In: an indirect jump and the decoded instructions of its function. Out: its table, bounded or not.
 
 Shapes: an absolute table ``jmp *tab(,%r,8)`` or ``mov tab(,%r,8),%x; jmp *%x`` (gcc, clang without PIC); a relative one
 ``lea tab(%rip),%b; movslq (%b,%r,4),%x; add %b,%x; jmp *%x`` (PIC); Go's ``lea tab(%rip),%b; jmp *(%b,%r,8)``.
-A table is bounded where a comparison with a constant and the branch past its end stand before the jump.
+
+The table and its bound are looked for backwards over every path that leads to the jump. A table counts as bounded only
+where each path shows the same table and compares the index with a constant, or masks it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final, NamedTuple
 
 from ..model.code import Flow, Insn
 from ..model.image import PF_W, PT_GNU_RELRO, Image
 from ..x86.decode import Imm, InsnDetail, Mem, Operand, Reg, cs, detail
-from .insns import previous_insn
+from .insns import PRESERVED, falls_through, insns_ending_at
 
-_BACK_LIMIT: Final = 24  # instructions looked at before the jump
+_STATE_LIMIT: Final = 400  # places looked at, of all paths together
 _ENTRY_LIMIT: Final = 4096
 _UNBOUNDED_LIMIT: Final = 512
-_LEA: Final = 0x8D
+_CALLS: Final = (Flow.CALL, Flow.INDIRECT_CALL)
 
 
 class JumpTable(NamedTuple):
@@ -34,121 +37,187 @@ class JumpTable(NamedTuple):
         return self.vaddr + self.entry_size * len(self.targets)
 
 
+class _State(NamedTuple):
+    """What is still looked for above some instruction.
+
+    First the jump's target: in ``entry``, or the sum of ``entry`` and ``added``. Once its load is found, ``entry`` is ""
+    and ``size`` the bytes of an entry at ``offset`` + base + index * size; then the base (a register's name, its value
+    once known, 0 for none) and what bounds the index (``index`` is None once ``count`` is known).
+    """
+
+    entry: str
+    added: str = ""
+    size: int = 0
+    is_relative: bool = False
+    offset: int = 0
+    base: str | int = 0
+    index: str | Mem | None = None
+    width: int = 8  # bytes of the index that count
+    more: int | None = None  # a branch below that bounds what was compared: entries more than the constant
+    count: int = 0
+
+
 class _Shape(NamedTuple):
     vaddr: int
     entry_size: int
     base: int | None  # what relative entries are added to; None: entries are addresses
-    index_register: str
-    loaded_at: int  # how many of the instructions before the jump run after the entry was loaded
 
 
-class _Step(NamedTuple):
-    """An instruction that runs before the jump; ``taken``: a conditional branch that leads to it."""
-
-    detail: InsnDetail
-    taken: bool
+class _Lost(Exception):
+    """This path shows none of the known shapes."""
 
 
 class TableFinder:
-    """Resolves the indirect jumps of one function. ``insns`` are those decoded so far."""
+    """Resolves the indirect jumps of one function.
 
-    def __init__(self, image: Image, insns: dict[int, Insn], start: int, end: int) -> None:
-        self._image, self._insns, self._start, self._end = image, insns, start, end
+    ``insns`` are those decoded so far, ``tables`` those found so far; ``entries``: where others enter the function.
+    """
+
+    def __init__(
+        self,
+        image: Image,
+        insns: dict[int, Insn],
+        code: tuple[int, int],
+        entries: Iterable[int],
+        tables: Iterable[JumpTable],
+        details: dict[int, InsnDetail],
+    ) -> None:
+        self._image, self._insns, self._code, self._details = image, insns, code, details
+        calls = (i.target for i in insns.values() if i.flow is Flow.CALL and i.target is not None)
+        self._entries = frozenset((*entries, *calls))
         self._jumps: dict[int, list[Insn]] = {}
-        self._addresses: list[Insn] = []
         for insn in insns.values():
             if insn.flow in (Flow.JUMP, Flow.BRANCH) and insn.target is not None:
                 self._jumps.setdefault(insn.target, []).append(insn)
-            elif insn.flow is Flow.NEXT and len(insn.data) == 7 and insn.data[1] == _LEA:
-                self._addresses.append(insn)
+        for table in tables:
+            for target in set(table.targets):
+                self._jumps.setdefault(target, []).append(insns[table.jump])
 
     def resolve(self, jump: Insn) -> JumpTable | None:
         """The table that ``jump`` goes through, None where the instructions before it show none of the known shapes."""
-        operands = detail(jump).operands
-        if isinstance(operands[0], Mem) and not operands[0].index:
-            return None  # through one pointer: a tail call
-        before = self._before(jump)
-        shape = _shape(operands[0], before, self._addresses)
-        if shape is None:
+        try:
+            start = _first_state(self._detail(jump).operands[0])
+        except _Lost:
             return None
-        count = _bound(shape.index_register, before[shape.loaded_at :])
-        targets = _entries(self._image, shape, count, self._start, self._end)
+        shapes: set[_Shape] = set()
+        count: int | None = 0
+        work, seen = [(jump.vaddr, start)], {(jump.vaddr, start)}
+        while work:
+            at, state = work.pop()
+            if _is_done(state):
+                shapes.add(_shape(state))
+                count = None if count is None else max(count, state.count)
+                continue
+            before = self._before(at) if len(seen) < _STATE_LIMIT else []
+            if not before:
+                count = None  # entered from elsewhere: by then the index has no bound
+                if not state.entry and isinstance(state.base, int):
+                    shapes.add(_shape(state))
+            for insn, taken in before:
+                try:
+                    moved = insn.vaddr, _up(self._detail(insn), insn.flow, taken, state)
+                except _Lost:
+                    count = None
+                    if not state.entry and isinstance(state.base, int):
+                        shapes.add(_shape(state))
+                    continue
+                if moved not in seen:
+                    seen.add(moved)
+                    work.append(moved)
+        if len(shapes) != 1:
+            return None
+        (shape,) = shapes
+        targets = _targets(self._image, shape, count, self._code)
         if not targets:
             return None
         return JumpTable(jump.vaddr, shape.vaddr, shape.entry_size, targets, len(targets) == count)
 
-    def _before(self, jump: Insn) -> list[_Step]:
-        """What runs before ``jump``, nearest first: straight up, and across jumps where only one leads there."""
-        found: list[_Step] = []
-        at = jump.vaddr
-        while len(found) < _BACK_LIMIT:
-            previous, taken = previous_insn(self._insns, at), False
-            if previous is None or previous.flow not in (Flow.NEXT, Flow.BRANCH):
-                sources = self._jumps.get(at, [])
-                if len(sources) != 1:
-                    break
-                previous, taken = sources[0], sources[0].flow is Flow.BRANCH
-            found.append(_Step(detail(previous), taken))
-            at = previous.vaddr
-        return found
+    def _before(self, at: int) -> list[tuple[Insn, bool]]:
+        """(instruction, whether its branch is taken) of all that run right before ``at``; empty where others do too."""
+        if at in self._entries:
+            return []
+        found = [(insn, False) for insn in insns_ending_at(self._insns, at) if falls_through(insn)]
+        return found + [(insn, insn.flow is Flow.BRANCH) for insn in self._jumps.get(at, ())]
+
+    def _detail(self, insn: Insn) -> InsnDetail:
+        known = self._details.get(insn.vaddr)
+        if known is None:
+            known = self._details[insn.vaddr] = detail(insn)
+        return known
 
 
-def _shape(operand: Operand, before: list[_Step], insns: list[Insn]) -> _Shape | None:
+def _is_done(state: _State) -> bool:
+    return not state.entry and isinstance(state.base, int) and state.index is None
+
+
+def _shape(state: _State) -> _Shape:
+    assert isinstance(state.base, int)
+    return _Shape(state.base + state.offset, state.size, state.base if state.is_relative else None)
+
+
+def _first_state(operand: Operand) -> _State:
     if isinstance(operand, Mem):
-        return _absolute(operand, before, insns, 0)
-    if not isinstance(operand, Reg):
-        return None
-    wanted = {operand.full}  # the entry; behind an addition the entry and the base, in either order
-    for position, (d, _) in enumerate(before):
-        written = wanted & d.regs_written
-        if not written:
-            continue
-        first, *rest = d.operands or (None,)
-        source = rest[0] if rest else None
-        if not isinstance(first, Reg) or written != {first.full}:
-            return None
-        if d.opcode_id == cs.X86_INS_ADD and isinstance(source, Reg) and len(wanted) == 1:
-            wanted.add(source.full)
-        elif d.opcode_id == cs.X86_INS_MOV and isinstance(source, Mem) and source.size == 8 and len(wanted) == 1:
-            return _absolute(source, before, insns, position + 1)
-        elif d.opcode_id == cs.X86_INS_MOVSXD and isinstance(source, Mem) and source.scale == 4 and len(wanted) == 2:
-            (base,) = wanted - written
-            return _relative(source, base, before, insns, position + 1)
-        else:
-            return None
-    return None
+        return _absolute(operand)
+    if isinstance(operand, Reg):
+        return _State(operand.full)
+    raise _Lost
 
 
-def _absolute(operand: Mem, before: list[_Step], insns: list[Insn], loaded_at: int) -> _Shape | None:
-    if operand.scale != 8 or not operand.index or operand.segment:
-        return None
-    if not operand.base:
-        return _Shape(operand.disp, 8, None, operand.index, loaded_at)
-    base = _base_address(operand.base, before[loaded_at:], insns)
-    return None if base is None else _Shape(base + operand.disp, 8, None, operand.index, loaded_at)
+def _absolute(operand: Mem) -> _State:
+    if operand.scale != 8 or operand.size != 8 or not operand.index or operand.segment:
+        raise _Lost  # without index: through one pointer, a tail call
+    return _State("", size=8, offset=operand.disp, base=operand.base or 0, index=operand.index)
 
 
-def _relative(operand: Mem, added: str, before: list[_Step], insns: list[Insn], loaded_at: int) -> _Shape | None:
-    if operand.base != added or not operand.index or operand.segment:
-        return None
-    base = _base_address(added, before[loaded_at:], insns)
-    return None if base is None else _Shape(base + operand.disp, 4, base, operand.index, loaded_at)
+def _up(d: InsnDetail, flow: Flow, taken: bool, state: _State) -> _State:
+    """What is looked for above the instruction ``d``."""
+    if flow in _CALLS:
+        wanted = {state.entry, state.added, state.base, state.index} - {"", 0, None}
+        if any(not isinstance(name, int) and name not in PRESERVED for name in wanted):
+            raise _Lost
+        return state._replace(more=None)
+    if state.entry:
+        return _up_to_load(d, state)
+    if isinstance(state.base, str) and state.base in d.regs_written:
+        state = state._replace(base=_base(d, state.base))
+    return state if state.index is None else _up_to_bound(d, taken, state, state.index)
 
 
-def _base_address(register: str, before: list[_Step], insns: list[Insn]) -> int | None:
-    """What ``lea x(%rip),register`` put there: the nearest before, else the only one of the whole function."""
-    for d, _ in before:
-        if register in d.regs_written:
-            return d.rip.target if d.opcode_id == cs.X86_INS_LEA and d.rip else None
-    found = {d.rip.target for d in map(detail, insns) if d.rip and _loads(d, register)}
-    return found.pop() if len(found) == 1 else None
+def _up_to_load(d: InsnDetail, state: _State) -> _State:
+    """Above ``d``, while the entry's load is looked for: copies and the addition of the base are followed."""
+    written = {state.entry, state.added} & d.regs_written
+    if not written:
+        return state
+    first, source = d.operands[:2] if len(d.operands) == 2 else (None, None)
+    if not isinstance(first, Reg) or first.name != first.full or written != {first.full}:
+        raise _Lost
+    other = state.added if first.full == state.entry else state.entry
+    if d.opcode_id == cs.X86_INS_ADD and isinstance(source, Reg) and not other and source.full != first.full:
+        return state._replace(added=source.full)
+    if d.opcode_id == cs.X86_INS_MOV and isinstance(source, Reg) and not other:
+        return state._replace(entry=source.full)
+    if d.opcode_id == cs.X86_INS_MOV and isinstance(source, Mem) and not other:
+        return _absolute(source)
+    if d.opcode_id == cs.X86_INS_MOVSXD and isinstance(source, Mem) and source.base == other and other:
+        if source.scale != 4 or source.size != 4 or not source.index or source.segment:
+            raise _Lost
+        return _State("", size=4, is_relative=True, offset=source.disp, base=other, index=source.index)
+    raise _Lost
 
 
-def _loads(d: InsnDetail, register: str) -> bool:
-    return d.opcode_id == cs.X86_INS_LEA and isinstance(d.operands[0], Reg) and d.operands[0].full == register
+def _base(d: InsnDetail, register: str) -> str | int:
+    """The base above ``d``, which writes it: the table's address, or another register."""
+    first, source = d.operands[:2] if len(d.operands) == 2 else (None, None)
+    if isinstance(first, Reg) and first.full == register:
+        if d.opcode_id == cs.X86_INS_LEA and d.rip is not None and first.name == first.full:
+            return d.rip.target
+        if d.opcode_id == cs.X86_INS_MOV and isinstance(source, Reg) and first.name == first.full:
+            return source.full
+        if d.opcode_id in (cs.X86_INS_MOV, cs.X86_INS_MOVABS) and isinstance(source, Imm) and _bytes(first) >= 4:
+            return source.value & (1 << 8 * _bytes(first)) - 1
+    raise _Lost
 
 
-_COPIES: Final = (cs.X86_INS_MOV, cs.X86_INS_MOVZX, cs.X86_INS_MOVSXD)
 # (branch, taken on the way to the jump) -> how many entries more than the constant that was compared with.
 _MORE: Final = {
     (cs.X86_INS_JA, False): 1,
@@ -156,45 +225,73 @@ _MORE: Final = {
     (cs.X86_INS_JBE, True): 1,
     (cs.X86_INS_JB, True): 0,
 }
+_COPIES: Final = (cs.X86_INS_MOV, cs.X86_INS_MOVZX, cs.X86_INS_MOVSXD)
+_READ_ONLY: Final = (cs.X86_INS_CMP, cs.X86_INS_TEST)
 
 
-def _bound(index: str, before: list[_Step]) -> int | None:
-    """Entries of the table: from `cmp $n,index; ja default`, or jae, or jb or jbe to the block that jumps.
-
-    ``before`` starts at the load of the entry. The index is followed through copies; any other change ends the search.
-    """
-    wanted: str | Mem = index  # in 64-bit addresses registers are named in full
-    more: int | None = None
-    for d, taken in before:
-        if d.opcode_id == cs.X86_INS_CMP and more is not None:
-            first, second = d.operands
-            compared = first.full if isinstance(first, Reg) else first
-            if compared == wanted and isinstance(second, Imm):
-                count = second.value + more
-                return count if 0 < count <= _ENTRY_LIMIT else None
-            more = None
-        elif d.branch is not None:
-            more = _MORE.get((d.opcode_id, taken), None if d.flags_read else more)
-        elif isinstance(wanted, str) and wanted in d.regs_written:
-            source = d.operands[1] if d.opcode_id in _COPIES and len(d.operands) == 2 else None
-            if isinstance(source, Reg):
-                wanted = source.full
-            elif isinstance(source, Mem) and d.opcode_id == cs.X86_INS_MOV:
-                wanted = source
-            else:
-                return None
-        elif d.flags_written:
-            more = None  # the branch tests this instruction's flags, not a comparison's
-    return None
+def _up_to_bound(d: InsnDetail, taken: bool, state: _State, index: str | Mem) -> _State:
+    """Above ``d``, while the index's bound is looked for: a comparison, a mask; copies are followed."""
+    if d.branch is not None and not d.flags_written and not d.regs_written - {"rip"}:
+        return state if state.more is not None else state._replace(more=_MORE.get((d.opcode_id, taken)))
+    if d.opcode_id == cs.X86_INS_CMP and state.more is not None:
+        first, second = d.operands
+        if isinstance(second, Imm) and _compares(first, index, state.width):
+            size = _bytes(first) if isinstance(first, Reg) else index.size if isinstance(index, Mem) else 8
+            return _bounded(state, (second.value & (1 << 8 * size) - 1) + state.more)
+    if isinstance(index, Mem):
+        stores = d.operands and isinstance(d.operands[0], Mem) and d.opcode_id not in _READ_ONLY
+        if stores or {index.base, index.index} & d.regs_written:
+            raise _Lost
+    elif index in d.regs_written:
+        return _index_above(d, state, index)
+    return state._replace(more=None) if d.flags_written else state
 
 
-def _entries(image: Image, shape: _Shape, count: int | None, start: int, end: int) -> tuple[int, ...]:
+def _compares(compared: Operand, index: str | Mem, width: int) -> bool:
+    """Whether a comparison of ``compared`` bounds the index. Of a register's upper half compilers know that it is 0."""
+    if isinstance(compared, Reg):
+        return compared.full == index and _bytes(compared) >= min(width, 4)
+    return compared == index
+
+
+def _bounded(state: _State, count: int) -> _State:
+    if not 0 < count <= _ENTRY_LIMIT:
+        raise _Lost
+    return state._replace(index=None, more=None, count=count)
+
+
+def _index_above(d: InsnDetail, state: _State, index: str) -> _State:
+    first, source = d.operands[:2] if len(d.operands) == 2 else (None, None)
+    if not isinstance(first, Reg) or first.full != index or _bytes(first) < min(state.width, 4):
+        raise _Lost
+    if d.opcode_id == cs.X86_INS_AND and isinstance(source, Imm) and source.value >= 0:
+        return _bounded(state, source.value + 1)
+    if d.opcode_id in _COPIES and isinstance(source, Reg) and _bytes(source):
+        return state._replace(index=source.full, width=min(state.width, _bytes(source)), more=None)
+    if d.opcode_id in _COPIES and isinstance(source, Mem) and source.base != "rip":
+        return state._replace(index=source, width=source.size, more=None)
+    raise _Lost
+
+
+def _bytes(register: Reg) -> int:
+    """Low bytes that the general register's name stands for; 0 for ah, bh, ch, dh."""
+    name = register.name
+    if name == register.full:
+        return 8
+    if name[-1] == "h":
+        return 0
+    if name[0] == "e" or name[-1] == "d":
+        return 4
+    return 1 if name[-1] in "lb" else 2
+
+
+def _targets(image: Image, shape: _Shape, count: int | None, code: tuple[int, int]) -> tuple[int, ...]:
     """Targets, up to the first that is none. With a known count they may leave the range (for a part that the compiler
     split off), but not the code; a guess ends where they leave the range."""
     holder = next((s for s in image.loads if s.vaddr <= shape.vaddr < s.vaddr + s.filesz), None)
     if holder is None or (holder.flags & PF_W and not _read_only_later(image, shape.vaddr)):
         return ()
-    allowed = [(start, end)] if count is None else [(s.vaddr, s.vaddr + s.filesz) for s in image.exec_loads]
+    allowed = [code] if count is None else [(s.vaddr, s.vaddr + s.filesz) for s in image.exec_loads]
     raw = image.read(shape.vaddr, (_UNBOUNDED_LIMIT if count is None else count) * shape.entry_size)
     targets = []
     for at in range(0, len(raw) - shape.entry_size + 1, shape.entry_size):

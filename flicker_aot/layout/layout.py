@@ -22,7 +22,7 @@ from ..x86.assemble import Template, trampoline_template
 from ..x86.encode import INT3
 from .abi import CONFIG_SIZE, F_FILLS, F_TRAPS, F_VDSO_HIDE, F_VDSO_KEEP, FlkConfig, FlkTemplate
 from .edits import make_edits
-from .note import fixed_part, note_bytes, placed_part
+from .note import fixed_part, note_bytes, placed_part, runtime_sha256
 from .stub import Stub
 from .tables import Tables, make_tables
 from .trampolines import Slot, build, copies, measure
@@ -73,7 +73,7 @@ def lay_out(image: Image, code: Code, plan: Plan, stub: Stub, options: Options) 
     labels = _labels(template, stub)
     slots = measure(plan.patches, template, fixed=fixed)
     tables = make_tables(slots, image.base_vaddr)
-    unplaced = fixed_part(image, code, plan, options)
+    unplaced = fixed_part(image, code, plan, options) | {"runtime_sha256": runtime_sha256(stub)}
     # The note tells how large R is, in which it stands: grow until it fits.
     size = 0
     while True:

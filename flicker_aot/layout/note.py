@@ -14,7 +14,8 @@ from ..model.code import Code, Verdict
 from ..model.image import Image
 from ..model.options import Options
 from ..model.plan import Plan, Tactic
-from .abi import FlkTemplate
+from .abi import CONFIG_SIZE, FlkTemplate
+from .stub import Stub
 from .trampolines import Slot
 
 NOTE_NAME: Final = b"flicker-aot\0"
@@ -29,10 +30,17 @@ def fixed_part(image: Image, code: Code, plan: Plan, options: Options) -> dict[s
         "tool_version": __version__,
         "input_sha256": hashlib.sha256(image.data).hexdigest(),
         "input_size": len(image.data),
+        "vdso": options.vdso,
         "tool": options.tool if options.hook is None else f"hook:{options.hook.name}",
         "kept": [p.site.vaddr for p in plan.patches if p.tactic is Tactic.KEEP],
         "unknown": [c.vaddr for c in code.candidates if c.verdict is Verdict.UNKNOWN],
     }
+
+
+def runtime_sha256(stub: Stub) -> str:
+    """Of text and data of the runtime as it was linked, its configuration zeroed."""
+    after = stub.config + CONFIG_SIZE
+    return hashlib.sha256(stub.text[: stub.config] + bytes(CONFIG_SIZE) + stub.text[after:] + stub.data).hexdigest()
 
 
 def placed_part(

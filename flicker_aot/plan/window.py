@@ -77,7 +77,8 @@ def window_patch(site: Site, image: Image, claims: Claims, *, fixed: bool) -> Pa
             if window is not None:
                 found.append(window)
     if not found:
-        return f"no window of 5 bytes: before the site {before.stopped}; after it {after.stopped}"
+        unknown = "" if site.cfg_complete else "; the function's control flow is not completely known"
+        return f"no window of 5 bytes: before the site {before.stopped}; after it {after.stopped}{unknown}"
     patch = min(found, key=lambda window: window[0])[1]
     if patch.soundness is SoundnessClass.AGNOSTIC:
         return patch
@@ -127,10 +128,8 @@ def _nearest_agnostic(site: Site, before: Reach) -> Patch | None:
 
 def _why_not_agnostic(site: Site, before: Reach, any_agnostic: bool) -> str:
     if any_agnostic:
-        reason = "an agnostic window would trap at a known entry, or displace a call"
-    else:
-        reason = f"no agnostic window: before the site {before.stopped}"
-    return reason if site.cfg_complete else f"{reason}; the function's control flow is not completely known"
+        return "an agnostic window would trap at a known entry, or displace a call"
+    return f"no agnostic window: before the site {before.stopped}"
 
 
 def _window(site: Site, before: tuple[Insn, ...], after: tuple[Insn, ...]) -> tuple[Cost, Patch] | None:
@@ -142,7 +141,8 @@ def _window(site: Site, before: tuple[Insn, ...], after: tuple[Insn, ...]) -> tu
     jump_end = start + JMP_REL32_SIZE
     starts = [i.vaddr for i in before] + [site.vaddr] + [i.vaddr for i in after]
     covered = [vaddr for vaddr in starts if start < vaddr < jump_end]
-    if any(vaddr in site.entries for vaddr in covered):
+    # Where the CFG is not complete nothing says that the covered starts are not entered: a trap is slow, not wrong.
+    if covered and (not site.cfg_complete or any(vaddr in site.entries for vaddr in covered)):
         return None
     fills = _fills([vaddr for vaddr in starts if vaddr >= jump_end], end)
     jumps = {fill.vaddr for fill in fills if fill.kind is FillKind.JUMP32}
@@ -155,7 +155,7 @@ def _window(site: Site, before: tuple[Insn, ...], after: tuple[Insn, ...]) -> tu
     trapping = [fill.vaddr for fill in fills if fill.vaddr not in jumps]
     slow = any(vaddr in site.entries for vaddr in trapping)
     cost = Cost(
-        rank=_rank(agnostic=not covered, slow=slow, calls=bool(calls), cfg_complete=site.cfg_complete),
+        rank=_rank(agnostic=not covered, slow=slow, calls=bool(calls)),
         hints=sum(vaddr in site.encodings for vaddr in (*covered, *trapping)),
         has_after=bool(after),
         unwanted=sum(_UNWANTED.get(i.flow, 0) for i in before + after),
@@ -177,14 +177,9 @@ def _window(site: Site, before: tuple[Insn, ...], after: tuple[Insn, ...]) -> tu
     return cost, patch
 
 
-def _rank(*, agnostic: bool, slow: bool, calls: bool, cfg_complete: bool) -> int:
-    """0 is best. An incomplete CFG may be wrong and so is worse than a known edge that traps, which is only slow."""
-    if agnostic:
-        rank = 4 if slow else 0
-    elif cfg_complete:
-        rank = 6 if slow else 2
-    else:
-        rank = 10 if slow else 8
+def _rank(*, agnostic: bool, slow: bool, calls: bool) -> int:
+    """0 is best. A known edge that traps costs time, so a complete CFG is preferred to it."""
+    rank = (4 if slow else 0) if agnostic else (6 if slow else 2)
     return max(rank, 2) + 1 if calls else rank
 
 

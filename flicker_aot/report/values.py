@@ -92,7 +92,7 @@ class FileReport:
 class OutputReport:
     """A rewritten file. It was verified: a file that was not does not get a report.
 
-    ``hole_bytes``: how many of its bytes lie between the input's and the appended ones; sparse, so not on the disk.
+    ``hole_bytes``: how many of its bytes lie in the gap before the appended block's last part; sparse, not on the disk.
     """
 
     path: str

@@ -81,6 +81,7 @@ class Claim:
     document: dict[str, Any]
     tool_version: str
     tool: str
+    vdso: str
     input_sha256: str
     input_size: int
     sites: tuple[SiteClaim, ...]
@@ -90,6 +91,7 @@ class Claim:
     enter: int
     leave: int
     config: int
+    runtime_sha256: str
     template: dict[str, int]
     kept: tuple[int, ...]
     unknown: tuple[int, ...]
@@ -153,6 +155,7 @@ def _claim(document: dict[str, Any], note_index: int) -> Claim:
         document=document,
         tool_version=_text(document, "tool_version"),
         tool=_text(document, "tool"),
+        vdso=_text(document, "vdso"),
         input_sha256=_text(document, "input_sha256"),
         input_size=_number(document, "input_size"),
         sites=_list(document, "sites", _site),
@@ -162,6 +165,7 @@ def _claim(document: dict[str, Any], note_index: int) -> Claim:
         enter=_number(runtime, "enter"),
         leave=_number(runtime, "leave"),
         config=_number(runtime, "config"),
+        runtime_sha256=_text(document, "runtime_sha256"),
         template={label: _number(document["template"], label) for label in TEMPLATE_LABELS},
         kept=_list(document, "kept", _integer),
         unknown=_list(document, "unknown", _integer),

@@ -5,6 +5,7 @@ Layout of the structures: runtime_stub/abi.h, restated here on purpose.
 
 from __future__ import annotations
 
+import hashlib
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from typing import Final
 
 from .finding import Finding, Unsound
 from .note import TEMPLATE_LABELS, SegmentClaim
+from .rawelf import PAGE
 from .subject import TRAP_TACTIC, Subject
 
 _MAGIC: Final = 0x3166636B63696C66
@@ -20,7 +22,8 @@ _CONFIG: Final = struct.Struct("<QIIQQQQQQQQIIII16B")
 _SITE: Final = struct.Struct("<IIIHH")
 _INSN: Final = struct.Struct("<Hh")
 _TRAP: Final = struct.Struct("<II")
-_F_TRAPS, _F_FILLS, _F_VDSO_KEEP, _F_VDSO_HIDE = 1, 2, 4, 8
+_F_TRAPS, _F_FILLS = 1, 2
+_VDSO: Final = {"hook": 0, "keep": 4, "hide": 8}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,6 +91,7 @@ def _inside(segment: SegmentClaim, vaddr: int, size: int) -> bool:
 
 def check_tables(subject: Subject, tables: Tables) -> Iterator[Finding]:
     yield from _config(subject, tables)
+    yield from _runtime(subject, tables)
     yield from _sites(subject, tables)
 
 
@@ -126,9 +130,22 @@ def _config(subject: Subject, tables: Tables) -> Iterator[Finding]:
     for flag, wanted, what in ((_F_TRAPS, tactics, "trap sites"), (_F_FILLS, fills, "trapping fills")):
         if bool(tables.flags & flag) != wanted:
             yield _bad("config", at, f"flags {tables.flags:#x}: {'some' if wanted else 'no'} {what} in the windows")
-    both = _F_VDSO_KEEP | _F_VDSO_HIDE
-    if tables.flags & both == both or tables.flags & ~(both | _F_TRAPS | _F_FILLS):
-        yield _bad("config", at, f"flags {tables.flags:#x} contradict each other or are unknown")
+    others = tables.flags & ~(_F_TRAPS | _F_FILLS)
+    if _VDSO.get(claim.vdso) != others:
+        yield _bad("config", at, f"flags {tables.flags:#x} do not say vDSO {claim.vdso!r} and nothing else")
+
+
+def _runtime(subject: Subject, tables: Tables) -> Iterator[Finding]:
+    """The runtime's text, which starts at the page behind the trampolines, and data are those that were linked."""
+    claim, output = subject.claim, subject.output
+    rx, rw = claim.segments["rx"], claim.segments["rw"]
+    start = -(-(tables.tramp_vaddr + tables.tramp_size) // PAGE) * PAGE
+    text = bytearray(output.at(start, rx.vaddr + rx.filesz - start))
+    at = claim.config - start
+    text[at : at + _CONFIG.size] = bytes(_CONFIG.size)
+    found = hashlib.sha256(text + output.at(rw.vaddr, rw.filesz)).hexdigest()
+    if found != claim.runtime_sha256:
+        yield _bad("runtime", start, f"sha256 {claim.runtime_sha256} expected, {found} found: the runtime is damaged")
 
 
 def _sites(subject: Subject, tables: Tables) -> Iterator[Finding]:

@@ -3,8 +3,9 @@
 The note in the output is read as a claim: each part of it is checked against both files. Nothing is shared with the
 planner, the layout, the emitter or ``x86/``; rules and structures are stated again from the documents.
 
-Not proved here: that the injected runtime does what it should (its bytes are compared with nothing), and that the
-control flow graph behind a cfg-dependent window is complete.
+Not proved here: that the injected runtime does what it should (its bytes are those that were injected, by the hash in
+the note), and that the control flow graph behind a cfg-dependent window is complete. The note is no signature: who
+makes a consistent file with a runtime of his own and a note that fits it is not found out.
 """
 
 from __future__ import annotations

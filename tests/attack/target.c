@@ -22,7 +22,7 @@
 #include <ucontext.h>
 #include <unistd.h>
 
-#define STACK_PAGE 4096
+#define CANARY_BYTES 512
 #define RED_ZONE 128
 #define SIGFRAME_SIZE 440 /* struct rt_sigframe */
 #define FP_MAGIC1 0x46505853u
@@ -51,13 +51,13 @@ static const struct kind *kind;
 static const struct shape *shape;
 
 static sigjmp_buf out_of_body;
-static volatile uint64_t hits1, hits2, jumped, waited1, waited2;
+static volatile uint64_t hits1, hits2, child_hits1, child_hits2, jumped;
 static volatile int in_body;
 static pid_t main_tid, driver_pid;
 static int64_t parent_pid;
 static uint64_t base_mask;
 static volatile uint64_t new_mask; /* the mask after the body's call */
-static uint8_t *alt_area;          /* [4096 of canary][alternate stack][4096 of canary] */
+static uint8_t *alt_area;          /* [canary][alternate stack][canary] */
 static struct {
     uint64_t sp, size;
 } volatile alt, new_alt; /* armed before and after the body's call; size 0: none */
@@ -118,17 +118,17 @@ __attribute__((noreturn)) static void fail(const char *where, const char *what, 
             fail(where, #condition, (uint64_t)(value), 1);                                                             \
     } while (0)
 
+static void prepare_suspend(uint64_t *gpr);
 static int has_children(void) { return shape->name[0] == 'c'; }
 
 /* ---- What must hold anywhere ---- */
 
 static void check_calls(const char *where)
 {
-    uint64_t call_args[] = {0x111, 0x222, 0x333, 0x444};
+    int64_t parent = raw(SYS_getpid, 0, 0, 0, 0) == main_tid ? parent_pid : main_tid;
     for (int i = 0; i < 2; i++)
-        EXPECT(where, raw(SYS_getppid, (long)call_args[0], (long)call_args[1], (long)call_args[2], (long)call_args[3]),
-               parent_pid);
-    EXPECT(where, getppid(), parent_pid);
+        EXPECT(where, raw(SYS_getppid, 0x111, 0x222, 0x333, 0x444), parent);
+    EXPECT(where, getppid(), parent);
 }
 
 static uint64_t current_mask(void)
@@ -284,6 +284,8 @@ static void check_frame(const char *where, int sig, const siginfo_t *info, const
     check_alt(where, lo, size, entering || on_alt(sp, lo, size));
 
     memcpy(&mask, &uc->uc_sigmask, 8);
+    if (body && ip == shape->after && kind->prepare == prepare_suspend)
+        mask = given.words[0]; /* the handler runs under the call's mask, and returns to the one before */
     app_mask = mask | installed[sig].mask | (installed[sig].flags & SA_NODEFER ? 0 : BIT(sig));
     EXPECT(where, current_mask(), app_mask);
     if (body)
@@ -327,11 +329,18 @@ static void common(const char *where, int sig, const siginfo_t *info, const ucon
     errno = saved_errno;
 }
 
+/* A child process has counters of its own: those that it inherited are its parent's. */
+static volatile uint64_t *counter(int which)
+{
+    int child = raw(SYS_getpid, 0, 0, 0, 0) != main_tid;
+    return which == 1 ? (child ? &child_hits1 : &hits1) : (child ? &child_hits2 : &hits2);
+}
+
 /* The frame address plus 16 is the stack pointer before the return address was pushed. */
 static void h1(int sig, siginfo_t *info, void *context)
 {
     uint64_t flags = flags_now();
-    hits1++;
+    *counter(1) += 1;
     if (kind->name[0] == 'r' && kind->name[4] == 'b') /* readblk */
         raw(SYS_write, pipe_fds[1], (long)"x", 1, 0);
     common("h1", sig, info, context, (uint64_t)__builtin_frame_address(0), flags);
@@ -344,7 +353,7 @@ static void h1(int sig, siginfo_t *info, void *context)
 static void h2(int sig, siginfo_t *info, void *context)
 {
     uint64_t flags = flags_now();
-    hits2++;
+    *counter(2) += 1;
     common("h2", sig, info, context, (uint64_t)__builtin_frame_address(0), flags);
     if (config.jump2) {
         jumped = 2;
@@ -552,10 +561,8 @@ static void check_process(int64_t pid)
     while (waited == -EINTR);
     EXPECT("child", waited, pid);
     REQUIRE("child", WIFEXITED(status) && WEXITSTATUS(status) >= 64, status);
-    if (kind->prepare == prepare_fork) {
-        waited1 += WEXITSTATUS(status) & 3;
-        waited2 += WEXITSTATUS(status) >> 2 & 3;
-    }
+    child_hits1 = WEXITSTATUS(status) & 3;
+    child_hits2 = WEXITSTATUS(status) >> 2 & 3;
 }
 
 static void check_thread(int64_t tid)
@@ -576,8 +583,6 @@ void child_main(void)
         check_preserved("child", &child_out);
     int64_t parent = raw(SYS_getppid, 0, 0, 0, 0);
     EXPECT("child", parent, thread ? parent_pid : main_tid);
-    if (!thread && kind->prepare == prepare_fork)
-        parent_pid = parent;
     check_alt("child", alt.sp, thread ? 0 : alt.size, 0);
     EXPECT("child", current_mask(), new_mask);
     check_action("child", SIGUSR2, 0);
@@ -585,7 +590,7 @@ void child_main(void)
         EXPECT("child", raw(SYS_getppid, 0, 0, 0, 0), parent);
     if (thread)
         raw(SYS_exit, 0, 0, 0, 0);
-    raw(SYS_exit_group, (long)(64 + (hits1 & 3) + 4 * (hits2 & 3)), 0, 0, 0);
+    raw(SYS_exit_group, (long)(64 + (child_hits1 & 3) + 4 * (child_hits2 & 3)), 0, 0, 0);
     __builtin_unreachable();
 }
 
@@ -644,9 +649,13 @@ static void check_afterwards(void)
         alt.sp = new_alt.sp, alt.size = new_alt.size;
     check_alt("afterwards", jumped ? alt.sp : new_alt.sp, jumped ? alt.size : new_alt.size, 0);
     check_action("afterwards", SIGUSR2, 0);
-    for (uint64_t i = 0; alt_area && i < STACK_PAGE; i++) {
+}
+
+static void check_around_alt(void)
+{
+    for (uint64_t i = 0; alt_area && i < CANARY_BYTES; i++) {
         EXPECT("below the alternate stack", alt_area[i], 0xa5);
-        EXPECT("above the alternate stack", alt_area[STACK_PAGE + config.alt_bytes + i], 0xa5);
+        EXPECT("above the alternate stack", alt_area[CANARY_BYTES + config.alt_bytes + i], 0xa5);
     }
 }
 
@@ -654,9 +663,9 @@ static void make_alt(void)
 {
     if (!config.alt_bytes)
         return;
-    alt_area = mmap(NULL, config.alt_bytes + 2 * STACK_PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    memset(alt_area, 0xa5, config.alt_bytes + 2 * STACK_PAGE);
-    stack_t stack = {.ss_sp = alt_area + STACK_PAGE, .ss_size = config.alt_bytes};
+    alt_area = mmap(NULL, config.alt_bytes + 2 * CANARY_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    memset(alt_area, 0xa5, config.alt_bytes + 2 * CANARY_BYTES);
+    stack_t stack = {.ss_sp = alt_area + CANARY_BYTES, .ss_size = config.alt_bytes};
     EXPECT("sigaltstack", sigaltstack(&stack, NULL), 0);
     alt.sp = (uint64_t)stack.ss_sp;
     alt.size = stack.ss_size;
@@ -729,10 +738,11 @@ int main(int argc, char **argv)
     base_mask = new_mask = BIT(SIGHUP);
     EXPECT("mask", raw(SYS_rt_sigprocmask, SIG_SETMASK, (long)&base_mask, 0, 8), 0);
     check_calls("end");
-    finish_marker();
-    uint64_t total1 = hits1 + waited1 - kind->raised1, total2 = hits2 + waited2 - kind->raised2;
+    finish_marker(); /* what follows takes many steps */
+    check_around_alt();
+    uint64_t total1 = hits1 + child_hits1 - kind->raised1, total2 = hits2 + child_hits2 - kind->raised2;
     if (config.raise2)
-        total2 -= hits1;
+        total2 -= total1;
     raw(SYS_exit_group, (long)(64 + (total1 & 3) + 4 * (total2 & 3) + 16 * jumped), 0, 0, 0);
     return 0;
 }

@@ -20,6 +20,7 @@ from .note import hooked_ranges, read_note
 from .syscall_numbers import OTHER, numbers
 
 CLI = (sys.executable, "-m", "flicker_aot")
+REWRITE_TIMEOUT_SECONDS = 180
 ROOT = Path(__file__).parent.parent.parent
 
 
@@ -32,6 +33,7 @@ def rewrite(source: Path, out: Path, *options: str | Path) -> Path:
         capture_output=True,
         text=True,
         env=os.environ | {"PYTHONPATH": path},
+        timeout=REWRITE_TIMEOUT_SECONDS,
     )
     assert done.returncode == 0, f"rewrite {source} {' '.join(map(str, options))}: {done.returncode}\n{done.stderr}"
     return out

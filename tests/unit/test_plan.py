@@ -89,14 +89,19 @@ def test_agnostic_is_preferred_to_small() -> None:
     assert (patch.soundness, shape(patch)) == (AGNOSTIC, (-9, 11, 0))
 
 
-@pytest.mark.parametrize("cfg_complete", [True, False])
-def test_known_entry_never_hidden(cfg_complete: bool) -> None:
-    """An entry on bytes 1-4 excludes the window, whatever is known of the rest."""
-    text = "endbr64; xor %eax, %eax; entry: mov $39, %al; syscall; mov %rax, %rdi; ret"
-    patch = only(text, cfg_complete=cfg_complete)
+def test_known_entry_never_hidden() -> None:
+    """An entry on bytes 1-4 excludes the window."""
+    patch = only("endbr64; xor %eax, %eax; entry: mov $39, %al; syscall; mov %rax, %rdi; ret")
     # Not (-4, 6, 0), which would be preferred: the mov is an entry.
     assert shape(patch) == (0, 5, 1)
-    assert ("not completely known" in patch.reason) is not cfg_complete
+
+
+def test_incomplete_cfg_hides_no_boundary() -> None:
+    """Where an unresolved jump may lead anywhere, no old start is put under the jump: the site traps instead."""
+    text = "endbr64; xor %eax, %eax; entry: mov $39, %al; syscall; mov %rax, %rdi; ret"
+    patch = only(text, cfg_complete=False)
+    assert patch.tactic is Tactic.TRAP
+    assert "not completely known" in patch.reason
 
 
 def test_a_known_edge_to_a_trapping_fill_is_worse_than_a_complete_cfg() -> None:

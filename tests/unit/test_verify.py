@@ -8,17 +8,18 @@ import struct
 import subprocess
 import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from flicker_aot.verify import Claim, rawelf, read_note, verifier, verify
+from flicker_aot.verify import rawelf, verifier, verify
 from flicker_aot.verify.second_reader import check_second_reader
 from flicker_aot.verify.subject import make_subject
 
-from ..malformed.conftest import assemble, call
+from ..malformed.conftest import assemble
+from .pairs import Pair, flipped, make_pair
 
 # Windows of every kind: agnostic and cfg-dependent, a RIP-relative operand, fills that trap, a copy that branches,
 # and a site with no room at all (trap).
@@ -104,34 +105,6 @@ datum: .quad 0
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Pair:
-    """An input and its rewriting, which is good."""
-
-    original: bytes
-    output: bytes
-    claim: Claim
-
-    def rejects(self, output: bytes) -> bool:
-        return bool(verify(self.original, output))
-
-    def offset(self, vaddr: int) -> int:
-        """File offset of ``vaddr`` in the appended segments."""
-        for s in self.claim.segments.values():
-            if s.vaddr <= vaddr < s.vaddr + s.filesz:
-                return vaddr - s.vaddr + s.offset
-        raise AssertionError(hex(vaddr))
-
-
-def make_pair(source: Path, out: Path, *options: str) -> Pair:
-    done = call("rewrite", source, out, "-q", *options)
-    assert done.code == 0, done.err
-    original, output = source.read_bytes(), out.read_bytes()
-    claim = read_note(output)
-    assert claim is not None
-    return Pair(original, output, claim)
-
-
 @pytest.fixture(scope="module")
 def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return assemble(tmp_path_factory.mktemp("shapes"), "shapes", "-static", source=SHAPES)
@@ -199,10 +172,6 @@ def test_never_raises(pair: Pair) -> None:
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Every byte that the runtime or the CPU reads, damaged
-
-
-def flipped(data: bytes, offset: int, bit: int) -> bytes:
-    return data[:offset] + bytes((data[offset] ^ 1 << bit,)) + data[offset + 1 :]
 
 
 def damaged(pair: Pair, ranges: list[tuple[int, int]], bits: Callable[[int], tuple[int, ...]]) -> list[int]:

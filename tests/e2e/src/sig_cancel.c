@@ -7,7 +7,7 @@
 #include <time.h>
 
 static int pipe_fds[2];
-static volatile int cleaned, started;
+static volatile int cleaned, started, sent;
 static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t condition = PTHREAD_COND_INITIALIZER;
 
@@ -90,7 +90,8 @@ static void *disabled(void *unused)
 {
     pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, NULL);
     started = 1;
-    usleep(20000);
+    while (!sent)
+        usleep(100);
     char byte = 'd';
     CHECK_EQ(write(pipe_fds[1], &byte, 1), 1);
     CHECK_EQ(read(pipe_fds[0], &byte, 1), 1);
@@ -111,13 +112,14 @@ int main(void)
         for (int round = 0; round < 10; round++) {
             pthread_t thread;
             void *result = NULL;
-            cleaned = started = 0;
+            cleaned = started = sent = 0;
             CHECK_EQ(pthread_create(&thread, NULL, functions[i], NULL), 0);
             while (!started)
                 usleep(100);
             if (round & 1)
                 usleep(2000);
             CHECK_EQ(pthread_cancel(thread), 0);
+            sent = 1;
             CHECK_EQ(pthread_join(thread, &result), 0);
             CHECK(result == PTHREAD_CANCELED);
             CHECK_EQ(cleaned, 1);
