@@ -8,18 +8,19 @@ from __future__ import annotations
 
 from array import array
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
-from ..model.code import REACH_BYTES, Candidate, CandidateKind, Code, Flow, Insn, Site, Verdict
+from ..model.code import Candidate, CandidateKind, Code, Flow, Insn, Site, Verdict
 from ..model.image import SHF_EXECINSTR, Image
 from . import gaps
 from .candidates import find_candidates
 from .encodings import Encodings, granules, scan
 from .flow import Decoded, descend
 from .functions import Function, Functions
-from .insns import covering_insn
-from .numbers import NumberFinder, Numbers
+from .insns import covering_insn, is_ordinary_run
+from .numbers import NumberFinder, Numbers, number_right_above
 from .padding import find_padding
-from .references import code_pointers, collect, landing_pads_of
+from .references import References, code_pointers, collect, landing_pads_of, referrers
 from .sites import build_site
 
 
@@ -30,6 +31,19 @@ class _Range:
     function: Function
     decoded: Decoded
     candidates: list[tuple[int, CandidateKind]] = field(default_factory=list)
+
+
+class _Judgement(NamedTuple):
+    """A candidate with its verdict, and the instructions that the verdict rests on: the walk's or the sweep's."""
+
+    range: _Range
+    candidate: Candidate
+    insns: dict[int, Insn]
+
+    @property
+    def is_patchable(self) -> bool:
+        """Whether it is a site that rewriting serves: one of the 64-bit system call instruction."""
+        return self.candidate.verdict is Verdict.SITE and self.candidate.kind is CandidateKind.SYSCALL
 
 
 def discover(image: Image) -> Code:
@@ -50,24 +64,29 @@ def discover(image: Image) -> Code:
 
     pointers = code_pointers(image)
     ranges = [_decode(image, function, found) for function, found in known.items()]
-    judged = [(r, *_judge(r, vaddr, kind)) for r in ranges for vaddr, kind in r.candidates]
-    near = [(c.vaddr - REACH_BYTES - 16, c.vaddr + REACH_BYTES + 16) for _, c, _ in judged if _is_patchable(c)]
+    judged = [_judge(r, vaddr, kind) for r in ranges for vaddr, kind in r.candidates]
+    near = [(j.range.decoded.start, j.range.decoded.end) for j in judged if j.is_patchable]
     near += [(v - gaps.REACH_BYTES, v + gaps.REACH_BYTES) for _, v, _ in in_gaps]
     encodings = scan(image, granules(near))
     found_in_gaps, undecided = _decode_gaps(image, functions, in_gaps, encodings, pointers)
     ranges += found_in_gaps
-    judged += [(r, *_judge(r, vaddr, kind)) for r in found_in_gaps for vaddr, kind in r.candidates]
-    settled += undecided + [candidate for _, candidate, _ in judged]
+    judged += [_judge(r, vaddr, kind) for r in found_in_gaps for vaddr, kind in r.candidates]
 
     all_decoded = [r.decoded for r in ranges]
+    with_sites = list({id(j.range): j.range.decoded for j in judged if j.is_patchable}.values())
+    all_decoded += referrers(image, functions, with_sites, all_decoded, encodings)
     refs = collect(image, functions, all_decoded, pointers, encodings)
-    finders: dict[Function, NumberFinder] = {}
+    judged = [_reconsider(j, refs) for j in judged]
+    finders: dict[int, NumberFinder] = {}
     sites: list[Site] = []
-    for r, candidate, insns in judged:
-        if _is_patchable(candidate):
-            finder = finders.setdefault(r.function, _finder(r))
-            numbers = finder.find(candidate.vaddr)
-            sites.append(build_site(image, candidate.vaddr, r.function, r.decoded, insns, refs, numbers))
+    for judgement in judged:
+        if judgement.is_patchable:
+            r, vaddr = judgement.range, judgement.candidate.vaddr
+            if id(r) not in finders:
+                finders[id(r)] = NumberFinder(r.decoded, refs.from_outside(image, r.decoded), _is_go(r))
+            numbers = finders[id(r)].find(vaddr)
+            sites.append(build_site(image, vaddr, r.function, r.decoded, judgement.insns, refs, numbers))
+    settled += undecided + [j.candidate for j in judged]
     return Code(
         candidates=tuple(sorted(settled, key=lambda c: c.vaddr)),
         sites=tuple(sorted(sites, key=lambda s: s.vaddr)),
@@ -99,8 +118,9 @@ def _decode_gaps(
         end = gaps.end_of(functions, gap, vaddr, encodings, pointers)
         for start in gaps.starts_below(image, functions, gap, vaddr, encodings, pointers):
             key = (start.vaddr, end)
+            # Starts behind the candidate are other functions, into which this one may run on.
+            roots = {**dict(functions.known_starts(start.vaddr, vaddr + 1)), start.vaddr: start.reason}
             if key not in tried:
-                roots = {**dict(functions.known_starts(*key)), start.vaddr: start.reason}
                 decoded = descend(image, *key, list(roots), whole=False)
                 function = Function(*key, functions.name_at(start.vaddr), "gap", tuple(sorted(roots.items())), None)
                 tried[key] = _Range(function, decoded)
@@ -108,8 +128,9 @@ def _decode_gaps(
             is_site = vaddr in r.decoded.insns
             if not is_site and covering_insn(r.decoded.insns, vaddr) is None:
                 continue
-            numbers = _finder(r).find(vaddr) if is_site else Numbers((), False)
-            if gaps.believable(start, r.decoded, numbers):
+            finder = NumberFinder(r.decoded, frozenset(roots), _is_go(r))
+            numbers = finder.find(vaddr) if is_site else Numbers((), False)
+            if gaps.believable(image, start, r.decoded, numbers):
                 r.candidates.append((vaddr, kind))
                 break
         else:
@@ -117,13 +138,8 @@ def _decode_gaps(
     return [r for r in tried.values() if r.candidates], undecided
 
 
-def _is_patchable(candidate: Candidate) -> bool:
-    """Whether it is a site that rewriting serves: one of the 64-bit system call instruction."""
-    return candidate.verdict is Verdict.SITE and candidate.kind is CandidateKind.SYSCALL
-
-
-def _finder(r: _Range) -> NumberFinder:
-    return NumberFinder(r.decoded, frozenset(v for v, _ in r.function.roots), r.function.source == "pclntab")
+def _is_go(r: _Range) -> bool:
+    return r.function.source == "pclntab"
 
 
 def _known_data(image: Image, functions: Functions, vaddr: int, kind: CandidateKind) -> Candidate | None:
@@ -151,42 +167,86 @@ def _non_code(
     )
 
 
-def _judge(r: _Range, vaddr: int, kind: CandidateKind) -> tuple[Candidate, dict[int, Insn]]:
-    """The verdict on a candidate in a decoded range, and the instructions that it rests on."""
+def _judge(r: _Range, vaddr: int, kind: CandidateKind) -> _Judgement:
+    """The verdict on a candidate in a decoded range."""
     decoded, name = r.decoded, r.function.name
     reasons = dict(r.function.roots)
+    insns = decoded.insns
 
-    def verdict(value: Verdict, *evidence: str) -> Candidate:
-        return Candidate(vaddr=vaddr, kind=kind, verdict=value, evidence=evidence, function=name)
+    def verdict(value: Verdict, *evidence: str) -> _Judgement:
+        return _Judgement(r, Candidate(vaddr=vaddr, kind=kind, verdict=value, evidence=evidence, function=name), insns)
 
-    insn = decoded.insns.get(vaddr)
-    cover = covering_insn(decoded.insns, vaddr)
+    def non_code(inside: int, *evidence: str) -> _Judgement:
+        return _Judgement(r, _non_code(vaddr, kind, evidence, inside, name), insns)
+
+    insn = insns.get(vaddr)
+    cover = covering_insn(insns, vaddr)
     if insn is not None and insn.flow is Flow.SYSCALL:
         root = decoded.root_of[vaddr]
-        chain = (reasons.get(root, f"reference to {root:#x}"), f"path from {root:#x}")
+        chain = (reasons.get(root, f"landing pad {root:#x}"), f"path from {root:#x}")
         if cover is not None:
-            found = verdict(Verdict.UNKNOWN, *chain, f"but inside the instruction at {cover.vaddr:#x} on another path")
-            return found, decoded.insns
-        return verdict(Verdict.SITE, *chain), decoded.insns
+            return verdict(Verdict.UNKNOWN, *chain, f"but inside the instruction at {cover.vaddr:#x} on another path")
+        if _is_doubtful(decoded, vaddr):
+            return verdict(Verdict.UNKNOWN, *chain, "but through a jump table whose length is a guess")
+        return verdict(Verdict.SITE, *chain)
     if cover is not None:
         if cover.flow is Flow.SYSCALL:
-            return verdict(Verdict.UNKNOWN, f"system call with prefixes at {cover.vaddr:#x}"), decoded.insns
+            return verdict(Verdict.UNKNOWN, f"system call with prefixes at {cover.vaddr:#x}")
         why = f"path from {decoded.root_of[cover.vaddr]:#x}"
-        return _non_code(vaddr, kind, (why, f"inside the instruction at {cover.vaddr:#x}"), cover.vaddr, name), {}
+        if _is_doubtful(decoded, cover.vaddr):
+            return verdict(Verdict.UNKNOWN, why, "but through a jump table whose length is a guess")
+        return non_code(cover.vaddr, why, f"inside the instruction at {cover.vaddr:#x}")
     for table in decoded.tables:
-        if table.vaddr <= vaddr < table.end:
-            return _non_code(vaddr, kind, (f"jump table at {table.vaddr:#x}",), table.vaddr, name), {}
+        if table.bounded and table.vaddr <= vaddr < table.end:
+            return non_code(table.vaddr, f"jump table at {table.vaddr:#x} of the jump at {table.jump:#x}")
+    return _judge_by_sweep(r, vaddr, kind)
+
+
+def _is_doubtful(decoded: Decoded, vaddr: int) -> bool:
+    """Whether only a guess led to the instruction, and the sweep does not confirm it."""
+    return vaddr in decoded.doubtful and not (decoded.clean and vaddr in decoded.linear)
+
+
+def _judge_by_sweep(r: _Range, vaddr: int, kind: CandidateKind) -> _Judgement:
+    """The verdict on a candidate that no path reaches, by the sweep of its whole function.
+
+    Bytes that nothing is known to reach may be data that happens to decode: a system call must show more than itself.
+    """
+    decoded, name = r.decoded, r.function.name
+
+    def verdict(value: Verdict, *evidence: str) -> _Judgement:
+        candidate = Candidate(vaddr=vaddr, kind=kind, verdict=value, evidence=evidence, function=name)
+        return _Judgement(r, candidate, decoded.linear)
+
+    unreached = "on no path from a root"
     if not decoded.clean or r.function.source == "gap":
-        return verdict(Verdict.UNKNOWN, "on no path from a root", "the range does not decode cleanly"), {}
+        return verdict(Verdict.UNKNOWN, unreached, "the range does not decode cleanly")
     sweep = f"linear sweep of [{decoded.start:#x}, {decoded.end:#x}), all bytes decode and agree with all paths"
     insn = decoded.linear.get(vaddr)
     if insn is not None and insn.flow is Flow.SYSCALL:
         if decoded.complete:
-            return verdict(Verdict.UNKNOWN, "on no path from a root, though all jumps of the function are known"), {}
-        if any(decoded.linear[v].data == b"\0\0" for v in decoded.linear if abs(v - vaddr) < REACH_BYTES):
-            return verdict(Verdict.UNKNOWN, "on no path from a root", "among zeros, as in a table"), {}
-        return verdict(Verdict.SITE, r.function.roots[0][1], sweep), decoded.linear
+            return verdict(Verdict.UNKNOWN, unreached, "though all jumps of the function are known")
+        number = number_right_above(decoded.linear, vaddr)
+        if number is None or not is_ordinary_run(decoded.linear, vaddr):
+            return verdict(Verdict.UNKNOWN, unreached, "and nothing around it says that it is code")
+        return verdict(Verdict.SITE, r.function.roots[0][1], sweep, f"eax is set to {number} right above")
     cover = covering_insn(decoded.linear, vaddr)
     if cover is not None and cover.flow is not Flow.SYSCALL:
-        return _non_code(vaddr, kind, (sweep, f"inside the instruction at {cover.vaddr:#x}"), cover.vaddr, name), {}
-    return verdict(Verdict.UNKNOWN, "on no path from a root", "no instruction of the sweep starts here"), {}
+        evidence = (sweep, f"inside the instruction at {cover.vaddr:#x}")
+        return _Judgement(r, _non_code(vaddr, kind, evidence, cover.vaddr, name), decoded.linear)
+    return verdict(Verdict.UNKNOWN, unreached, "no instruction of the sweep starts here")
+
+
+def _reconsider(judgement: _Judgement, refs: References) -> _Judgement:
+    """The judgement in the light of references from elsewhere: they may lead into the middle of an instruction."""
+    c = judgement.candidate
+    if c.verdict is Verdict.NON_CODE and c.inside != c.vaddr and refs.entries(c.vaddr, c.vaddr + 1):
+        why = f"but something refers to {c.vaddr:#x}"
+    elif c.verdict is Verdict.SITE and refs.entries(c.vaddr + 1, c.vaddr + 2):
+        why = f"but something refers to its second byte {c.vaddr + 1:#x}"
+    else:
+        return judgement
+    doubted = Candidate(
+        vaddr=c.vaddr, kind=c.kind, verdict=Verdict.UNKNOWN, evidence=(*c.evidence, why), function=c.function
+    )
+    return judgement._replace(candidate=doubted)

@@ -33,7 +33,7 @@ _CALL: Final = 0xE8
 _REL32: Final = struct.Struct("<i")
 
 _SHORT: Final = frozenset((0xEB, *range(0x70, 0x80), *range(0xE0, 0xE4)))
-_SHORT_REACH: Final = 130
+SHORT_REACH: Final = 130
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,12 +117,12 @@ _LONGEST_SHAPE: Final = 7
 
 def short_branches(image: Image, start: int, end: int) -> list[tuple[int, int]]:
     """(target, place) of rel8 patterns anywhere near with a target in [start, end)."""
-    base = start - _SHORT_REACH
+    base = start - SHORT_REACH
     segment = next((s for s in image.exec_loads if s.vaddr <= start < s.vaddr + s.filesz), None)
     if segment is None:
         return []
     base = max(base, segment.vaddr)
-    raw = image.read(base, end + _SHORT_REACH - base)
+    raw = image.read(base, end + SHORT_REACH - base)
     found = []
     for at in range(len(raw) - 1):
         if raw[at] in _SHORT:

@@ -24,8 +24,9 @@ class Decoded:
     """What the walk of [start, end) found.
 
     ``roots``: where it began. ``linear``: the sweep from ``start``, by vaddr; ``clean``: it decoded every byte and met
-    every instruction of the walk. ``unresolved``: indirect jumps whose targets are not all known. ``bad``: addresses on
-    a path that do not decode. ``doubtful``: walked instructions to which only a guess at a table's length led.
+    every instruction of the walk that is not doubtful. ``unresolved``: indirect jumps whose targets are not all known,
+    a return to a pushed address and a call whose callee pops it among them. ``bad``: addresses on a path that do not
+    decode. ``doubtful``: walked instructions to which only a guess at a table's length led.
     """
 
     start: int
@@ -62,6 +63,7 @@ def descend(image: Image, start: int, end: int, roots: list[int], whole: bool = 
     if sure is not None:
         _follow_guesses(image, walk, roots, tables)
     unresolved = [walk.insns[v] for v, table in tables.items() if table is None or not table.bounded]
+    unresolved += walk.popped
     unresolved += [i for i in walk.insns.values() if i.flow is Flow.RETURN and leads_on(walk.insns, i)]
     return Decoded(
         start=start,
@@ -70,7 +72,7 @@ def descend(image: Image, start: int, end: int, roots: list[int], whole: bool = 
         insns=walk.insns,
         root_of=walk.root_of,
         linear=linear,
-        clean=covered and walk.insns.keys() <= linear.keys(),
+        clean=covered and (walk.insns.keys() if sure is None else sure) <= linear.keys(),
         unresolved=tuple(unresolved),
         bad=tuple(walk.bad),
         tables=tuple(t for t in tables.values() if t is not None),
@@ -92,7 +94,7 @@ def _follow_tables(image: Image, walk: _Walk, roots: list[int]) -> dict[int, Jum
         found = {i.vaddr: unbounded[i.vaddr] if i.vaddr in unbounded else finder.resolve(i) for i in jumps}
         if found == tables:
             break
-        lost = {t.jump for t in known if found[t.jump] != t}
+        lost = {t.jump for t in known if not _extends(found[t.jump], t)}
         if lost:
             unbounded.update((v, table and table._replace(bounded=False)) for v, table in found.items() if v in lost)
             walk.restart()
@@ -104,6 +106,10 @@ def _follow_tables(image: Image, walk: _Walk, roots: list[int]) -> dict[int, Jum
             if table is not None and table.bounded:
                 walk.follow([(target, walk.root_of[table.jump]) for target in table.targets])
     return tables
+
+
+def _extends(table: JumpTable | None, before: JumpTable) -> bool:
+    return table is not None and table.bounded and table.targets[: len(before.targets)] == before.targets
 
 
 def _follow_guesses(image: Image, walk: _Walk, roots: list[int], tables: dict[int, JumpTable | None]) -> None:
@@ -126,6 +132,7 @@ class _Walk:
         self.insns: dict[int, Insn] = {}
         self.root_of: dict[int, int] = {}
         self.bad: list[int] = []
+        self.popped: list[Insn] = []
         self.start, self.end, self._code = start, end, code
         self._ahead: dict[int, Insn] = {} if swept is None else swept
         self._chunk = _CHUNK_BYTES if swept is None else 0
@@ -135,6 +142,7 @@ class _Walk:
         self.insns.clear()
         self.root_of.clear()
         self.bad.clear()
+        self.popped.clear()
 
     def follow(self, work: list[tuple[int, int]]) -> None:
         """Walk from each (address, its root) within the range."""
@@ -153,9 +161,17 @@ class _Walk:
                     # A call is followed too: within a range it may lead to another entry of the same asm file.
                     if insn.target is not None and start <= insn.target < end:
                         work.append((insn.target, root))
+                        if flow is Flow.CALL and insn.target != insn.end and self._pops(insn.target):
+                            self.popped.append(insn)
+                            break
                     if flow not in FALLS_THROUGH:
                         break
                 at = insn.end
+
+    def _pops(self, at: int) -> bool:
+        """Whether the callee at ``at`` begins with pop %r: it takes its return address, which may be one of data."""
+        raw = self._code[at - self.start : at - self.start + 2]
+        return bool(raw) and (0x58 <= raw[0] < 0x60 or (raw[0] == 0x41 and 0x58 <= raw[-1] < 0x60))
 
     def _decode(self, at: int) -> Insn | None:
         offset = at - self.start

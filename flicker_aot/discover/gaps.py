@@ -17,6 +17,7 @@ from ..x86.decode import sweep
 from .encodings import Encodings
 from .flow import Decoded
 from .functions import Function, Functions
+from .insns import is_ordinary
 from .numbers import Numbers
 from .padding import is_padding
 from .references import in_range
@@ -25,9 +26,9 @@ from .references import in_range
 REACH_BYTES: Final = 16384
 _ALIGNMENT: Final = 16
 _ATTEMPTS: Final = 6  # of each trust
-_MIN_INSNS: Final = 12
+# Instructions. Of random bytes one in five does not decode, is unusual or ends the walk: 0.8 ** 40 = 0.0001.
+_LONG_WALK: Final = 40
 _MAX_NUMBER: Final = 1024  # above every system call number of any kernel
-_ZEROS: Final = b"\0\0"  # add %al,(%rax): no compiler emits it, tables are full of it
 
 # mov $15,%rax; syscall: libgcc and gdb know a signal restorer by these bytes; musl refers to it by a pointer only.
 _RESTORER: Final = bytes.fromhex("48c7c00f0000000f05")
@@ -107,14 +108,22 @@ def end_of(functions: Functions, gap: Function, vaddr: int, encodings: Encodings
     return behind.end if behind is not None and behind.source != "gap" and behind.start == gap.end else gap.end
 
 
-def believable(start: Start, decoded: Decoded, numbers: Numbers) -> bool:
+def believable(image: Image, start: Start, decoded: Decoded, numbers: Numbers) -> bool:
     """Whether the walk from ``start``, which reaches a candidate with ``numbers``, can be taken for code.
 
-    Random bytes pass a walk of several instructions rarely, and a call to just this address makes it rarer still; a
-    mere pointer needs a longer walk or a real system call number right before, a place after padding needs the number.
+    Every instruction must be ordinary and every branch lead to code, which random bytes keep up for a few instructions
+    only. A call to just this address then is enough; a mere pointer needs a system call number or a long walk, a place
+    after padding the number.
     """
-    if decoded.bad or any(insn.data == _ZEROS for insn in decoded.insns.values()):
+    code = [(s.vaddr, s.vaddr + s.filesz) for s in image.exec_loads]
+    for insn in decoded.insns.values():
+        if not is_ordinary(insn):
+            return False
+        if insn.target is not None and not any(low <= insn.target < high for low, high in code):
+            return False
+    if decoded.bad:
         return False
-    if start.trust is Trust.CALLED or numbers.wrapper or (numbers.values and max(numbers.values) < _MAX_NUMBER):
+    is_number = bool(numbers.values) and max(numbers.values) < _MAX_NUMBER
+    if start.trust is Trust.POINTED_AT and len(decoded.insns) >= _LONG_WALK:
         return True
-    return start.trust is Trust.POINTED_AT and len(decoded.insns) >= _MIN_INSNS
+    return start.trust is Trust.CALLED or numbers.wrapper or is_number

@@ -40,6 +40,33 @@ def covering_insn(insns: dict[int, Insn], vaddr: int) -> Insn | None:
     return None
 
 
+# First bytes of instructions that ordinary programs do not have, or of data: port input and output, far returns, cli,
+# sti, iret, int1, enter, xlat, mov to a segment register, and add %al,(%rax), of which tables of numbers are full.
+_UNUSUAL: Final = frozenset(b"\xe4\xe5\xe6\xe7\xec\xed\xee\xef\x6c\x6d\x6e\x6f\xca\xcb\xcf\xfa\xfb\xf1\xc8\xd7\x8e")
+
+
+def is_ordinary(insn: Insn) -> bool:
+    """Whether an ordinary program may have the instruction."""
+    return insn.data[0] not in _UNUSUAL and insn.data != b"\0\0"
+
+
+def is_ordinary_run(insns: dict[int, Insn], vaddr: int) -> bool:
+    """Whether the straight run of ``insns`` around ``vaddr``, to where control ends above and below, is ordinary."""
+    at = vaddr
+    while (previous := previous_insn(insns, at)) is not None and falls_through(previous):
+        if not is_ordinary(previous):
+            return False
+        at = previous.vaddr
+    at = vaddr
+    while (insn := insns.get(at)) is not None:
+        if not is_ordinary(insn):
+            return False
+        if not falls_through(insn):
+            return True
+        at = insn.end
+    return False
+
+
 def leads_on(insns: dict[int, Insn], back: Insn) -> bool:
     """Whether the return ``back`` is a jump in disguise: its address was pushed or stored right before it."""
     before = previous_insn(insns, back.vaddr)

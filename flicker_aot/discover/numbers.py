@@ -13,16 +13,16 @@ from ..model.code import Flow, Insn
 from ..x86.decode import Imm, InsnDetail, Mem, Reg, cs, detail
 from .flow import Decoded
 from .graph import block_graph
-from .insns import previous_insn
+from .insns import PRESERVED, previous_insn
 
 _MAX_VALUES: Final = 32
 _MAX_STATES: Final = 400
 _LOW32: Final = (1 << 32) - 1
 _MOV_EAX: Final = 0xB8  # mov $imm32,%eax
 
-# psABI 3.2.3: integer arguments, and the registers that a callee preserves.
+# psABI 3.2.3: integer arguments.
 _ARGUMENTS: Final = frozenset(("rdi", "rsi", "rdx", "rcx", "r8", "r9"))
-_PRESERVED: Final = frozenset(("rbx", "rbp", "r12", "r13", "r14", "r15"))
+_READ_ONLY: Final = (cs.X86_INS_CMP, cs.X86_INS_TEST, cs.X86_INS_NOP)
 
 
 class Numbers(NamedTuple):
@@ -67,24 +67,36 @@ class _Search:
         self.from_argument = True
 
 
-class NumberFinder:
-    """Finds the numbers of all sites of one decoded range. ``roots``: addresses that others enter it at; ``go``: Go's
-    register ABI, which passes rax in and preserves nothing."""
+def number_right_above(insns: dict[int, Insn], vaddr: int) -> int | None:
+    """What the nearest `mov $n,%eax` straight above ``vaddr`` loads, if nothing in between writes eax."""
+    at = vaddr
+    while (previous := previous_insn(insns, at)) is not None and previous.flow is Flow.NEXT:
+        if previous.data[0] == _MOV_EAX and previous.size == 5:
+            return int.from_bytes(previous.data[1:], "little")
+        if "rax" in detail(previous).regs_written:
+            return None
+        at = previous.vaddr
+    return None
 
-    def __init__(self, decoded: Decoded, roots: frozenset[int], go: bool) -> None:
+
+class NumberFinder:
+    """Finds the numbers of all sites of one decoded range. ``entries``: addresses that others may enter it at; ``go``:
+    Go's register ABI, which passes rax in and preserves nothing."""
+
+    def __init__(self, decoded: Decoded, entries: frozenset[int], go: bool) -> None:
         self._decoded, self._go = decoded, go
         insns = decoded.insns.values()
         calls = {i.target for i in insns if i.flow is Flow.CALL and i.target is not None}
         # A call in here enters a function of its own: its instructions before the call are no way inside the callee.
-        self._entries = roots | calls
+        self._entries = entries | calls
         self._joins = {i.target for i in insns if i.target is not None} | self._entries
         self._joins |= {t for table in decoded.tables for t in table.targets}
         self._graph: Any = None
         self._home: dict[int, int] = {}
 
     def find(self, site: int) -> Numbers:
-        if site not in self._decoded.insns:
-            return Numbers((), False)  # proved by a sweep: the ways that lead here are not known
+        if site not in self._decoded.insns or not self._decoded.complete:
+            return Numbers((), False)  # not all ways that lead here are known
         quick = self._straight_up(site)
         if quick is not None:
             return quick
@@ -127,8 +139,8 @@ class NumberFinder:
             predecessors = list(graph.predecessors(node))
             if node in self._entries:
                 search.at_entry(left)
-            elif not predecessors or self._decoded.unresolved:
-                raise _Unknown  # an indirect jump may lead here with another value
+            elif not predecessors:
+                raise _Unknown
             for before in predecessors:
                 if (before, left) not in seen:
                     seen.add((before, left))
@@ -143,11 +155,13 @@ def _up(search: _Search, insns: tuple[Insn, ...], want: _Want) -> _Want | None:
     for index in range(len(insns) - 1, -1, -1):
         insn = insns[index]
         if insn.flow in (Flow.CALL, Flow.INDIRECT_CALL):
-            if search.go or current.register not in _PRESERVED:
+            if search.go or current.register not in PRESERVED:
                 raise _Unknown
             continue
         d = detail(insn)
         moved: _Want | None
+        if not current.register and insn.flow is Flow.SYSCALL:
+            raise _Unknown  # the kernel may write there
         if not current.register:
             moved = _stack(d, current)
         elif current.register not in d.regs_written:
@@ -164,8 +178,8 @@ def _stack(d: InsnDetail, want: _Want) -> _Want:
     """The wanted stack slot above instruction ``d``."""
     if "rsp" not in d.regs_written:
         target = d.operands[0] if d.operands else None
-        if isinstance(target, Mem) and target.base in ("rsp", "rbp") and target.index == "":
-            raise _Unknown  # may be the slot itself
+        if isinstance(target, Mem) and d.opcode_id not in _READ_ONLY:
+            raise _Unknown  # may write the slot itself, by whatever name
         return want
     if d.opcode_id == cs.X86_INS_PUSH:
         if want.slot >= 8:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import takewhile
+
 from ..model.code import REACH_BYTES, Insn, Site
 from ..model.image import Image
 from .flow import Decoded
@@ -21,25 +23,44 @@ def build_site(
     numbers: Numbers,
 ) -> Site:
     """The Site at ``vaddr``; ``insns`` are the instructions that the verdict rests on (the walk's or the sweep's)."""
-    before = _before(vaddr, insns)
-    after = _after(vaddr + 2, insns)
-    low = before[0].vaddr if before else vaddr
-    high = after[-1].end if after else vaddr + 2
+    before, after = _before(vaddr, insns), _after(vaddr + 2, insns)
+    entries = refs.entries(*_bounds(vaddr, before, after))
+    before, after = _uncut(before, after, entries)
+    low, high = _bounds(vaddr, before, after)
+    unproved = refs.unproved(image, low, high)
+    hidden = ({vaddr, *(insn.vaddr for insn in (*before, *after))} & refs.far_unproved(low, high)) - entries
     known = function.source != "gap"
     return Site(
         vaddr=vaddr,
         before=before,
         after=after,
-        entries=refs.entries(low, high),
+        entries=frozenset(entry for entry in entries if low <= entry < high),
         branches=refs.branches_into(low, high),
         numbers=numbers.values,
         wrapper=numbers.wrapper,
         function=function.name,
         function_start=function.start if known else None,
         function_end=function.end if known else None,
-        encodings=refs.unproved(image, low, high),
-        cfg_complete=decoded.complete and vaddr in decoded.insns,
+        encodings=unproved,
+        # A byte pattern in code that nobody can decode may be the branch that is missing in the graph.
+        cfg_complete=decoded.complete and vaddr in decoded.insns and not hidden,
     )
+
+
+def _bounds(vaddr: int, before: tuple[Insn, ...], after: tuple[Insn, ...]) -> tuple[int, int]:
+    return before[0].vaddr if before else vaddr, after[-1].end if after else vaddr + 2
+
+
+def _uncut(
+    before: tuple[Insn, ...], after: tuple[Insn, ...], entries: frozenset[int]
+) -> tuple[tuple[Insn, ...], tuple[Insn, ...]]:
+    """The runs up to the first instruction into whose middle something leads: it cannot be moved as a whole."""
+
+    def is_whole(insn: Insn) -> bool:
+        return not any(entry in entries for entry in range(insn.vaddr + 1, insn.end))
+
+    kept_before = tuple(takewhile(is_whole, reversed(before)))
+    return tuple(reversed(kept_before)), tuple(takewhile(is_whole, after))
 
 
 def _before(vaddr: int, insns: dict[int, Insn]) -> tuple[Insn, ...]:

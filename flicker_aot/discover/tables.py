@@ -15,12 +15,13 @@ from typing import Final, NamedTuple
 from ..model.code import Flow, Insn
 from ..model.image import PF_W, PT_GNU_RELRO, Image
 from ..x86.decode import Imm, InsnDetail, Mem, Operand, Reg, cs, detail
-from .insns import PRESERVED, falls_through, insns_ending_at
+from .insns import falls_through, insns_ending_at
 
-_STATE_LIMIT: Final = 400  # places looked at, of all paths together
+_STATE_LIMIT: Final = 8000  # places looked at, of all paths together
 _ENTRY_LIMIT: Final = 4096
 _UNBOUNDED_LIMIT: Final = 512
 _CALLS: Final = (Flow.CALL, Flow.INDIRECT_CALL)
+_RESULTS: Final = frozenset(("rax", "rdx"))  # psABI 3.2.3
 
 
 class JumpTable(NamedTuple):
@@ -40,9 +41,9 @@ class JumpTable(NamedTuple):
 class _State(NamedTuple):
     """What is still looked for above some instruction.
 
-    First the jump's target: in ``entry``, or the sum of ``entry`` and ``added``. Once its load is found, ``entry`` is ""
+    First the jump's target: ``entry``, or the sum of ``entry`` and ``added``. Once its load is found, ``entry`` is ""
     and ``size`` the bytes of an entry at ``offset`` + base + index * size; then the base (a register's name, its value
-    once known, 0 for none) and what bounds the index (``index`` is None once ``count`` is known).
+    once known, 0 for none) and what bounds the index, which ``by`` holds (None once ``limit`` is known).
     """
 
     entry: str
@@ -51,10 +52,10 @@ class _State(NamedTuple):
     is_relative: bool = False
     offset: int = 0
     base: str | int = 0
-    index: str | Mem | None = None
+    by: str | Mem | None = None
     width: int = 8  # bytes of the index that count
     more: int | None = None  # a branch below that bounds what was compared: entries more than the constant
-    count: int = 0
+    limit: int = 0
 
 
 class _Shape(NamedTuple):
@@ -106,7 +107,7 @@ class TableFinder:
             at, state = work.pop()
             if _is_done(state):
                 shapes.add(_shape(state))
-                count = None if count is None else max(count, state.count)
+                count = None if count is None else max(count, state.limit)
                 continue
             before = self._before(at) if len(seen) < _STATE_LIMIT else []
             if not before:
@@ -147,7 +148,7 @@ class TableFinder:
 
 
 def _is_done(state: _State) -> bool:
-    return not state.entry and isinstance(state.base, int) and state.index is None
+    return not state.entry and isinstance(state.base, int) and state.by is None
 
 
 def _shape(state: _State) -> _Shape:
@@ -166,21 +167,22 @@ def _first_state(operand: Operand) -> _State:
 def _absolute(operand: Mem) -> _State:
     if operand.scale != 8 or operand.size != 8 or not operand.index or operand.segment:
         raise _Lost  # without index: through one pointer, a tail call
-    return _State("", size=8, offset=operand.disp, base=operand.base or 0, index=operand.index)
+    return _State("", size=8, offset=operand.disp, base=operand.base or 0, by=operand.index)
 
 
 def _up(d: InsnDetail, flow: Flow, taken: bool, state: _State) -> _State:
     """What is looked for above the instruction ``d``."""
     if flow in _CALLS:
-        wanted = {state.entry, state.added, state.base, state.index} - {"", 0, None}
-        if any(not isinstance(name, int) and name not in PRESERVED for name in wanted):
+        # Of a register that the callee may change the old value is followed: a path that would use the changed one is
+        # none (it follows a call that does not return). Results of the call are another matter.
+        if state.entry or isinstance(state.by, Mem) or {state.base, state.by} & _RESULTS:
             raise _Lost
         return state._replace(more=None)
     if state.entry:
         return _up_to_load(d, state)
     if isinstance(state.base, str) and state.base in d.regs_written:
         state = state._replace(base=_base(d, state.base))
-    return state if state.index is None else _up_to_bound(d, taken, state, state.index)
+    return state if state.by is None else _up_to_bound(d, taken, state, state.by)
 
 
 def _up_to_load(d: InsnDetail, state: _State) -> _State:
@@ -201,7 +203,7 @@ def _up_to_load(d: InsnDetail, state: _State) -> _State:
     if d.opcode_id == cs.X86_INS_MOVSXD and isinstance(source, Mem) and source.base == other and other:
         if source.scale != 4 or source.size != 4 or not source.index or source.segment:
             raise _Lost
-        return _State("", size=4, is_relative=True, offset=source.disp, base=other, index=source.index)
+        return _State("", size=4, is_relative=True, offset=source.disp, base=other, by=source.index)
     raise _Lost
 
 
@@ -257,7 +259,7 @@ def _compares(compared: Operand, index: str | Mem, width: int) -> bool:
 def _bounded(state: _State, count: int) -> _State:
     if not 0 < count <= _ENTRY_LIMIT:
         raise _Lost
-    return state._replace(index=None, more=None, count=count)
+    return state._replace(by=None, more=None, limit=count)
 
 
 def _index_above(d: InsnDetail, state: _State, index: str) -> _State:
@@ -267,9 +269,9 @@ def _index_above(d: InsnDetail, state: _State, index: str) -> _State:
     if d.opcode_id == cs.X86_INS_AND and isinstance(source, Imm) and source.value >= 0:
         return _bounded(state, source.value + 1)
     if d.opcode_id in _COPIES and isinstance(source, Reg) and _bytes(source):
-        return state._replace(index=source.full, width=min(state.width, _bytes(source)), more=None)
+        return state._replace(by=source.full, width=min(state.width, _bytes(source)), more=None)
     if d.opcode_id in _COPIES and isinstance(source, Mem) and source.base != "rip":
-        return state._replace(index=source, width=source.size, more=None)
+        return state._replace(by=source, width=source.size, more=None)
     raise _Lost
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import struct
 from typing import Final, NamedTuple
 
-from ..model.image import PF_X, PT_GNU_EH_FRAME, Image
+from ..model.image import PT_GNU_EH_FRAME, Image
 
 # Pointer encodings (LSB, 10.5.1): low four bits the format, then what it is relative to.
 DW_EH_PE_OMIT: Final = 0xFF
@@ -139,11 +139,10 @@ def _find_table(image: Image) -> tuple[int, bytes, bool] | None:
             start = None
         if start and image.offset_of(start) is not None:
             return start, image.read(start, len(image.data)), False
-    for s in image.loads:
-        if not s.flags & PF_X:
-            at = image.data.find(_TYPICAL_CIE, s.offset, s.offset + s.filesz)
-            if at >= 0:
-                return at - s.offset + s.vaddr, image.data[at : s.offset + s.filesz], False
+    for s in image.loads:  # executable ones too: without -z separate-code there is no other for read-only data
+        at = image.data.find(_TYPICAL_CIE, s.offset, s.offset + s.filesz)
+        if at >= 0:
+            return at - s.offset + s.vaddr, image.data[at : s.offset + s.filesz], False
     return None
 
 

@@ -1,6 +1,6 @@
 """Go's function table. In: an Image. Out: start, end and name of every Go function, or None for other programs.
 
-Found by section .gopclntab or .data.rel.ro.gopclntab, else by its magic number in segments that are not executable.
+Found by section .gopclntab or .data.rel.ro.gopclntab, else by its magic number.
 Source: Go, src/debug/gosym/pclntab.go and src/runtime/symtab.go (versions 1.2, 1.16, 1.18, 1.20).
 """
 
@@ -11,7 +11,7 @@ from array import array
 from bisect import bisect_right
 from typing import Final
 
-from ..model.image import PF_X, Image, Section
+from ..model.image import Image, Section
 
 # Magic -> (offsets in the function table are 4 bytes, from the text's start).
 _MAGICS: Final = {0xFFFFFFFB: False, 0xFFFFFFFA: False, 0xFFFFFFF0: True, 0xFFFFFFF1: True}
@@ -76,8 +76,6 @@ def _places(image: Image) -> list[tuple[int, int]]:
         return []
     places = []
     for s in image.loads:
-        if s.flags & PF_X:
-            continue
         for magic in _MAGICS:
             # After the magic: two zero bytes, instruction size quantum 1, pointer size 8.
             pattern = magic.to_bytes(4, "little") + b"\0\0\x01\x08"

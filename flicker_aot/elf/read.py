@@ -22,9 +22,11 @@ from ..model.image import (
     PT_DYNAMIC,
     PT_INTERP,
     PT_LOAD,
+    SHF_ALLOC,
     SHT_DYNSYM,
     SHT_NOBITS,
     SHT_NULL,
+    SHT_STRTAB,
     SHT_SYMTAB,
     Image,
     Section,
@@ -62,7 +64,7 @@ def read_image(path: Path, data: bytes) -> Image:
         entry=header.entry,
         phoff=header.phoff,
         shoff=header.shoff if sections else 0,
-        shstrndx=header.shstrndx if sections else 0,
+        shstrndx=_names_index(header, sections[0].link) if sections else 0,
         base_vaddr=loads[0].vaddr // PAGE_SIZE * PAGE_SIZE,
         segments=segments,
         sections=sections,
@@ -197,6 +199,9 @@ def _check_loads(path: Path, data: bytes, segments: tuple[Segment, ...]) -> list
             _refuse(path, f"{where}: ends at {s.vaddr + s.memsz:#x}, above the highest user address {_TASK_SIZE:#x}")
         if s.filesz and (s.offset - s.vaddr) % PAGE_SIZE:
             _refuse(path, f"{where}: file offset {s.offset:#x} differs from the address within the page")
+    ascending = [s.vaddr for s in segments if s.type == PT_LOAD]
+    if ascending != sorted(ascending):
+        _refuse(path, f"PT_LOADs expected in ascending order of their addresses (gABI), found {_hex(ascending)}")
     for before, after in pairwise(loads):
         if before.vaddr + before.memsz > after.vaddr:
             _refuse(
@@ -249,14 +254,26 @@ def _read_sections(path: Path, data: bytes, header: _Header) -> tuple[Section, .
 
 
 def _section_names(path: Path, data: bytes, header: _Header, rows: list[tuple[int, ...]]) -> bytes:
-    if header.shstrndx == 0:
+    index = _names_index(header, rows[0][6] if rows else 0)
+    if index == 0:
         return b""
-    # gABI: SHN_XINDEX means that the index is in sh_link of section 0.
-    index = rows[0][6] if header.shstrndx == 0xFFFF and rows else header.shstrndx
     if index >= len(rows):
         _refuse(path, f"e_shstrndx: expected below {len(rows)}, found {index}")
-    offset, size = rows[index][4:6]
+    _, kind, flags, _, offset, size = rows[index][:6]
+    if kind != SHT_STRTAB or flags & SHF_ALLOC:
+        _refuse(
+            path, f"section {index} holds the names: expected a string table, found type {kind:#x}, flags {flags:#x}"
+        )
     return data[offset : offset + size]
+
+
+def _hex(values: list[int]) -> str:
+    return ", ".join(f"{v:#x}" for v in values)
+
+
+def _names_index(header: _Header, link: int) -> int:
+    """Index of the section names' string table; ``link``: sh_link of section 0, which holds it for SHN_XINDEX."""
+    return link if header.shstrndx == 0xFFFF else header.shstrndx
 
 
 def _c_string(table: bytes, at: int, limit: int) -> str:

@@ -31,6 +31,7 @@ _SHDR: Final = struct.Struct("<IIQQQQIIQQ")
 _SYM: Final = struct.Struct("<IBBHQQ")
 _STB_GLOBAL, _STT_OBJECT, _STT_FUNC = 1, 1, 2
 _SHN_LORESERVE: Final = 0xFF00
+_MAX_ALIGN: Final = 64
 _FLAGS: Final = {Place.R: SHF_ALLOC, Place.RX: SHF_ALLOC | SHF_EXECINSTR, Place.RW: SHF_ALLOC | SHF_WRITE}
 
 
@@ -189,7 +190,8 @@ def _place(headers: Sequence[_Header], offset: int, names: int) -> SectionPart:
     for header in headers:
         if header.content is None:
             continue
-        data += bytes(-(offset + len(data)) % max(header.align, 1))
+        # Nothing of this is loaded: what a damaged header claims beyond the usual is not worth its padding.
+        data += bytes(-(offset + len(data)) % min(max(header.align, 1), _MAX_ALIGN))
         header.offset, header.size = offset + len(data), len(header.content)
         data += header.content
     data += bytes(-(offset + len(data)) % 8)

@@ -28,7 +28,7 @@ def write_atomic(out: Path, data: bytes, *, like: Path) -> tuple[str, ...]:
     """
     target = Path(os.path.realpath(out))
     try:
-        handle, name = tempfile.mkstemp(prefix=f".{target.name[:200]}.", dir=target.parent)
+        handle, name = tempfile.mkstemp(prefix=".flicker-aot.", dir=target.parent)
     except OSError as error:
         raise UsageError(f"{out}: cannot be written: {error.strerror}") from error
     try:

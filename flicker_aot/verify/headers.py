@@ -1,4 +1,7 @@
-"""Rules for the output's headers. In: a ``Subject``. Out: findings. Source: docs/design.md, "The output file"; gABI."""
+"""Rules for the output's ELF header and program headers. In: a ``Subject``. Out: findings.
+
+Source: docs/design.md, "The output file"; gABI.
+"""
 
 from __future__ import annotations
 
@@ -16,11 +19,6 @@ from .rawelf import (
     PHDR_SIZE,
     PT_LOAD,
     PT_PHDR,
-    SHF_ALLOC,
-    SHT_NOBITS,
-    SHT_NULL,
-    SHT_STRTAB,
-    SHT_SYMTAB,
     Phdr,
     RawElf,
 )
@@ -35,7 +33,6 @@ def check_headers(subject: Subject) -> Iterator[Finding]:
     yield from _program_headers(subject)
     yield from _appended(subject)
     yield from _loads(subject.output)
-    yield from _sections(subject)
 
 
 def _bad(code: str, vaddr: int | None, message: str) -> Finding:
@@ -136,36 +133,3 @@ def _loads(output: RawElf) -> Iterator[Finding]:
     for (_, page_end, p), (page_start, _, _) in pairwise(paged):
         if page_start < page_end:
             yield _bad("segment", p.vaddr, f"appended PT_LOADs share the page before {page_end:#x}")
-
-
-def _sections(subject: Subject) -> Iterator[Finding]:
-    """The input's sections stand first and unchanged; only the symbol and string tables, which the process never
-    sees, may have moved; every added one lies in an appended segment or outside memory."""
-    original, output = subject.original, subject.output
-    if original.sections and len(output.sections) < len(original.sections):
-        yield _bad("sections", None, f"{len(original.sections)} sections became {len(output.sections)}")
-        return
-    if output.sections and output.shoff < len(original.data) and output.shoff != original.shoff:
-        yield _bad("sections", None, f"section header table at {output.shoff:#x}, inside the input's bytes")
-    for i, (old, old_name) in enumerate(zip(original.sections, original.names, strict=True)):
-        new, name = output.sections[i], output.names[i]
-        free = old.type in (SHT_SYMTAB, SHT_STRTAB) and not old.flags & SHF_ALLOC
-        wanted = old._replace(name=new.name)
-        if free:
-            wanted = wanted._replace(offset=new.offset, size=max(new.size, old.size), info=new.info)
-        # A section without a name, or in a file without any (e_shstrndx 0), may get one from the extended string table.
-        if (name != old_name and old_name) or new != wanted:
-            yield _bad("sections", old.vaddr or None, f"section {old_name!r} changed: {old} became {new}")
-        elif free and not output.data.startswith(original.data[old.offset : old.offset + old.size], new.offset):
-            yield _bad("sections", None, f"section {old_name!r} does not start with what it held")
-    ranges = [(s.vaddr, s.vaddr + s.memsz) for s in subject.claim.segments.values()]
-    added = slice(len(original.sections), None)
-    for new, name in zip(output.sections[added], output.names[added], strict=True):
-        inside = any(start <= new.vaddr and new.vaddr + new.size <= end for start, end in ranges)
-        if new.flags & SHF_ALLOC and not inside:
-            yield _bad("sections", new.vaddr, f"added section {name!r} is in no appended segment")
-    for new, name in zip(output.sections, output.names, strict=True):
-        if new.type not in (SHT_NOBITS, SHT_NULL) and new.offset + new.size > len(output.data):
-            yield _bad("sections", None, f"section {name!r} ends at {new.offset + new.size:#x}, after the file's end")
-    if output.sections and output.shoff % 8:
-        yield _bad("sections", None, f"section header table at {output.shoff:#x} is not aligned to 8")

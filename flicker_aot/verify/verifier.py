@@ -19,6 +19,7 @@ from .note import find_claim
 from .ownership import check_ownership
 from .rawelf import read_raw
 from .second_reader import check_second_reader
+from .sections import check_sections
 from .subject import Window, make_subject, read_windows
 from .tables import check_tables, read_tables
 from .trampolines import check_trampolines
@@ -60,6 +61,7 @@ def _verify(original: bytes, output: bytes) -> Iterator[Finding]:
             windows.append(found)
     subject = make_subject(before, after, claim, tuple(windows))
     yield from check_headers(subject)
+    yield from check_sections(subject)
     tables = read_tables(subject)
     yield from check_ownership(subject, tables)
     yield from check_tables(subject, tables)

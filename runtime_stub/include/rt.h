@@ -359,6 +359,7 @@ void flk_deliver(struct frame *f, const u64 *callee_saved) __attribute__((noretu
 #define PRIV_SKIP_HOOK 1ul
 
 #define SIGBIT(n) (1ul << ((n) - 1))
+#define DEFERRED_MASK (~(SIGBIT(11) | SIGBIT(7))) /* all but SIGSEGV, SIGBUS */
 
 #endif
 #endif

@@ -22,6 +22,7 @@
 #define SA_RESTORER 0x04000000ul
 #define SA_RESETHAND 0x80000000ul
 #define SA_ADDED (SA_SIGINFO | SA_ONSTACK | SA_RESTORER)
+#define NEVER_BLOCKED (SIGBIT(SIGKILL) | SIGBIT(SIGSTOP))
 #define SIG_DFL 0ul
 #define SIG_IGN 1ul
 #define SS_ONSTACK 1u
@@ -118,7 +119,7 @@ static void from_kernel(const struct ksigaction *k, struct ksigaction *app) {
     *app = r->act;
     /* The kernel drops flags that it does not know, and KILL and STOP from the mask. */
     app->flags &= k->flags | SA_ADDED | SA_RESETHAND;
-    app->mask &= ~(SIGBIT(SIGKILL) | SIGBIT(SIGSTOP));
+    app->mask &= ~NEVER_BLOCKED;
 }
 
 i64 do_rt_sigaction(struct frame *f) {
@@ -230,10 +231,31 @@ i64 do_rt_sigprocmask(struct blk *b, struct frame *f) {
         return -EINVAL;
     if (newset && user_read(&set, newset, sizeof set))
         return -EFAULT;
+    if (newset && (u64)(u32)f->args[0] > SIG_SETMASK)
+        return -EINVAL;
     u64 masked = set & ~hidden;
-    i64 r = SYS4(__NR_rt_sigprocmask, f->args[0], newset ? &masked : 0, &was, 8);
-    if (r)
-        return r;
+    int deferred = b->pending != 0;
+    if (!deferred) {
+        SYS4(__NR_rt_sigprocmask, f->args[0], newset ? &masked : 0, &was, 8);
+        /* A signal that was deferred just before this call has put its own mask in; take that back. */
+        deferred = b->pending && (was | NEVER_BLOCKED) == DEFERRED_MASK;
+        if (deferred) {
+            u64 all = DEFERRED_MASK;
+            SYS4(__NR_rt_sigprocmask, SIG_SETMASK, &all, 0, 8);
+        }
+    }
+    if (deferred) {
+        /* While a signal is deferred the application's mask is the one that its frame will restore. */
+        u64 *mask = &b->pframe.uc.sigmask;
+        was = *mask;
+        if (newset && (int)f->args[0] == SIG_BLOCK)
+            *mask |= masked;
+        else if (newset && (int)f->args[0] == SIG_UNBLOCK)
+            *mask &= ~masked;
+        else if (newset)
+            *mask = masked;
+        *mask &= ~NEVER_BLOCKED;
+    }
     if (newset && (int)f->args[0] == SIG_BLOCK)
         set_vmask(b, vmask | (set & hidden));
     else if (newset && (int)f->args[0] == SIG_UNBLOCK)

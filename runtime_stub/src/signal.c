@@ -16,7 +16,6 @@
 #include "../include/rt.h"
 
 #define SIGILL 4
-#define SIGBUS 7
 #define SIGSEGV 11
 #define SA_ONSTACK 0x08000000ul
 #define SA_RESTORER 0x04000000ul
@@ -32,7 +31,6 @@
 #define FXSAVE_SIZE 512u
 #define REDZONE 128
 #define SYNCHRONOUS (SIGBIT(4) | SIGBIT(5) | SIGBIT(7) | SIGBIT(8) | SIGBIT(11) | SIGBIT(31))
-#define DEFERRED_MASK (~(SIGBIT(SIGSEGV) | SIGBIT(SIGBUS)))
 
 /* Size of the extended state at fp: sw_reserved of the fxsave area says (uapi/asm/sigcontext.h, struct _fpx_sw_bytes). */
 static u32 fp_size(const u8 *fp) {

@@ -89,6 +89,7 @@ struct where where_is(u64 ip) {
         /* pop %rsp; jmp lea of an answered call */
         w.own = in == insns[i - 1].tramp_delta + 5u;
         w.rip = site + 2;
+        w.rcx = 1;
     }
     return w;
 }

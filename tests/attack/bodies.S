@@ -141,13 +141,13 @@ child_stack_end:
 run_before:
         PROLOGUE
         MARKER
-before_go:
+.Lbefore_go:
         mov     body_in+R_RAX(%rip), %rax
-before_site:
+.Lbefore_site:
         syscall
-before_after:
+.Lbefore_after:
         MARKER
-before_end:
+.Lbefore_end:
         EPILOGUE
         .size run_before, .-run_before
 
@@ -157,14 +157,14 @@ before_end:
 run_after:
         PROLOGUE
         MARKER
-after_go:
-        jmp     after_site
+.Lafter_go:
+        jmp     .Lafter_site
         ud2
-after_site:
+.Lafter_site:
         syscall
-after_after:
+.Lafter_after:
         mov     %rax, %rax
-after_end:
+.Lafter_end:
         MARKER
         EPILOGUE
         .size run_after, .-run_after
@@ -196,16 +196,16 @@ trap_end:
 run_child:
         PROLOGUE
         MARKER
-child_go:
+.Lchild_go:
         mov     body_in+R_RAX(%rip), %rax
-child_site:
+.Lchild_site:
         syscall
-child_after:
+.Lchild_after:
         movq    %rcx, %xmm15
         mov     %rax, %rcx
         jrcxz   1f
         movq    %xmm15, %rcx
-child_end:
+.Lchild_end:
         MARKER
         jmp     2f
 1:      jmp     3f
@@ -231,18 +231,22 @@ finish_marker:
         .balign 8
         .globl shapes
 shapes:
-        .macro SHAPE name
-        .quad   .Lname_\name, run_\name, \name\()_go, \name\()_site, \name\()_after, \name\()_end
+        .macro SHAPE name, label
+        .quad   .Lname_\name, run_\name, \label\()_go - run_\name, \label\()_site - run_\name
+        .quad   \label\()_after - run_\name, \label\()_end - run_\name
         .pushsection .rodata
 .Lname_\name: .asciz "\name"
         .popsection
         .endm
-        SHAPE   before
-        SHAPE   after
-        SHAPE   child
+        SHAPE   before, .Lbefore
+        SHAPE   after, .Lafter
+        SHAPE   child, .Lchild
 #ifdef TRAPS
-        SHAPE   trap
+        SHAPE   trap, trap
 #endif
         .zero   48
+#ifdef TRAPS
+        .quad   trap_after              # a known target, so that no jump fits
+#endif
 
         .section .note.GNU-stack,"",@progbits

@@ -30,6 +30,7 @@
 
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 enum { RAX, RBX, RCX, RDX, RSI, RDI, RBP, R8, R9, R10, R11, R12, R13, R14, R15, GPRS };
 
@@ -49,7 +50,8 @@ _Static_assert(offsetof(struct regs, fcw) == R_FCW, "fcw");
 _Static_assert(offsetof(struct regs, rsp) == R_RSP, "rsp");
 _Static_assert(sizeof(struct regs) == R_SIZE, "size");
 
-/* Addresses in a body: [go, end) is between the two markers. The list ends with a zero name. */
+/* Addresses in a body: [go, end) is between the two markers. The table holds distances from `run` instead: an address in
+ * data would make each label a possible jump target for the rewriter. */
 struct shape {
     const char *name;
     void (*run)(void);
@@ -58,10 +60,21 @@ struct shape {
 
 extern struct regs body_in, body_out, child_out;
 extern uint64_t body_skew; /* added distance of the body's stack from its caller's, any number of bytes */
-extern const struct shape shapes[];
+extern const struct shape shapes[]; /* ends with a zero name */
 extern char child_stack_end[]; /* where the child of the `child` shape runs child_main */
 void finish_marker(void);
 void child_main(void);
+
+static inline int find_shape(const char *name, struct shape *to)
+{
+    for (const struct shape *s = shapes; s->name; s++)
+        if (!strcmp(s->name, name)) {
+            uint64_t run = (uint64_t)s->run;
+            *to = (struct shape){s->name, s->run, run + s->go, run + s->site, run + s->after, run + s->end};
+            return 1;
+        }
+    return 0;
+}
 
 #define FLAGS_STATUS 0x8d5ul
 #define FLAGS_DF 0x400ul

@@ -23,10 +23,10 @@ from flicker_aot.verify import verify
 
 from .conftest import call
 
-SECONDS: Final = 5.0  # of one rewriting; an undamaged one of this size takes 0.05 s
+SECONDS: Final = 5.0  # of CPU time for one rewriting; an undamaged one of this size takes 0.05 s
 MEMORY_BYTES: Final = 1 << 30  # address space beyond what the test run has: far more than any rewriting here needs
-# 4: section headers that contradict each other may come out as something that the verifier rejects; nothing is written.
-EXPECTED_CODES: Final = (0, 1, 3, 4)
+# Not 4: what the verifier would reject, the reader has to refuse with a better reason.
+EXPECTED_CODES: Final = (0, 1, 3)
 
 # (offset, size) of each field, e_type and on.
 EHDR_FIELDS: Final = (
@@ -53,9 +53,9 @@ def rewrite_hostile(data: bytes, folder: Path) -> None:
     source, out = folder / "in", folder / "out"
     source.write_bytes(data)
     out.unlink(missing_ok=True)
-    start = time.monotonic()
+    start = time.process_time()  # not the wall clock: machines that run tests are busy
     done = call("rewrite", source, out, "-q")
-    assert time.monotonic() - start < SECONDS
+    assert time.process_time() - start < SECONDS
     assert done.code in EXPECTED_CODES, done
     assert done.out == ""
     if done.code:

@@ -24,17 +24,22 @@ REWRITE_TIMEOUT_SECONDS = 180
 ROOT = Path(__file__).parent.parent.parent
 
 
-def rewrite(source: Path, out: Path, *options: str | Path) -> Path:
-    """``flicker-aot rewrite SOURCE OUT OPTIONS``, which must succeed."""
-    out.parent.mkdir(parents=True, exist_ok=True)
+def try_rewrite(source: Path, out: Path, *options: str | Path) -> subprocess.CompletedProcess[str]:
+    """``flicker-aot rewrite SOURCE OUT OPTIONS``, however it ends."""
     path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
-    done = subprocess.run(
-        [*CLI, "rewrite", source, out, "--force", "-q", *options],
+    return subprocess.run(
+        [*CLI, "rewrite", source, out, *options],
         capture_output=True,
         text=True,
         env=os.environ | {"PYTHONPATH": path},
         timeout=REWRITE_TIMEOUT_SECONDS,
     )
+
+
+def rewrite(source: Path, out: Path, *options: str | Path) -> Path:
+    """The same, which must succeed; OUT's folder is made, and what stands there is replaced."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    done = try_rewrite(source, out, "--force", "-q", *options)
     assert done.returncode == 0, f"rewrite {source} {' '.join(map(str, options))}: {done.returncode}\n{done.stderr}"
     return out
 

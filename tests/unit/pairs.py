@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
-from flicker_aot.verify import Claim, read_note, verify
+import pytest
+
+from flicker_aot.verify import Claim, meaning, ownership, read_note, subject, trampolines, verifier, verify, windows
+from flicker_aot.verify.decode import decode
 
 from ..malformed.conftest import call
 
@@ -40,3 +46,18 @@ def make_pair(source: Path, out: Path, *options: str) -> Pair:
 
 def flipped(data: bytes, offset: int, bit: int) -> bytes:
     return data[:offset] + bytes((data[offset] ^ 1 << bit,)) + data[offset + 1 :]
+
+
+@contextmanager
+def quick_verifier() -> Iterator[None]:
+    """Without the second reader, and no instruction decoded twice: these two take most of the verifier's time."""
+
+    def nothing(_: object) -> Iterator[object]:
+        return iter(())
+
+    cached = lru_cache(maxsize=None)(decode)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(verifier, "check_second_reader", nothing)
+        for module in (subject, ownership, trampolines, windows, meaning):
+            patch.setattr(module, "decode", cached)
+        yield

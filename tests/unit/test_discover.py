@@ -223,11 +223,13 @@ def test_unreached_bytes_of_a_known_function_are_unknown(tmp_path: Path) -> None
 
 
 def test_unreached_bytes_behind_an_unknown_jump_are_proved_by_the_sweep(tmp_path: Path) -> None:
-    """Where an indirect jump is not resolved, a clean linear sweep that agrees with every path proves the site."""
+    """Where an indirect jump is not resolved, a clean linear sweep that agrees with every path proves the site,
+    if a number is loaded right above it."""
     text = START + "lea 1f(%rip), %rax\njmp *%rax\n1: mov $39, %eax\nsyscall\n" + EXIT
     code = discover(assemble(tmp_path, text))
     assert [c.verdict for c in code.candidates] == [Verdict.SITE, Verdict.SITE]
-    assert all("linear sweep" in c.evidence[-1] for c in code.candidates)
+    assert all("linear sweep" in c.evidence[1] for c in code.candidates)
+    assert [c.evidence[-1] for c in code.candidates] == [f"eax is set to {n} right above" for n in (39, 60)]
     assert not any(s.cfg_complete for s in code.sites)
 
 

@@ -146,3 +146,59 @@ def test_jump_through_a_pointer_is_unresolved(tmp_path: Path) -> None:
         start = next(s for s in image.symbols if s.name == "_start")
         decoded = descend(image, start.vaddr, start.vaddr + start.size, [start.vaddr])
         assert decoded.tables == () and not decoded.complete
+
+
+PATHS = {
+    "join behind the check": (
+        "cmp $1, %ecx\nja .Ldefault\n2: jmp *table(,%rcx,8)\n.Lx: mov %esi, %ecx\njmp 2b",
+        "test %edi, %edi\nje .Lx\n",
+        False,
+    ),
+    "both ways checked": (
+        "cmp $1, %ecx\nja .Ldefault\n2: jmp *table(,%rcx,8)\n.Lx: cmp $0, %ecx\nja .Ldefault\njmp 2b",
+        "test %edi, %edi\nje .Lx\n",
+        True,
+    ),
+    "two tables": (
+        "lea other(%rip), %rdx\n2: cmp $1, %ecx\nja .Ldefault\njmp *(%rdx,%rcx,8)\n.Lx: lea table(%rip), %rdx\njmp 2b",
+        "test %edi, %edi\nje .Lx\n",
+        None,
+    ),
+    "base set before a loop": (
+        "lea table(%rip), %rbx\n2: call .Ldefault\nmov %eax, %ecx\ncmp $1, %ecx\nja 2b\njmp *(%rbx,%rcx,8)",
+        "",
+        True,
+    ),
+    "base is a result": (
+        "lea table(%rip), %rax\ncall .Ldefault\ncmp $1, %ecx\nja .Ldefault\njmp *(%rax,%rcx,8)",
+        "",
+        None,
+    ),
+    "index in memory changed": (
+        "cmpl $1, 8(%rdi)\nja .Ldefault\nmov %esi, (%rdx)\nmov 8(%rdi), %eax\njmp *table(,%rax,8)",
+        "",
+        False,
+    ),
+    "narrow comparison": ("cmp $1, %cl\nja .Ldefault\njmp *table(,%rcx,8)", "", False),
+    "narrow index": ("cmp $1, %cl\nja .Ldefault\nmovzbl %cl, %ecx\njmp *table(,%rcx,8)", "", True),
+    "mask": ("and $1, %ecx\njmp *table(,%rcx,8)", "", True),
+    "called in the middle": (
+        "cmp $1, %ecx\nja .Ldefault\n2: jmp *table(,%rcx,8)\n.Lx: call 2b\nret",
+        "je .Lx\n",
+        False,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", PATHS)
+def test_every_path_counts(name: str, tmp_path: Path) -> None:
+    """A table is bounded only where every path that leads to the jump bounds the index, and has one base."""
+    code, start, bounded = PATHS[name]
+    text = HAND_MADE.format(code=start + code, entries=ABSOLUTE) + "other: .quad .Ldefault, .Ldefault\n"
+    image = assemble(tmp_path, text, "-no-pie")
+    begin = next(s for s in image.symbols if s.name == "_start")
+    decoded = descend(image, begin.vaddr, begin.vaddr + begin.size, [begin.vaddr])
+    assert [t.bounded for t in decoded.tables] == ([] if bounded is None else [bounded])
+    assert decoded.complete is bool(bounded)
+    if bounded:
+        assert [image.read(t, 5).hex() for t in decoded.tables[0].targets] == ["b801000000", "b802000000"]

@@ -14,15 +14,15 @@ from typing import Any
 
 import pytest
 
-from flicker_aot.verify import rawelf, verifier, verify
+from flicker_aot.verify import rawelf, verify
 from flicker_aot.verify.second_reader import check_second_reader
 from flicker_aot.verify.subject import make_subject
 
 from ..malformed.conftest import assemble
-from .pairs import Pair, flipped, make_pair
+from .pairs import Pair, flipped, make_pair, quick_verifier
 
-# Windows of every kind: agnostic and cfg-dependent, a RIP-relative operand, fills that trap, a copy that branches,
-# and a site with no room at all (trap).
+# Windows of every kind: agnostic and cfg-dependent, a RIP-relative operand, fills that trap, a copy that branches, a
+# far branch into a window, and a site with no room at all (trap).
 SHAPES = """
     .macro function name
     .type \\name, @function
@@ -42,6 +42,7 @@ SHAPES = """
     call tight
     call shorty
     call back2back
+    call far
     mov $60, %eax
     xor %edi, %edi
     syscall
@@ -97,6 +98,17 @@ shorty_end:
     syscall
     ret
 back2back_end:
+    function far
+    test %rsp, %rsp
+    jz 1f
+    mov $39, %eax
+again: syscall
+    ret
+    .skip 200, 0xcc
+1:  mov $102, %eax
+    jnz again
+    jmp *%rax
+far_end:
     .section .rodata
 text: .ascii "hello\\n"
 number: .long 39
@@ -116,13 +128,10 @@ def pair(shapes: Path) -> Pair:
 
 
 @pytest.fixture
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without the second reader, which alone takes more time than all other checks of a small file."""
-
-    def nothing(_: object) -> Iterator[object]:
-        return iter(())
-
-    monkeypatch.setattr(verifier, "check_second_reader", nothing)
+def quick() -> Iterator[None]:
+    """The verifier as ``pairs.quick_verifier`` speeds it up."""
+    with quick_verifier():
+        yield
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -137,6 +146,7 @@ def test_good_file(pair: Pair, shapes: Path) -> None:
     assert {s.soundness for s in pair.claim.sites} == {"agnostic", "cfg-dependent", "trap"}
     assert any(s.before for s in pair.claim.sites)
     assert any(s.fills for s in pair.claim.sites)
+    assert pair.claim.retargets
 
 
 def test_good_file_with_leave(shapes: Path, tmp_path: Path) -> None:
@@ -187,10 +197,11 @@ def damaged(pair: Pair, ranges: list[tuple[int, int]], bits: Callable[[int], tup
 
 @pytest.mark.usefixtures("quick")
 def test_every_bit_of_windows_and_trampolines(pair: Pair) -> None:
-    """No bit of a window or a trampoline can differ unnoticed."""
+    """No bit of a window, a trampoline or a retargeted branch can differ unnoticed."""
     ranges = [(s.start - 0x400000, s.end - 0x400000) for s in pair.claim.sites]  # text is mapped as it is in the file
     assert pair.output[ranges[0][0]] == 0xE9
     ranges += [(pair.offset(s.trampoline), pair.offset(s.trampoline) + s.trampoline_size) for s in pair.claim.sites]
+    ranges += [(branch - 0x400000, branch - 0x400000 + 5) for branch, _, _ in pair.claim.retargets]
     assert damaged(pair, ranges, lambda offset: tuple(range(8))) == []
 
 
@@ -221,19 +232,18 @@ def test_cut_off(pair: Pair) -> None:
 
 
 def with_note(pair: Pair, document: dict[str, Any]) -> bytes:
-    """The output with another note in the place of its own, well-formed and with the right sizes."""
-    phoff, phnum = struct.unpack_from("<Q", pair.output, 32)[0], struct.unpack_from("<H", pair.output, 56)[0]
-    assert pair.claim.note_index < phnum
-    entry = phoff + pair.claim.note_index * 56
-    offset, size = (
-        struct.unpack_from("<Q", pair.output, entry + 8)[0],
-        struct.unpack_from("<Q", pair.output, entry + 32)[0],
-    )
-    packed = zlib.compress(json.dumps(document).encode(), 9)
+    """The output with another note in the place of its own, well-formed and with the right sizes in both headers."""
+    elf = rawelf.read_raw(pair.output, "output")
+    segment = elf.segments[pair.claim.note_index]
+    section = next(i for i, s in enumerate(elf.sections) if (s.offset, s.vaddr) == (segment.offset, segment.vaddr))
+    packed = zlib.compress(json.dumps(document, separators=(",", ":"), sort_keys=True).encode(), 9)
     note = struct.pack("<III", 12, len(packed), 1) + b"flicker-aot\0" + packed + bytes(-len(packed) % 4)
     out = bytearray(pair.output)
-    out[offset : offset + max(size, len(note))] = note + bytes(max(size - len(note), 0))
-    struct.pack_into("<QQ", out, entry + 32, len(note), len(note))
+    room = out[segment.offset + segment.filesz : segment.offset + max(segment.filesz, len(note))]
+    assert not any(room), "no room for a longer note"
+    out[segment.offset : segment.offset + max(segment.filesz, len(note))] = note.ljust(segment.filesz, b"\0")
+    struct.pack_into("<QQ", out, elf.phoff + 56 * pair.claim.note_index + 32, len(note), len(note))
+    struct.pack_into("<Q", out, elf.shoff + 64 * section + 32, len(note))
     return bytes(out)
 
 

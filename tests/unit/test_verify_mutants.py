@@ -2,7 +2,7 @@
 
 busybox (a real static program with hundreds of sites) is rewritten once; then, for each kind of byte that the rewriter
 owns and for those that it must not touch, some are changed: one flipped bit, or another value. The choice is random
-with a fixed seed. ``FLICKER_AOT_MUTANTS`` sets how many of each kind (default 4).
+with a fixed seed. ``FLICKER_AOT_MUTANTS`` sets how many of each kind (default 8).
 """
 
 from __future__ import annotations
@@ -11,19 +11,17 @@ import os
 import random
 import struct
 from collections.abc import Callable, Iterator
-from functools import lru_cache
 from itertools import chain
 
 import pytest
 
-from flicker_aot.verify import meaning, ownership, rawelf, subject, trampolines, verifier, windows
-from flicker_aot.verify.decode import decode
+from flicker_aot.verify import rawelf, verify
 from flicker_aot.verify.note import SiteClaim
 
 from ..support.need import need
-from .pairs import Pair, make_pair
+from .pairs import Pair, make_pair, quick_verifier
 
-MUTANTS = int(os.environ.get("FLICKER_AOT_MUTANTS", "4"))
+MUTANTS = int(os.environ.get("FLICKER_AOT_MUTANTS", "8"))
 
 Range = tuple[int, int]  # file offsets
 
@@ -35,16 +33,8 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Pair:
 
 @pytest.fixture(scope="module", autouse=True)
 def quick() -> Iterator[None]:
-    """Without the second reader, and no instruction decoded twice: these two take most of the verifier's time."""
-
-    def nothing(_: object) -> Iterator[object]:
-        return iter(())
-
-    cached = lru_cache(maxsize=None)(decode)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(verifier, "check_second_reader", nothing)
-        for module in (subject, ownership, trampolines, windows, meaning):
-            patch.setattr(module, "decode", cached)
+    """The verifier as ``pairs.quick_verifier`` speeds it up."""
+    with quick_verifier():
         yield
 
 
@@ -231,7 +221,7 @@ def test_swapped_windows(pair: Pair) -> None:
     for here, there in ((first, second), (second, first)):
         offset, _ = in_input(pair, here.start, here.start + 5)
         struct.pack_into("<i", data, offset + 1, there.trampoline - here.start - 5)
-    findings = verifier.verify(pair.original, bytes(data))
+    findings = verify(pair.original, bytes(data))
     assert {first.start, second.start} <= {f.vaddr for f in findings if f.code == "jump"}
 
 
@@ -240,4 +230,4 @@ def test_restored_site(pair: Pair) -> None:
     """A window with the input's own bytes in it works, but its system call escapes: it is found."""
     start, end = in_input(pair, pair.claim.sites[0].start, pair.claim.sites[0].end)
     data = pair.output[:start] + pair.original[start:end] + pair.output[end:]
-    assert "jump" in [f.code for f in verifier.verify(pair.original, data)]
+    assert "jump" in [f.code for f in verify(pair.original, data)]

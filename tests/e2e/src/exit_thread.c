@@ -7,6 +7,7 @@
 
 static void *thread(void *unused)
 {
+    usleep(50000); /* the main thread is in its join by then: the number of calls is compared */
     done("exit_thread");
     exit(43);
     return unused;

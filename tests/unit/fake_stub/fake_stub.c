@@ -20,7 +20,7 @@ static long call4(long number, long a, long b, long c, long d) {
 
 static flk_u64 bias(void) { return (flk_u64)&flk_config - flk_config.self_vaddr; }
 
-static void on_sigill(int signo, void *info, char *context) {
+__attribute__((used)) static void on_sigill(int signo, void *info, char *context) {
     (void)signo, (void)info;
     flk_u64 *rip = (flk_u64 *)(context + 168); /* uc_mcontext.gregs[REG_RIP] */
     const struct flk_trap *traps = (const struct flk_trap *)(flk_config.traps_vaddr + bias());
@@ -33,12 +33,19 @@ static void on_sigill(int signo, void *info, char *context) {
 }
 
 __asm__(".globl restorer; .hidden restorer; restorer: mov $15, %eax; syscall");
-void restorer(void);
+
+/* Nobody relocates: an address from a table (a constant structure, a GOT) would be the one at link time. */
+#define ADDRESS(name)                                            \
+    ({                                                           \
+        flk_u64 at;                                              \
+        __asm__("lea " #name "(%%rip), %0" : "=r"(at));          \
+        at;                                                      \
+    })
 
 __attribute__((used)) flk_u64 fake_init(void) {
     struct {
         flk_u64 handler, flags, restorer, mask;
-    } action = {(flk_u64)on_sigill, 0x44000004, (flk_u64)restorer, 0}; /* SA_NODEFER | SA_RESTORER | SA_SIGINFO */
+    } action = {ADDRESS(on_sigill), 0x44000004, ADDRESS(restorer), 0}; /* SA_NODEFER | SA_RESTORER | SA_SIGINFO */
     block.top = (flk_u64)(&block + 1) & -16ul;
     call4(158, 0x1001, (long)&block, 0, 0); /* arch_prctl(ARCH_SET_GS) */
     call4(13, 4, (long)&action, 0, 8);      /* rt_sigaction(SIGILL) */

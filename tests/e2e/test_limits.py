@@ -1,0 +1,68 @@
+"""docs/limitations.md holds: what is not served is refused or named, and nothing else happens."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from ..support.artifacts import Artifacts
+from ..support.build import SOURCES, load_program
+from ..support.execute import run
+from ..support.need import need
+from ..support.rewrite import rewrite, try_rewrite
+
+LIMITS = Path(__file__).parent / "limits"
+
+
+def test_own_gs_base_is_refused(tmp_path: Path) -> None:
+    """ARCH_SET_GS succeeds natively and is answered EPERM in the rewritten program, which goes on."""
+    original = tmp_path / "set_gs"
+    subprocess.run(["gcc", "-O2", "-static", "-o", original, LIMITS / "set_gs.c"], check=True)
+    rewritten = rewrite(original, tmp_path / "out" / "set_gs")
+    assert (run([original]).stdout, run([rewritten]).stdout) == (b"0\n", b"-1\n")
+
+
+def test_int80_is_named(artifacts: Artifacts, tmp_path: Path) -> None:
+    """Each int 0x80 instruction is in the report and in a warning; with --strict nothing is written."""
+    original = artifacts.built(load_program(SOURCES / "abi_int80.c"), "gcc")
+    report, out = tmp_path / "report.json", tmp_path / "out"
+    done = try_rewrite(original, out, "--report", report)
+    assert done.returncode == 0
+    listing = subprocess.run(["objdump", "-d", original], check=True, capture_output=True, text=True).stdout
+    expected = {"0x" + line.split(":")[0].strip() for line in listing.splitlines() if "int    $0x80" in line}
+    named = {entry["vaddr"] for entry in json.loads(report.read_text())["other_kinds"]}
+    assert expected
+    assert named == expected
+    assert all(address in done.stderr for address in list(expected)[:5])
+    strict = try_rewrite(original, tmp_path / "strict", "--strict")
+    assert strict.returncode == 1
+    assert not (tmp_path / "strict").exists()
+
+
+@pytest.mark.parametrize("command", ["ls", "gdb"])
+def test_dynamic_programs_are_refused(tmp_path: Path, command: str) -> None:
+    """A dynamically linked program gives exit 3, one line that says why, and no output."""
+    done = try_rewrite(need(command), tmp_path / "out")
+    assert done.returncode == 3
+    assert "dynamically linked" in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_rewritten_file_is_refused(artifacts: Artifacts, tmp_path: Path) -> None:
+    """Rewriting twice is recognised and refused."""
+    once = artifacts.rewritten(artifacts.built(load_program(SOURCES / "exit_code.c"), "gcc"), "--tool", "none")
+    done = try_rewrite(once, tmp_path / "out")
+    assert done.returncode == 3
+    assert not (tmp_path / "out").exists()
+
+
+def test_rewriting_is_deterministic(artifacts: Artifacts, tmp_path: Path) -> None:
+    """The same input and options give the same bytes, and the mode is the input's."""
+    original = artifacts.built(load_program(SOURCES / "exit_code.c"), "gcc")
+    outs = [rewrite(original, tmp_path / str(i) / "out", "--tool", "count") for i in range(2)]
+    assert outs[0].read_bytes() == outs[1].read_bytes()
+    assert outs[0].stat().st_mode == original.stat().st_mode
