@@ -31,7 +31,7 @@ MODES: dict[str, str] = {
     "clang-lld": f"clang {_GLIBC} -static -fuse-ld=lld",
     "mold": f"gcc {_GLIBC} -static -fuse-ld=mold",
     "noseparate": f"gcc {_GLIBC} -static -Wl,-z,noseparate-code",
-    "stripped": f"gcc {_GLIBC} -O0 -static -s",
+    "stripped": f"gcc {_GLIBC} -static -s",
     "g++": f"g++ {_GLIBC} -static",
     "g++-pie": f"g++ {_GLIBC} -static-pie -fPIE",
     "asm": "gcc -nostdlib -static",
