@@ -15,7 +15,7 @@ _GROWTH_SHARE: Final = 100  # and one byte for each so many of the input
 
 
 def _size_budget(image: Image) -> int:
-    """How large the output may become for what only debuggers read: the input, 64 KiB and 1 %; holes do not count."""
+    """How large the output may become for what only debuggers read: the input, 64 KiB and 1 %."""
     return len(image.data) + _FIXED_GROWTH + len(image.data) // _GROWTH_SHARE
 
 
@@ -27,7 +27,6 @@ def emit(image: Image, layout: Layout) -> bytes:
     copy of the input's symbol table that they need, would take the output beyond its budget.
     """
     table = program_headers(image, layout)
-    # Parts are joined once: the hole before the block can be as large as the program's bss.
     parts: list[bytes] = []
     end = len(image.data)
     for placement in layout.in_file_order:
@@ -41,8 +40,7 @@ def emit(image: Image, layout: Layout) -> bytes:
     parts.append(bytes(-end % 8))
     start = end + len(parts[-1])
     part = section_part(image, layout, start, with_symbols=True)
-    written = start + len(part.data) + image.trailing - layout.hole_size(len(image.data))
-    if written > _size_budget(image):
+    if start + len(part.data) + image.trailing > _size_budget(image):
         part = section_part(image, layout, start, with_symbols=False)
     parts.append(part.data)
     if image.trailing:

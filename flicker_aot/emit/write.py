@@ -44,7 +44,7 @@ def write_atomic(out: Path, data: bytes, *, like: Path) -> tuple[str, ...]:
 
 
 def _write_sparse(handle: int, data: bytes) -> None:
-    """Pages of zeros become holes: the hole before the appended block costs nothing."""
+    """Pages of zeros become holes: what is empty between the appended segments costs nothing."""
     os.ftruncate(handle, len(data))
     view = memoryview(data)
     zeros = bytes(PAGE_SIZE)

@@ -2,8 +2,9 @@
 
 The appended block (docs/design.md, "The output file"): R with the program header table, the runtime's tables and the
 note; RX with trampolines and, page-aligned, the runtime's text; RW with its data. In memory in this order. In the file
-R comes last: its offset is ``vaddr - base``, so that kernels before 5.18, qemu-user and code that walks __ehdr_start
-find the table; RX and RW fill the hole that this leaves where the input's bss is in memory.
+R comes last, at ``vaddr - base`` where that costs little: there kernels before 5.18, qemu-user and code that walks
+__ehdr_start find the table, and RX and RW fill the hole that it leaves, which is as large as the input's bss. Past
+MAX_HOLE it would cost too much; then R stands right behind RW, and the runtime's start corrects AT_PHDR.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ PHDR_SIZE: Final = 56
 ADDED_PHDRS: Final = 4  # R, RX, RW and the note
 MAX_PHDRS: Final = 73  # kernels before 5.10 take a table of at most one page (fs/binfmt_elf.c)
 R_SIZE_UNIT: Final = 64  # bytes; coarse, so that the size of R and the size of the note that tells it soon agree
+MAX_HOLE: Final = 4 * PAGE_SIZE  # bytes of the file that may stay empty for R to be at ``vaddr - base``
 _REACH: Final = 1 << 31  # of a rel32
 
 
@@ -147,8 +149,11 @@ def _addresses(image: Image, stub: Stub, tables: Tables, slots: Sequence[Slot], 
     rx_offset = _page_up(len(image.data))
     rw_offset = _page_up(rx_offset + tramp_size + len(stub.text))
     # One page stays free: strip and objcopy move the program header table up to a page down, in file and memory.
-    r_offset = max(memory_end + PAGE_SIZE - base, _page_up(rw_offset + len(stub.data)))
-    r = base + r_offset
+    r = memory_end + PAGE_SIZE
+    r_offset = _page_up(rw_offset + len(stub.data))
+    if r - base - r_offset <= MAX_HOLE:
+        r_offset = max(r_offset, r - base)
+        r = base + r_offset
     sites = r + phnum * PHDR_SIZE
     insns = sites + len(tables.sites)
     traps = _align(insns + len(tables.insns), 4)

@@ -10,7 +10,7 @@ from itertools import pairwise
 from typing import Final
 
 from .finding import Finding
-from .note import SegmentClaim
+from .note import Claim, SegmentClaim
 from .rawelf import (
     PAGE,
     PF_R,
@@ -25,6 +25,7 @@ from .rawelf import (
 from .subject import Subject
 
 MAX_PHNUM: Final = 73  # kernels before 5.10 take a table of at most one page (fs/binfmt_elf.c)
+MAX_HOLE: Final = 4 * PAGE  # bytes of nothing in the file that e_phoff == vaddr - base may cost
 _FLAGS: Final = {"r": PF_R, "rx": PF_R | PF_X, "rw": PF_R | PF_W}
 
 
@@ -46,13 +47,14 @@ def _entry_and_table(subject: Subject) -> Iterator[Finding]:
     if output.base != subject.original.base:
         yield _bad("phdr", output.base, f"base address moved from {subject.original.base:#x}")
     table = claim.segments["r"]
-    vaddr = output.base + output.phoff
     size = len(output.segments) * PHDR_SIZE
-    # Kernels before 5.18, qemu-user and ld.so take the table's address to be base + e_phoff.
-    if output.phoff - table.offset != vaddr - table.vaddr or not (
-        table.vaddr <= vaddr and vaddr + size <= table.vaddr + table.filesz
-    ):
-        yield _bad("phdr", vaddr, f"table at e_phoff {output.phoff:#x} is not where R maps it")
+    if not (table.offset <= output.phoff and output.phoff + size <= table.offset + table.filesz):
+        yield _bad("phdr", None, f"table at e_phoff {output.phoff:#x} is not in R")
+    # Kernels before 5.18 and qemu-user take its address to be base + e_phoff; the runtime's start corrects AT_PHDR, but
+    # what walks __ehdr_start is not corrected: only a large bss excuses another place.
+    hole = table.vaddr - output.base - max(claim.segments[n].offset + claim.segments[n].filesz for n in ("rx", "rw"))
+    if table.offset != table.vaddr - output.base and hole < MAX_HOLE:
+        yield _bad("phdr", table.vaddr, f"R is at file offset {table.offset:#x}, its address wants another")
     if len(output.segments) > MAX_PHNUM:
         yield _bad("phdr", None, f"{len(output.segments)} program headers, at most {MAX_PHNUM} are portable")
 
@@ -70,7 +72,7 @@ def _program_headers(subject: Subject) -> Iterator[Finding]:
             kept.append(p)
     if added != len(claim.segments):
         yield _bad("phdr", None, f"{len(claim.segments)} appended PT_LOADs expected, {added} found")
-    expected = [_moved(p, output) if p.type == PT_PHDR else p for p in subject.original.segments]
+    expected = [_moved(p, output, claim) if p.type == PT_PHDR else p for p in subject.original.segments]
     if kept != expected:
         odd = next((k for k, e in zip(kept, expected, strict=False) if k != e), None)
         where = None if odd is None else odd.vaddr
@@ -88,9 +90,9 @@ def _program_headers(subject: Subject) -> Iterator[Finding]:
         yield _bad("phdr", note.vaddr, f"PT_NOTE is not a read-only part of R: {note}")
 
 
-def _moved(p: Phdr, output: RawElf) -> Phdr:
+def _moved(p: Phdr, output: RawElf, claim: Claim) -> Phdr:
     """What PT_PHDR must say of the table's new place; its flags and alignment stay."""
-    vaddr = output.base + output.phoff
+    vaddr = claim.segments["r"].vaddr + output.phoff - claim.segments["r"].offset
     size = len(output.segments) * PHDR_SIZE
     return p._replace(offset=output.phoff, vaddr=vaddr, paddr=vaddr, filesz=size, memsz=size)
 

@@ -9,9 +9,12 @@
 
 #define AT_NULL 0
 #define AT_IGNORE 1
+#define AT_PHDR 3
+#define AT_PHNUM 5
 #define AT_ENTRY 9
 #define AT_HWCAP2 26
 #define AT_SYSINFO_EHDR 33
+#define PHDR_SIZE 56
 #define HWCAP2_FSGSBASE 2ul
 #define ARCH_SET_GS 0x1001
 
@@ -28,11 +31,20 @@ static u64 *after_null(u64 *p) {
     return p + 1;
 }
 
+/* Kernels before 5.18 and qemu-user give base + e_phoff, which is the table only where the file's bss was small
+ * (flicker_aot/layout/layout.py). It stands right before the site table, or, moved by strip, up to a page before that. */
+static void correct_phdr(struct auxv *phdr, u64 phnum) {
+    u64 end = flk_config.sites_vaddr + flk_rt.bias, start = end - phnum * PHDR_SIZE;
+    if (phdr && (phdr->value > start || phdr->value < (start & -4096ul) - 4096))
+        phdr->value = start;
+}
+
 u64 flk_init(u64 *stack);
 
 u64 flk_init(u64 *stack) {
     struct blk *b = (struct blk *)(flk_first_region + BLK_OFF);
-    struct auxv *av = (struct auxv *)after_null(after_null(stack + 1)), *a;
+    struct auxv *av = (struct auxv *)after_null(after_null(stack + 1)), *a, *phdr = 0;
+    u64 phnum = 0;
     flk_rt.bias = ADDR(&flk_config) - flk_config.self_vaddr;
     block_init(b, flk_first_region);
     alt_reset(&b->alt);
@@ -42,6 +54,10 @@ u64 flk_init(u64 *stack) {
     for (a = av; a->type != AT_NULL; a++) {
         if (a->type == AT_ENTRY)
             a->value = entry;
+        else if (a->type == AT_PHDR)
+            phdr = a;
+        else if (a->type == AT_PHNUM)
+            phnum = a->value;
         else if (a->type == AT_HWCAP2)
             flk_rt.fsgsbase = (a->value & HWCAP2_FSGSBASE) != 0;
         else if (a->type == AT_SYSINFO_EHDR && flk_config.flags & FLK_F_VDSO_HIDE)
@@ -49,6 +65,7 @@ u64 flk_init(u64 *stack) {
         else if (a->type == AT_SYSINFO_EHDR)
             flk_rt.vdso = a->value;
     }
+    correct_phdr(phdr, phnum);
     if (flk_rt.fsgsbase)
         __asm__ volatile("wrgsbase %0" ::"r"(b));
     else

@@ -28,9 +28,9 @@ def test_qemu_runs_a_program(artifacts: Artifacts) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", ["gcc", "gcc-pie", "musl"])
-@pytest.mark.parametrize("name", ["exit_code", "proc_setup"])
+@pytest.mark.parametrize("name", ["exit_code", "proc_setup", "proc_bss"])
 def test_rewritten_programs_run_under_qemu(artifacts: Artifacts, name: str, mode: str) -> None:
-    """A rewritten program runs under another loader than the kernel: qemu-user computes AT_PHDR itself."""
+    """A rewritten program runs under another loader than the kernel: qemu-user takes AT_PHDR to be base + e_phoff."""
     qemu = need("qemu-x86_64-static")
     original = artifacts.built(load_program(SOURCES / f"{name}.c"), mode)
     rewritten = artifacts.rewritten(original, "--tool", "none")

@@ -47,9 +47,11 @@ def test_passes_the_exit_status_on(script: str, status: int) -> None:
 
 
 def test_restarts_are_told_apart(artifacts: Artifacts) -> None:
-    """Of sig_restart's interrupted calls, those that the kernel makes again are marked, and only those: three reads
-    under SA_RESTART, and three waits that are stopped and continued twice each, and interrupted once more by a SIGCHLD
-    that is ignored (tracees see those)."""
+    """Of sig_restart's interrupted calls, those that the kernel makes again are marked, and only those.
+
+    That is three reads under SA_RESTART, and each of three waits once or more (it depends on how many of the stops and of
+    the ignored SIGCHLDs, which tracees see, find it waiting).
+    """
     program = artifacts.built(load_program(SOURCES / "sig_restart.c"), "gcc")
     result = oracle.trace([program])
     assert result.outcome.stdout == b"ok sig_restart\n"
@@ -58,7 +60,8 @@ def test_restarts_are_told_apart(artifacts: Artifacts) -> None:
         restarted[r.nr] += r.restarted
     table = numbers()
     assert restarted[table["read"]] == 3
-    assert restarted[table["restart_syscall"]] == 3 * 3
+    assert 3 <= restarted[table["restart_syscall"]] <= 3 * 3
+    assert set(+restarted) == {table["read"], table["restart_syscall"]}
     assert result.calls()["restart_syscall"] == 0
 
 

@@ -95,7 +95,7 @@ def test_readelf_has_nothing_to_say(pair: tuple[Path, Path]) -> None:
 
 
 def test_program_headers(pair: tuple[Path, Path]) -> None:
-    """PT_LOADs ascend; the input's entries are all there; e_phoff == vaddr - base; PT_PHDR only where it was."""
+    """PT_LOADs ascend; the input's entries are all there; e_phoff == vaddr - base where bss is small; PT_PHDR only where it was."""
     before, after = (path.read_bytes() for path in pair)
     old, new = program_headers(before), program_headers(after)
     (phoff,) = struct.unpack_from("<Q", after, 32)
@@ -104,13 +104,15 @@ def test_program_headers(pair: tuple[Path, Path]) -> None:
     assert all((p[2] - p[3]) % 4096 == 0 for p in loads)
     base = loads[0][3] - loads[0][2]
     (table,) = [p for p in loads if p[2] <= phoff < p[2] + p[5]]
-    assert phoff == phoff - table[2] + table[3] - base
+    vaddr = phoff - table[2] + table[3]
+    empty = max(p[3] + p[6] for p in loads if p[3] < table[3]) - base - len(before)
+    assert (phoff == vaddr - base) == (empty < 65536)
     assert phoff + 56 * len(new) <= table[2] + table[5]
     assert [p for p in old if p[0] != PT_PHDR] == [p for p in new if p in old]
     assert len(new) == len(old) + 4
     moved = [p for p in new if p[0] == PT_PHDR]
     assert len(moved) == len([p for p in old if p[0] == PT_PHDR])
-    assert all((p[2], p[3], p[5], p[6]) == (phoff, phoff + base, 56 * len(new), 56 * len(new)) for p in moved)
+    assert all((p[2], p[3], p[5], p[6]) == (phoff, vaddr, 56 * len(new), 56 * len(new)) for p in moved)
 
 
 def test_disassembly_shows_trampolines_by_name(pair: tuple[Path, Path]) -> None:
@@ -257,13 +259,12 @@ def test_deterministic(tmp_path: Path) -> None:
 # Writing
 
 
-def test_holes_take_no_space(tmp_path: Path) -> None:
-    """The hole before the appended block is sparse, and reads as zeros."""
+def test_bss_takes_no_space(tmp_path: Path) -> None:
+    """A large bss costs nothing in the file, and is there when the output runs."""
     source = link(HELLO.replace("70000", "50000000"), tmp_path / "hello")
     out = tmp_path / "out"
     data = rewrite(source, out)
-    assert out.read_bytes() == data and len(data) > 50_000_000
-    assert out.stat().st_blocks * 512 < 200_000
+    assert out.read_bytes() == data and len(data) < 200_000
     assert run(out) == (0, b"hello\n")
 
 

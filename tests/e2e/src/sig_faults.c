@@ -1,7 +1,8 @@
 // modes: default
-// counts: prctl rt_sigaction rt_sigprocmask set_robust_list
-/* (Not compared: the calls of children that die by a fault that nobody can catch.) The program's own handlers for faults, SIGILL, SIGTRAP and SIGSYS, with real faults: addresses as natively, handlers that
- * step over the fault, actions and masks that read back as they were written. */
+// counts: prctl rt_sigaction rt_sigprocmask set_robust_list gettid
+/* The program's own handlers for faults, SIGILL, SIGTRAP and SIGSYS, with real faults: addresses as natively, handlers that
+ * step over the fault, actions and masks that read back as they were written. (Not compared: the calls of children that
+ * die by a fault, which write no line.) */
 #include "check.h"
 #include <linux/audit.h>
 #include <linux/filter.h>

@@ -1,6 +1,6 @@
 // modes: default
 // counts: none
-// timeout: 60
+// timeout: 180
 /* Threads: many short ones with bounded memory, one made from a signal handler, robust mutexes, rseq, the address that
  * set_tid_address names, and the main thread ending first. */
 #include "check.h"
