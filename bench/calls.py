@@ -13,8 +13,8 @@ from .programs import SOURCES, compile_static, environment, rewrite
 from .table import table
 
 ROUNDS = 11
-CALLS_PER_BATCH = 20_000
-CALLS_PER_BATCH_TRACED = 300  # by strace: tens of microseconds each
+CALLS_PER_BATCH = 1_000
+CALLS_PER_BATCH_TRACED = 20  # by strace: tens of microseconds each
 KINDS = ("inline", "libc", "wrapper")
 
 

@@ -62,6 +62,13 @@
 #define VDSO_STUB_SIZE 16
 #define BLK_REFS 64
 #define BLK_VDSO_COUNTS 72
+#define BLK_CALL_NR 120
+#define BLK_CHANGED 128
+#define BLK_RENUMBERED 136
+#define BLK_COUNTS 144
+
+#define FLAGS_STATUS 0x8d5 /* CF, PF, AF, ZF, SF, OF */
+#define COUNTED 512 /* system call numbers that have a counter of their own, and a kind */
 
 #define RT_FREE_LIST 24 /* offset of free_list in struct runtime */
 
@@ -138,7 +145,6 @@ struct record { /* immutable once ready: what the application gave rt_sigaction 
 enum special { SPECIAL_NONE, SPECIAL_CLONE, SPECIAL_EXEC, SPECIAL_MASK, SPECIAL_EXIT };
 
 #define INTERRUPTED_RING 16
-#define COUNTED 512 /* system call numbers that have a counter of their own */
 
 struct blk {
     u64 top; /* FLK_BLK_TOP: top of the own stack, 16-aligned */
@@ -153,6 +159,18 @@ struct blk {
     u32 refs; /* the thread, and its parent until that has left the clone: the last one frees */
     u32 fresh; /* the thread has not started yet */
     u64 vdso_counts[VDSO_EXPORTS];
+
+    /* The call between S and leave: what the hook was told, and the registers that it changed. */
+    i64 call_nr;
+    u64 changed;    /* bit 1..6: argument 0..5 was changed, orig holds the application's value */
+    u32 renumbered; /* the hook has set another number */
+    u32 pad;
+
+    u64 counts[COUNTED];
+    u64 ended_counts[COUNTED]; /* in the process's block: of threads that ended */
+    u64 count_other, ended_other;
+    u64 traps, ended_traps;
+    u64 ended_vdso[VDSO_EXPORTS];
 
     /* One call in a special stub (assembly from pop %rsp to the jump back). */
     u64 sp_site, sp_entry; /* the site; T of its trampoline */
@@ -175,9 +193,6 @@ struct blk {
     u32 precord, pfp_size;
     struct sigframe pframe;
 
-    /* The call between S and leave: what the hook was told, and the registers that it changed. */
-    i64 call_nr;
-    u64 changed; /* bit 1..6: argument 0..5 was changed, orig holds the application's value */
     i64 orig[6];
     /* Changed arguments of calls that a handler interrupted. A ring: handlers may be left by siglongjmp, so entries are not given
      * back; one that was overwritten costs a restarted call its changed arguments, no more. */
@@ -191,14 +206,12 @@ struct blk {
     struct blk *process;  /* the block of the first thread of the process: counters of ended threads, thread count */
     u32 in_use;
     u32 threads; /* in the process's block: live threads */
-
-    u64 counts[COUNTED];
-    u64 ended_counts[COUNTED]; /* in the process's block: of threads that ended */
-    u64 count_other, ended_other;
-    u64 traps, ended_traps;
-    u64 ended_vdso[VDSO_EXPORTS];
 };
 _Static_assert(__builtin_offsetof(struct blk, vdso_counts) == BLK_VDSO_COUNTS, "vdso_counts");
+_Static_assert(__builtin_offsetof(struct blk, call_nr) == BLK_CALL_NR, "call_nr");
+_Static_assert(__builtin_offsetof(struct blk, changed) == BLK_CHANGED, "changed");
+_Static_assert(__builtin_offsetof(struct blk, renumbered) == BLK_RENUMBERED, "renumbered");
+_Static_assert(__builtin_offsetof(struct blk, counts) == BLK_COUNTS, "counts");
 
 _Static_assert(sizeof(struct blk) <= BLK_SIZE, "block");
 _Static_assert(__builtin_offsetof(struct blk, self) == BLK_SELF, "self");
@@ -234,7 +247,9 @@ extern struct runtime flk_rt;
 extern const struct flk_config flk_config;
 extern u8 flk_first_region[REGION_SIZE];
 
-/* Labels of entry.S. */
+/* Labels of call.S and entry.S. */
+extern char flk_enter[], flk_leave[], flk_full[], flk_fast_flags[], flk_fast_done[], flk_fast_sahf[], flk_fast_ret[];
+extern char flk_slow[], flk_slow_sahf[], flk_leave_chk[], flk_leave_tail_end[];
 extern char flk_thunks[], flk_chk[], flk_tail_end[], flk_special_fast[], flk_special_slow[], flk_exit_stub[];
 extern char flk_wrap_ret[], flk_wrap_end[], flk_sigreturn_end[];
 extern char flk_copy_start[], flk_copy_end[], flk_copy_fault[];
@@ -310,17 +325,20 @@ struct where {
     u64 resume; /* where the thread goes on */
     u64 entry;  /* T of the trampoline */
     u32 found;
-    u32 own;     /* an instruction on the own stack after the frame was restored: to be rewound to flk_chk */
     u32 after;   /* the kernel has returned, or the call was answered */
     u32 calling; /* between enter and leave */
     u32 rcx;     /* rcx is the kernel's or dead, not yet the application's */
 };
 struct where where_is(u64 ip);
 u64 trap_target(u64 ip); /* 0: not one of ours */
+int settle(struct kucontext *uc); /* 1: uc was on the own stack in an entry path, and is moved to native state */
 
 /* dispatch.c */
 void flk_dispatch(struct frame *f);
-void flk_leave_c(struct frame *f);
+void flk_answered(struct frame *f);
+void flk_renumbered(struct frame *f);
+void flk_unchange(struct frame *f);
+extern const u8 flk_kinds[COUNTED]; /* 0: the call needs nothing but the tool */
 void flk_post(struct frame *f);
 u64 special_give_up(struct blk *b, i64 *args); /* -> T: where to start the call anew; sets skip_hook */
 u64 temporary_mask_of(struct blk *b, i64 result, u64 otherwise);

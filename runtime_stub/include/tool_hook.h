@@ -11,12 +11,8 @@ _Static_assert(__builtin_offsetof(struct flicker_return, nr_) == FR_ACTION, "fli
 _Static_assert(__builtin_offsetof(struct flicker_return, result_) == FR_RAX, "flicker_return is a view of struct frame");
 
 static inline int tool_enter(struct blk *b, struct frame *f) {
-    if (flk_config.tpl.has_leave)
-        b->call_nr = f->rax;
-    int action = flicker_enter((struct flicker_call *)f);
-    if (action == FLICKER_ANSWERED && b->changed)
-        unchange(b, f->args);
-    return action;
+    b->call_nr = f->rax;
+    return flicker_enter((struct flicker_call *)f);
 }
 
 /* The hook's leave part, then the program's registers as they were before the hook changed them. */

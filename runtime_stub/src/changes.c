@@ -13,8 +13,10 @@ void flk_changes_registers(struct flicker_call *c, int slot, long value) {
         b->orig[slot - 1] = c->args_[slot - 1];
         b->changed |= 1ul << slot;
     }
-    if (slot)
+    if (slot) {
         c->args_[slot - 1] = value;
-    else
+    } else {
         c->nr_ = value;
+        b->renumbered = 1;
+    }
 }

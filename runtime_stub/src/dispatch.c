@@ -19,7 +19,6 @@
 #define SECCOMP_MODE_STRICT 1
 #define SECCOMP_SET_MODE_STRICT 0
 #define SECCOMP_SET_MODE_FILTER 1
-#define FLAGS_STATUS 0x8d5ul
 
 enum kind {
     PLAIN,
@@ -39,7 +38,7 @@ enum kind {
     SECCOMP,
 };
 
-static const u8 kinds[COUNTED] = {
+const u8 flk_kinds[COUNTED] = {
     [__NR_rt_sigaction] = SIGACTION,
     [__NR_rt_sigprocmask] = SIGPROCMASK,
     [__NR_rt_sigreturn] = SIGRETURN,
@@ -66,13 +65,13 @@ static const u8 kinds[COUNTED] = {
 };
 
 /* The kernel looks at the low half of rax only (arch/x86/entry/common.c, do_syscall_64). */
-static inline u32 kind_of(i64 rax) { return (u32)rax < COUNTED ? kinds[(u32)rax] : PLAIN; }
+static inline u32 kind_of(i64 rax) { return (u32)rax < COUNTED ? flk_kinds[(u32)rax] : PLAIN; }
 
 static void answer(struct frame *f, i64 result) {
     u64 flags;
     __asm__("pushfq; popq %0" : "=r"(flags));
     f->rax = result;
-    f->r11 = (flags & ~FLAGS_STATUS) | (f->flags >> 8 & 0xd5) | (f->flags & 1) << 11;
+    f->r11 = (flags & ~(u64)FLAGS_STATUS) | (f->flags >> 8 & 0xd5) | (f->flags & 1) << 11;
     f->action = 0;
 }
 
@@ -83,9 +82,12 @@ void unchange(struct blk *b, i64 *args) {
     b->changed = 0;
 }
 
+/* For calls that do not come to flk_leave. The hook is told the number where the way back finds `action`. */
 static void leave(struct blk *b, struct frame *f) {
-    if (flk_config.tpl.has_leave)
-        tool_leave(b, f);
+    if (!flk_config.tpl.has_leave)
+        return;
+    tool_leave(b, f);
+    f->action = 0;
 }
 
 /* The call will go through a stub instead of the trampoline's own syscall. */
@@ -322,7 +324,7 @@ static void seccomp(int strict, const void *fprog) {
         filter_installed(fprog);
 }
 
-static void __attribute__((noinline)) dispatch_special(struct frame *f, u32 kind) {
+static void dispatch_special(struct frame *f, u32 kind) {
     struct blk *b = self_blk();
     switch (kind) {
     case SIGACTION:
@@ -383,31 +385,33 @@ static void __attribute__((noinline)) dispatch_special(struct frame *f, u32 kind
     leave(b, f);
 }
 
-static void __attribute__((noinline)) dispatch_slow(struct frame *f, u32 kind) {
+/* What call.S does not do by itself: special calls, and numbers without a kind. */
+void flk_dispatch(struct frame *f) {
     struct blk *b = self_blk();
+    u32 kind = kind_of(f->rax);
     if (b->skip_hook)
         b->skip_hook = 0;
     else if (!tool_enter(b, f)) {
-        answer(f, f->rax);
+        flk_answered(f);
         return;
     }
     if (TOOL_CHANGES)
         kind = kind_of(f->rax);
-    dispatch_special(f, kind);
+    b->renumbered = 0;
+    if (kind != PLAIN)
+        dispatch_special(f, kind);
 }
 
-void flk_dispatch(struct frame *f) {
-    u32 kind = kind_of(f->rax);
-    if (__builtin_expect(kind != PLAIN, 0)) {
-        dispatch_slow(f, kind);
-        return;
-    }
-    if (!tool_enter(self_blk(), f)) {
-        answer(f, f->rax);
-        return;
-    }
-    if (TOOL_CHANGES && kind_of(f->rax) != PLAIN)
+void flk_answered(struct frame *f) {
+    unchange(self_blk(), f->args);
+    answer(f, f->rax);
+}
+
+/* The hook has given an ordinary call another number. */
+void flk_renumbered(struct frame *f) {
+    self_blk()->renumbered = 0;
+    if (kind_of(f->rax) != PLAIN)
         dispatch_special(f, kind_of(f->rax));
 }
 
-void flk_leave_c(struct frame *f) { tool_leave(self_blk(), f); }
+void flk_unchange(struct frame *f) { unchange(self_blk(), f->args); }

@@ -5,7 +5,8 @@
  *
  * While flk_wrap runs all signals are masked but SIGSEGV and SIGBUS (a fault on a bad application stack must be caught),
  * by the sa_mask that sigaction.c gives the kernel. Three cases, by the interrupted stack pointer:
- *   own stack      the hook or the runtime was at work: the signal is deferred. Everything is masked in the interrupted
+ *   own stack      in the instructions around flk_enter's frame the thread is moved to where it was or is about to be native
+ *                  (settle.c). Else the hook or the runtime was at work: the signal is deferred. Everything is masked in the interrupted
  *                  context, flk_chk finds `pending` before it leaves the own stack and flk_deliver goes on from there.
  *   a trap site    the program counter moves to the trampoline.
  *   otherwise      native: the program counter in the frame is translated from trampoline to original instruction.
@@ -16,6 +17,8 @@
 #include "../include/rt.h"
 
 #define SIGILL 4
+#define SIGTRAP 5
+#define TRAP_TRACE 2
 #define SIGSEGV 11
 #define SA_ONSTACK 0x08000000ul
 #define SA_RESTORER 0x04000000ul
@@ -25,7 +28,6 @@
 #define EFLAGS_TF 0x100ul
 #define EFLAGS_DF 0x400ul
 #define EFLAGS_RF 0x10000ul
-#define EFLAGS_STATUS 0x8d5ul
 #define UC_FP_XSTATE 1ul
 #define FP_XSTATE_MAGIC1 0x46505853u
 #define FXSAVE_SIZE 512u
@@ -161,11 +163,10 @@ static struct sigframe *defer(struct blk *b, u32 sig, struct sigframe *f, u32 in
         to[i] = from[i];
     b->pending = 1;
     f->uc.sigmask = DEFERRED_MASK;
-    int rewind = (ip >= ADDR(flk_chk) && ip < ADDR(flk_tail_end)) || ip == ADDR(flk_special_fast) ||
+    int rewind = (ip >= ADDR(flk_chk) && ip < ADDR(flk_tail_end)) ||
+                 (ip >= ADDR(flk_leave_chk) && ip < ADDR(flk_leave_tail_end)) || ip == ADDR(flk_special_fast) ||
                  ip == ADDR(flk_special_plain) || ip == ADDR(flk_special_slow) || ip == ADDR(flk_exit_stub) ||
                  ip == ADDR(flk_sp_ret) || ip == ADDR(flk_pl_ret);
-    if (!rewind)
-        rewind = (int)where_is(ip).own;
     if (rewind) {
         /* The frame is intact: it lies within the red zone that the kernel keeps below rsp. */
         f->uc.rip = ADDR(flk_chk);
@@ -267,11 +268,12 @@ struct sigframe *flk_wrap(u32 sig, struct sigframe *f, u32 index, struct sigfram
         if (sync) {
             if (ip >= ADDR(flk_copy_start) && ip < ADDR(flk_copy_end))
                 f->uc.rip = ADDR(flk_copy_fault);
-            else
+            else if (sig != SIGTRAP || f->info.code != TRAP_TRACE) /* the application steps itself: not through here */
                 set_default(sig); /* a fault of the runtime or of the hook: it comes again and ends the process */
             return f;
         }
-        return defer(b, sig, f, index);
+        if (!settle(&f->uc))
+            return defer(b, sig, f, index);
     }
     if (sig == SIGILL && sync) {
         u64 target = trap_target(ip);
@@ -309,7 +311,7 @@ void flk_deliver(struct frame *fr, const u64 *callee_saved) {
     struct kucontext *uc = &f.uc;
     uc->rbx = callee_saved[0], uc->rbp = callee_saved[1], uc->r12 = callee_saved[2];
     uc->r13 = callee_saved[3], uc->r14 = callee_saved[4], uc->r15 = callee_saved[5];
-    uc->eflags = (uc->eflags & ~EFLAGS_STATUS) | (fr->flags >> 8 & 0xd5) | (fr->flags & 1) << 11;
+    uc->eflags = (uc->eflags & ~(u64)FLAGS_STATUS) | (fr->flags >> 8 & 0xd5) | (fr->flags & 1) << 11;
     uc->rsp = fr->rsp;
     for (u32 i = 0; i < 8; i++)
         uc->priv[i] = 0;

@@ -17,7 +17,6 @@ static void in_template(struct where *w, u64 site, u32 o) {
         w->resume = w->entry;
     else if (t->has_leave && o == t->vload)
         w->resume = w->entry + t->after;
-    w->own = (o >= t->ret && o <= t->pop) || (t->has_leave && o >= t->vret && o <= t->apop);
 }
 
 /* The shape of flk_vdso_tramps; tests compare it with the code. */
@@ -87,7 +86,6 @@ struct where where_is(u64 ip) {
     w.rip = site + (u64)(i64)insns[i - 1].orig_delta;
     if (!t->has_leave && i == s->insn_count && in >= insns[i - 1].tramp_delta + 5u) {
         /* pop %rsp; jmp lea of an answered call */
-        w.own = in == insns[i - 1].tramp_delta + 5u;
         w.rip = site + 2;
         w.rcx = 1;
     }

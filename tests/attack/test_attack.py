@@ -25,6 +25,14 @@ COMPILERS = {
     "gcc-pie": "gcc -static-pie -fPIE -O2 -DMARKERS",
     "traps": "gcc -static -O2 -DMARKERS -DTRAPS",  # with sites that only SIGILL serves: its mask bit is virtual
     "musl": "musl-gcc -static -O2 -DMARKERS",
+    "hook": "gcc -static -O2 -DMARKERS",
+    "hook-leave": "gcc -static -O2 -DMARKERS",
+}
+# How each is rewritten: `count` works in registers only, a hook has a frame, its leave part another one.
+TOOLS: dict[str, tuple[str | Path, ...]] = {
+    **dict.fromkeys(COMPILERS, ("--tool", "count")),
+    "hook": ("--hook", HERE / "hook_enter.c"),
+    "hook-leave": ("--hook", HERE / "hook_leave.c"),
 }
 # Every instruction between the markers.
 WHOLE = [
@@ -61,14 +69,14 @@ def driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def targets(tmp_path_factory: pytest.TempPathFactory, artifacts: Artifacts) -> dict[str, Path]:
-    """The target in every mode, rewritten with `count`."""
+    """The target in every mode, rewritten."""
     directory = tmp_path_factory.mktemp("targets")
     made = {}
     for mode, compiler in COMPILERS.items():
         original = directory / f"target.{mode}"
         command = [*shlex.split(compiler), "-o", str(original), str(HERE / "target.c"), str(HERE / "bodies.S")]
         subprocess.run(command, check=True)
-        made[mode] = artifacts.rewritten(original, "--tool", "count")
+        made[mode] = artifacts.rewritten(original, *TOOLS[mode])
     return made
 
 

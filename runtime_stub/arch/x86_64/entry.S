@@ -1,18 +1,16 @@
-/* Entry and exit paths: process start, system call entry, handlers' entry, special calls.
+/* Entry and exit paths but that of every call (call.S): process start, handlers' entry, special calls.
  *
  * In: trampolines (docs/design.md) and the kernel jump here. Out: back to the trampoline, or into the kernel.
  *
  * Register contract
- *   flk_enter   called on the own stack with [rsp+8] = application rsp. Keeps everything but rcx, r11 (dead before a
- *               system call). Returns rcx = 0 where the call was answered (rax = result, r11 = flags).
- *   flk_leave   the same after the kernel: keeps rax, r11 too. rcx is dead (the trampoline sets it).
  *   thunks      entered by the kernel as signal handlers: rdi, rsi, rdx as the ABI has them, rax dead.
  *   stubs       entered by ret in place of the trampoline's `ret` label: rsp at the application rsp's slot.
  *
  * Invariants (tests/attack injects a signal at each instruction of each):
  *   1. Nothing is written to the application's stack.
- *   2. From `mov %gs:0,%rsp` to `pop %rsp` signals are deferred (signal.c). [flk_chk, flk_tail_end) and the
- *      instructions of a trampoline on the own stack after it are restarted at flk_chk: it only reads the frame.
+ *   2. While C runs on the own stack signals are deferred (signal.c). The instructions of a trampoline on the own stack are
+ *      not: from their program counter the thread is moved back to T or on behind `pop %rsp`. A stub's first instruction
+ *      is restarted at flk_chk.
  *   3. Where gs is the child's block in the parent ([flk_sp_sys, flk_sp_repaired), rax != 0), flk_wrap_entry repairs it
  *      before anything reads gs.
  */
@@ -51,89 +49,6 @@ flk_start:
         jmp     *%gs:BLK_SP_RESUME
         .cfi_endproc
         .size flk_start, .-flk_start
-
-/* ---- System call entry ---- */
-        .balign 64
-        .globl flk_enter
-        .type flk_enter, @function
-flk_enter:
-        .cfi_startproc
-        .cfi_def_cfa rsp, 16
-        push    %r9
-        push    %r8
-        push    %r10
-        push    %rdx
-        push    %rsi
-        push    %rdi
-        push    %rax
-        push    $0                      # r11: dead; for a hook: which registers it changed
-        lahf
-        seto    %al
-        push    %rax
-        push    $1                      # action: call the kernel
-        .cfi_def_cfa rsp, FR_SIZE
-        mov     %rsp, %rdi
-        call    flk_dispatch
-        .globl flk_chk
-flk_chk:                                # restartable from here to flk_tail_end: reads the frame, changes no memory
-        cmpl    $0, %gs:BLK_PENDING
-        jne     .Lpending
-        mov     FR_FLAGS(%rsp), %rax
-        add     $0x7f, %al              # OF
-        sahf
-        mov     FR_ACTION(%rsp), %rcx
-        mov     FR_R11(%rsp), %r11
-        mov     FR_RAX(%rsp), %rax
-        mov     FR_RDI(%rsp), %rdi
-        mov     FR_RSI(%rsp), %rsi
-        mov     FR_RDX(%rsp), %rdx
-        mov     FR_R10(%rsp), %r10
-        mov     FR_R8(%rsp), %r8
-        mov     FR_R9(%rsp), %r9
-        lea     FR_RET(%rsp), %rsp
-        .cfi_def_cfa_offset 16
-        ret
-        .globl flk_tail_end
-flk_tail_end:
-.Lpending:
-        .cfi_def_cfa_offset FR_SIZE
-        push    %r15
-        push    %r14
-        push    %r13
-        push    %r12
-        push    %rbp
-        push    %rbx
-        lea     48(%rsp), %rdi
-        mov     %rsp, %rsi
-        call    flk_deliver             # does not return
-        ud2
-        .cfi_endproc
-        .size flk_enter, .-flk_enter
-
-        .balign 64
-        .globl flk_leave
-        .type flk_leave, @function
-flk_leave:
-        .cfi_startproc
-        .cfi_def_cfa rsp, 16
-        push    %r9
-        push    %r8
-        push    %r10
-        push    %rdx
-        push    %rsi
-        push    %rdi
-        push    %rax
-        push    %r11
-        lahf
-        seto    %al
-        push    %rax
-        push    $0
-        .cfi_def_cfa rsp, FR_SIZE
-        mov     %rsp, %rdi
-        call    flk_leave_c
-        jmp     flk_chk
-        .cfi_endproc
-        .size flk_leave, .-flk_leave
 
 /* After the kernel in a special stub: the same frame, another C function. */
         .balign 16

@@ -1,0 +1,201 @@
+/* The path of every call: flk_enter before the kernel, flk_leave after it. Assembled once for each tool (TOOL_none, TOOL_count,
+ * TOOL_hook), so that what a tool does for an ordinary call stands here, without a call into C.
+ *
+ * In: a trampoline (docs/design.md), on the own stack, [rsp+8] = the application's rsp. Out: back to it.
+ *
+ * Register contract
+ *   flk_enter   keeps everything but rcx, r11 (dead before a system call). Returns rcx = 0 where the call was answered (rax = result,
+ *               r11 = flags), else non-zero.
+ *   flk_leave   keeps rax, r11 too. rcx is dead (the trampoline sets it).
+ *
+ * Invariants (tests/attack injects a signal at each instruction)
+ *   1. [flk_enter, flk_full) changes no memory but one counter, by one instruction: signal.c can tell from the program counter
+ *      what the registers were, and moves the thread back to T or, behind the counter, on to S. No signal waits.
+ *   2. From flk_full on the frame is built and C runs: signals are deferred, and delivered at flk_chk.
+ *   3. [flk_chk, flk_tail_end) and [flk_leave_chk, flk_leave_tail_end) only read the frame, so they are restarted at flk_chk.
+ */
+#define FLK_ASM
+#include "../../include/rt.h"
+
+        .text
+        .globl flk_chk, flk_tail_end, flk_leave_chk, flk_leave_tail_end, flk_full
+        .globl flk_fast_flags, flk_fast_done, flk_fast_sahf, flk_fast_ret, flk_slow, flk_slow_sahf
+
+/* The way back. Restartable from its first instruction on: it reads the frame and changes no memory. */
+        .macro  TAIL
+        cmpl    $0, %gs:BLK_PENDING
+        jne     flk_pending
+        mov     FR_FLAGS(%rsp), %rax
+        add     $0x7f, %al              # OF
+        sahf
+        mov     FR_ACTION(%rsp), %rcx
+        mov     FR_R11(%rsp), %r11
+        mov     FR_RAX(%rsp), %rax
+        mov     FR_RDI(%rsp), %rdi
+        mov     FR_RSI(%rsp), %rsi
+        mov     FR_RDX(%rsp), %rdx
+        mov     FR_R10(%rsp), %r10
+        mov     FR_R8(%rsp), %r8
+        mov     FR_R9(%rsp), %r9
+        lea     FR_RET(%rsp), %rsp
+        .cfi_def_cfa_offset 16
+        ret
+        .cfi_def_cfa_offset FR_SIZE
+        .endm
+
+        .balign 64
+        .globl flk_enter
+        .type flk_enter, @function
+flk_enter:
+        .cfi_startproc
+        .cfi_def_cfa rsp, 16
+#ifdef TOOL_hook
+        .set flk_fast_flags, flk_enter  /* no such part: empty ranges */
+        .set flk_fast_done, flk_enter
+        .set flk_fast_sahf, flk_enter
+        .set flk_fast_ret, flk_enter
+        .set flk_slow, flk_enter
+        .set flk_slow_sahf, flk_enter
+#else
+        mov     %rax, %r11
+        lahf
+        seto    %al
+        cmp     $COUNTED, %r11
+flk_fast_flags:                         # from here the flags are in ax
+        jae     flk_slow
+        lea     flk_kinds(%rip), %rcx
+        cmpb    $0, (%rcx,%r11)
+        jne     flk_slow
+#ifdef TOOL_count
+        incq    %gs:BLK_COUNTS(,%r11,8)
+#endif
+flk_fast_done:                          # the hook's work is done
+        add     $0x7f, %al              # OF
+flk_fast_sahf:
+        sahf
+        mov     %r11, %rax
+flk_fast_ret:
+        ret                             # rcx is an address: call the kernel
+flk_slow:
+        add     $0x7f, %al
+flk_slow_sahf:
+        sahf
+        mov     %r11, %rax
+#endif
+flk_full:
+        push    %r9
+        push    %r8
+        push    %r10
+        push    %rdx
+        push    %rsi
+        push    %rdi
+        push    %rax
+        push    $0                      # r11: dead; for a hook: which registers it changed
+        lahf
+        seto    %al
+        push    %rax
+        push    $1                      # action: call the kernel
+        .cfi_def_cfa rsp, FR_SIZE
+        mov     %rsp, %rdi
+#ifdef TOOL_hook
+        mov     FR_RAX(%rsp), %rcx
+        cmp     $COUNTED, %rcx
+        jae     .Lspecial
+        lea     flk_kinds(%rip), %rax
+        cmpb    $0, (%rax,%rcx)
+        jne     .Lspecial
+        mov     %rcx, %gs:BLK_CALL_NR
+        call    flicker_enter
+        test    %eax, %eax
+        jz      .Lanswered
+        cmpl    $0, %gs:BLK_RENUMBERED
+        jne     .Lrenumbered
+#else
+        call    flk_dispatch
+#endif
+flk_chk:
+        TAIL
+flk_tail_end:
+#ifdef TOOL_hook
+.Lspecial:
+        call    flk_dispatch
+        jmp     flk_chk
+.Lanswered:                             # r11 = the flags as a system call leaves them; what is not in the frame is unchanged
+        cmpq    $0, %gs:BLK_CHANGED
+        jne     .Lanswered_changed
+        pushfq
+        pop     %rcx
+        and     $~FLAGS_STATUS, %rcx
+        mov     FR_FLAGS(%rsp), %rax
+        movzbl  %ah, %edx
+        and     $(FLAGS_STATUS & 0xff), %edx
+        and     $1, %eax
+        shl     $11, %eax
+        or      %rdx, %rcx
+        or      %rax, %rcx
+        mov     %rcx, FR_R11(%rsp)
+        movq    $0, FR_ACTION(%rsp)
+        jmp     flk_chk
+.Lanswered_changed:
+        mov     %rsp, %rdi
+        call    flk_answered
+        jmp     flk_chk
+.Lrenumbered:
+        mov     %rsp, %rdi
+        call    flk_renumbered
+        jmp     flk_chk
+#endif
+flk_pending:
+        push    %r15
+        push    %r14
+        push    %r13
+        push    %r12
+        push    %rbp
+        push    %rbx
+        lea     48(%rsp), %rdi
+        mov     %rsp, %rsi
+        call    flk_deliver             # does not return
+        ud2
+        .cfi_endproc
+        .size flk_enter, .-flk_enter
+
+        .balign 64
+        .globl flk_leave
+        .type flk_leave, @function
+flk_leave:
+        .cfi_startproc
+        .cfi_def_cfa rsp, 16
+#ifdef TOOL_hook
+        push    %r9
+        push    %r8
+        push    %r10
+        push    %rdx
+        push    %rsi
+        push    %rdi
+        push    %rax
+        push    %r11
+        lahf
+        seto    %al
+        push    %rax
+        push    %gs:BLK_CALL_NR
+        .cfi_def_cfa rsp, FR_SIZE
+        mov     %rsp, %rdi
+        call    flicker_leave
+        cmpq    $0, %gs:BLK_CHANGED
+        jne     .Lunchange
+flk_leave_chk:
+        TAIL
+flk_leave_tail_end:
+.Lunchange:
+        mov     %rsp, %rdi
+        call    flk_unchange
+        jmp     flk_chk
+#else
+        .set    flk_leave_chk, flk_leave
+        .set    flk_leave_tail_end, flk_leave
+        ret                             # only the vDSO's trampolines have a leave part then
+#endif
+        .cfi_endproc
+        .size flk_leave, .-flk_leave
+
+        .section .note.GNU-stack,"",@progbits

@@ -1,0 +1,63 @@
+/* A signal hit the short way between application and hook: what the thread's registers were there, or will be.
+ *
+ * In: an interrupted context on the own stack. Out: the same thread a few instructions earlier or later, in native state: at T
+ * before the hook has seen the call, at S or L after it. Nothing is done twice and nothing is left out, since in between only
+ * registers change (call.S, docs/design.md "Trampolines"). Any thread; takes no locks.
+ */
+#include "../include/rt.h"
+
+#define STATUS ((u64)FLAGS_STATUS)
+#define STATUS_LAHF (STATUS & 0xff)
+#define OF 0x800ul
+
+/* The part of flk_enter that works in registers: r11 holds rax, ax the flags. */
+static int in_fast(struct kucontext *uc) {
+    u64 ip = uc->rip, ax = uc->rax;
+    if (ip < ADDR(flk_enter) || ip >= ADDR(flk_full))
+        return 0;
+    if (ip != ADDR(flk_enter) && ip != ADDR(flk_fast_ret))
+        uc->rax = uc->r11;
+    if ((ip >= ADDR(flk_fast_flags) && ip <= ADDR(flk_fast_done)) || ip == ADDR(flk_slow))
+        uc->eflags = (uc->eflags & ~STATUS) | (ax >> 8 & STATUS_LAHF) | (ax & 1) << 11;
+    if (ip == ADDR(flk_fast_sahf) || ip == ADDR(flk_slow_sahf))
+        uc->eflags = (uc->eflags & ~STATUS) | (ax >> 8 & STATUS_LAHF) | (uc->eflags & OF);
+    return 1;
+}
+
+enum part { CALLING, HOOKED, RETURNED };
+
+/* rsp points to the return address into the trampoline, behind it the application's rsp. */
+static int from_call(struct kucontext *uc, enum part part) {
+    const u64 *sp = (const u64 *)uc->rsp;
+    struct where w = where_is(sp[0]);
+    if (!w.found)
+        return 0;
+    uc->rip = w.entry + (part == CALLING ? 0 : part == HOOKED ? w.tpl->sys : w.tpl->after);
+    uc->rsp = sp[1];
+    return 1;
+}
+
+int settle(struct kucontext *uc) {
+    u64 ip = uc->rip;
+    if (in_fast(uc))
+        return from_call(uc, ip >= ADDR(flk_fast_done) && ip < ADDR(flk_slow) ? HOOKED : CALLING);
+    if (ip == ADDR(flk_full) || ip == ADDR(flk_leave)) /* nothing is pushed yet */
+        return from_call(uc, ip == ADDR(flk_full) ? CALLING : RETURNED);
+    struct where w = where_is(ip);
+    if (!w.found)
+        return 0;
+    const struct flk_template *t = w.tpl;
+    u64 o = ip - w.entry, native = w.entry + t->lea, in_slot = *(const u64 *)uc->rsp;
+    if (o == t->push || o == t->call) {
+        native = w.entry;
+        in_slot = uc->rcx;
+    } else if (t->has_leave && (o == t->vpush || o == t->vcall)) {
+        native = w.entry + t->after;
+        in_slot = uc->rcx;
+    } else if (o >= t->ret && o <= t->pop && uc->rcx) {
+        native = w.entry + t->sys;
+    }
+    uc->rip = native; /* answered, or after flk_leave: what is left is `pop %rsp` */
+    uc->rsp = in_slot;
+    return 1;
+}
