@@ -29,10 +29,10 @@ COMPILERS = {
     "hook-leave": "gcc -static -O2 -DMARKERS",
 }
 # How each is rewritten: `count` works in registers only, a hook has a frame, its leave part another one.
-TOOLS: dict[str, tuple[str | Path, ...]] = {
+TOOLS: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(COMPILERS, ("--tool", "count")),
-    "hook": ("--hook", HERE / "hook_enter.c"),
-    "hook-leave": ("--hook", HERE / "hook_leave.c"),
+    "hook": ("--hook", str(HERE / "hook_enter.c")),
+    "hook-leave": ("--hook", str(HERE / "hook_leave.c")),
 }
 # Every instruction between the markers.
 WHOLE = [
