@@ -49,8 +49,8 @@ def test_passes_the_exit_status_on(script: str, status: int) -> None:
 def test_restarts_are_told_apart(artifacts: Artifacts) -> None:
     """Of sig_restart's interrupted calls, those that the kernel makes again are marked, and only those.
 
-    That is three reads under SA_RESTART, and each of three waits once or more (it depends on how many of the stops and of
-    the ignored SIGCHLDs, which tracees see, find it waiting).
+    That is three reads under SA_RESTART, and each of three waits once or more (it depends on how many of the stops and
+    of the ignored SIGCHLDs, which tracees see, find it waiting).
     """
     program = artifacts.built(load_program(SOURCES / "sig_restart.c"), "gcc")
     result = oracle.trace([program])

@@ -95,7 +95,7 @@ def test_readelf_has_nothing_to_say(pair: tuple[Path, Path]) -> None:
 
 
 def test_program_headers(pair: tuple[Path, Path]) -> None:
-    """PT_LOADs ascend; the input's entries are all there; e_phoff == vaddr - base where bss is small; PT_PHDR only where it was."""
+    """PT_LOADs ascend; the input's entries are all there; e_phoff == vaddr - base for a small bss; no added PT_PHDR."""
     before, after = (path.read_bytes() for path in pair)
     old, new = program_headers(before), program_headers(after)
     (phoff,) = struct.unpack_from("<Q", after, 32)

@@ -73,7 +73,7 @@ def test_block() -> None:
 
 @pytest.mark.parametrize("bss_size", [0, 0x3000, 0x20000, 0x1000000])
 def test_the_bss_hole_is_filled(bss_size: int) -> None:
-    """Code and data stand where the table's rule would leave a hole; where they do not fill it, the rule is given up."""
+    """Code and data stand where the table's rule would leave a hole; else the rule is given up."""
     image, code = code_of(TEXT)
     (load,) = image.segments
     grown = replace(image, segments=(replace(load, memsz=load.memsz + bss_size),))
