@@ -12,7 +12,7 @@ import pytest
 
 from flicker_aot.discover import discover
 from flicker_aot.elf.read import read_image
-from flicker_aot.model.code import CandidateKind, Flow, Verdict
+from flicker_aot.model.code import CandidateKind, Code, Flow, Verdict
 from flicker_aot.x86.decode import decode_one
 
 from ..support.need import need
@@ -108,9 +108,13 @@ def test_stripped_go_program_has_the_same_sites(sections: bool, tmp_path: Path) 
     # Only symtab says by ".abi0" that an assembly function's entry takes its arguments on the stack.
     names = [s.function and s.function.removesuffix(".abi0") for s in full.sites]
     assert [s.function for s in bare.sites] == names
-    assert [(s.vaddr, s.numbers, s.wrapper, s.before, s.after, s.function_start, s.function_end) for s in bare.sites] == [
-        (s.vaddr, s.numbers, s.wrapper, s.before, s.after, s.function_start, s.function_end) for s in full.sites
-    ]
+
+    def facts(code: Code) -> list[tuple[object, ...]]:
+        return [
+            (s.vaddr, s.numbers, s.wrapper, s.before, s.after, s.function_start, s.function_end) for s in code.sites
+        ]
+
+    assert facts(bare) == facts(full)
     assert len(full.sites) > 30 and all(s.cfg_complete for s in full.sites)
     assert "pclntab" in bare.root_sources and "symtab" not in bare.root_sources
     assert not [c for c in bare.candidates if c.verdict is Verdict.UNKNOWN]
