@@ -49,12 +49,12 @@ def _row(entry: dict[str, Any], program: Path, out_dir: Path) -> tuple[list[str]
     )
     size = f"{program.stat().st_size / 1e6:.1f}"
     if done.returncode:
-        return [name, size, *[""] * 6, f"exit {done.returncode}: {done.stderr.strip().splitlines()[-1][:90]}"], False
+        return [name, size, *[""] * 7, f"exit {done.returncode}: {done.stderr.strip().splitlines()[-1][:90]}"], False
     data = json.loads(report.read_text())
     summary = data["summary"]
     different = [args for args in entry["runs"] if _outcome(program, name, args) != _outcome(out, name, args)]
     verdict = f"DIFFERENT: {different[0]}" if different else f"same in {len(entry['runs'])} runs"
-    counts = [str(summary[key]) for key in ("sites", "agnostic", "cfg_dependent", "trap", "unknown")]
+    counts = [str(summary[key]) for key in ("sites", "agnostic", "closed", "cfg_dependent", "trap", "unknown")]
     return [name, size, *counts, f"{data['output']['growth_percent']:.2f}", verdict], not different
 
 
@@ -73,7 +73,7 @@ def main() -> int:
         row, same = _row(entry, program, out_dir)
         rows.append(row)
         good &= same
-    columns = ("", "MB", "sites", "agnostic", "cfg", "trap", "unknown", "growth %", "behaviour")
+    columns = ("", "MB", "sites", "agnostic", "closed", "cfg", "trap", "unknown", "growth %", "behaviour")
     print(table(f"{len(rows)} static programs", columns, rows))
     if missing:
         print(f"not installed: {', '.join(missing)}", file=sys.stderr)

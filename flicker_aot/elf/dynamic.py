@@ -7,7 +7,7 @@ from typing import Final
 
 from ..model.image import PT_DYNAMIC, Image
 
-DT_NEEDED, DT_RELA, DT_RELASZ, DT_INIT, DT_FINI, DT_SONAME, DT_DEBUG = 1, 7, 8, 12, 13, 14, 21
+DT_NEEDED, DT_SYMTAB, DT_RELA, DT_RELASZ, DT_INIT, DT_FINI, DT_SONAME, DT_DEBUG = 1, 6, 7, 8, 12, 13, 14, 21
 DT_INIT_ARRAY, DT_FINI_ARRAY, DT_INIT_ARRAYSZ, DT_FINI_ARRAYSZ = 25, 26, 27, 28
 DT_RELRSZ, DT_RELR, DT_FLAGS_1 = 35, 36, 0x6FFFFFFB
 DF_1_PIE: Final = 0x08000000
@@ -16,6 +16,7 @@ R_X86_64_RELATIVE, R_X86_64_IRELATIVE = 8, 37
 
 _ENTRY: Final = struct.Struct("<QQ")
 _RELA: Final = struct.Struct("<QQq")
+_SYM: Final = struct.Struct("<IBBHQQ")
 
 
 def dynamic_entries(image: Image) -> dict[int, int]:
@@ -55,6 +56,23 @@ def relative_addends(image: Image) -> list[tuple[int, int]]:
             if info & 0xFFFFFFFF in (R_X86_64_RELATIVE, R_X86_64_IRELATIVE):
                 found.append((place, addend))
     found += [(place, int.from_bytes(image.read(place, 8), "little")) for place in _relr_places(image)]
+    return found
+
+
+def symbol_addends(image: Image) -> list[tuple[int, int]]:
+    """(place, value + addend) of relocations against defined dynamic symbols that have an addend."""
+    entries = dynamic_entries(image)
+    symbols = entries.get(DT_SYMTAB)
+    found: list[tuple[int, int]] = []
+    for raw in _rela_tables(image) if symbols else ():
+        for place, info, addend in _RELA.iter_unpack(raw[: len(raw) // _RELA.size * _RELA.size]):
+            if not addend or not info >> 32 or symbols is None:
+                continue
+            symbol = image.read(symbols + (info >> 32) * _SYM.size, _SYM.size)
+            if len(symbol) == _SYM.size:
+                _, _, _, section, value, _ = _SYM.unpack(symbol)
+                if section:
+                    found.append((place, value + addend))
     return found
 
 

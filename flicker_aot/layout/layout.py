@@ -15,7 +15,7 @@ from typing import Final
 
 from ..errors import InputError, InternalError
 from ..model.code import Code
-from ..model.image import ET_EXEC, PAGE_SIZE, PF_R, PF_W, PF_X, Image
+from ..model.image import ET_EXEC, PAGE_SIZE, PF_R, PF_W, PF_X, REL32_REACH, Image
 from ..model.layout import Layout, NewSection, NewSymbol, Place, Placement, Trampoline
 from ..model.options import Options
 from ..model.plan import FillKind, Plan, Tactic
@@ -33,7 +33,6 @@ ADDED_PHDRS: Final = 4  # R, RX, RW and the note
 MAX_PHDRS: Final = 73  # kernels before 5.10 take a table of at most one page (fs/binfmt_elf.c)
 R_SIZE_UNIT: Final = 64  # bytes; coarse, so that the size of R and the size of the note that tells it soon agree
 MAX_HOLE: Final = 4 * PAGE_SIZE  # bytes of the file that may stay empty for R to be at ``vaddr - base``
-_REACH: Final = 1 << 31  # of a rel32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -180,10 +179,10 @@ def _addresses(image: Image, stub: Stub, tables: Tables, slots: Sequence[Slot], 
 
 def _check_reach(image: Image, where: _Addresses) -> None:
     lowest = min(s.vaddr for s in image.loads)
-    if where.rw_end - lowest >= _REACH:
+    if where.rw_end - lowest >= REL32_REACH:
         raise InputError(
             f"{image.path}: the program spans {where.rw_end - lowest:#x} bytes from {lowest:#x}, "
-            f"expected less than {_REACH:#x}: the appended code would be out of a jump's reach"
+            f"expected less than {REL32_REACH:#x}: the appended code would be out of a jump's reach"
         )
 
 

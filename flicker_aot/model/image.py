@@ -14,6 +14,7 @@ ET_REL, ET_EXEC, ET_DYN, ET_CORE = 1, 2, 3, 4
 SHT_NULL, SHT_PROGBITS, SHT_SYMTAB, SHT_STRTAB, SHT_NOTE, SHT_NOBITS, SHT_DYNSYM = 0, 1, 2, 3, 7, 8, 11
 SHF_WRITE, SHF_ALLOC, SHF_EXECINSTR = 1, 2, 4
 PAGE_SIZE = 4096
+REL32_REACH = 1 << 31  # bytes; appended code ends less than this behind the program's lowest address (layout holds it)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,6 +91,12 @@ class Image:
     @property
     def exec_loads(self) -> tuple[Segment, ...]:
         return tuple(s for s in self.segments if s.type == PT_LOAD and s.flags & PF_X and s.filesz)
+
+    @property
+    def appended_reach(self) -> range:
+        """The vaddrs to which a rel32 in appended code leads wherever, behind all segments, that code is put."""
+        loads = self.loads
+        return range(min(s.vaddr for s in loads), max(s.vaddr + s.memsz for s in loads) + REL32_REACH)
 
     def offset_of(self, vaddr: int) -> int | None:
         """File offset of ``vaddr``, or None where no PT_LOAD gives it file bytes."""

@@ -16,9 +16,28 @@ class Tactic(Enum):
 
 class SoundnessClass(Enum):
     AGNOSTIC = "agnostic"  # sound whatever the control flow: no old boundary on bytes 1-4 of the jump
-    CFG = "cfg-dependent"  # an old boundary on bytes 1-4; the CFG says that nothing reaches it
+    CLOSED = "closed"  # an old boundary on bytes 1-4; no bytes of the file that could lead there do (``WayKind``)
+    CFG = "cfg-dependent"  # such bytes exist; the CFG says that they are no instruction or address
     TRAP = "trap"
     NONE = "none"  # kept
+
+
+class WayKind(Enum):
+    """What may lead to an address, whatever a disassembler says; each is looked for at every byte offset."""
+
+    REL8 = "rel8"  # opcode and displacement of jmp, jcc, loop, jrcxz in an executable segment
+    REL32 = "rel32"  # four bytes in an executable segment that, as the end of an instruction, refer to it: branch, lea
+    WORD = "word"  # the address itself, anywhere in the file: pointer, addend, symbol; four bytes of it in ET_EXEC
+    RELOCATION = "relocation"  # symbol + addend
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Way:
+    """Bytes that would lead to ``target`` if they were what ``kind`` says; ``place``: vaddr, for WORD file offset."""
+
+    target: int
+    kind: WayKind
+    place: int
 
 
 class FillKind(Enum):
@@ -49,6 +68,7 @@ class Patch:
 
     ``before``/``after`` are the displaced instructions around the site (address order); with them the window is
     contiguous: start = first displaced instruction or the site; end = last one's end. TRAP owns the site's two bytes.
+    ``hidden``: the old boundaries that a jump covers; ``ways``: what was found to lead to them, none if CLOSED.
     """
 
     site: Site
@@ -60,6 +80,8 @@ class Patch:
     after: tuple[Insn, ...]
     fills: tuple[Fill, ...]
     retargets: tuple[Retarget, ...]
+    hidden: tuple[int, ...] = ()
+    ways: tuple[Way, ...] = ()
     reason: str  # why this rung: each earlier one's refusal, "" for the first
 
 

@@ -12,10 +12,12 @@ from ..model.image import ET_EXEC, Image
 from ..model.options import OnRefusal, Options
 from ..model.plan import Patch, Plan, Tactic
 from .claims import Claim, Claims
+from .displace import ground_at
 from .keep import reason_to_keep
 from .retarget import with_retargets
 from .trap import kept_patch, trap_patch
-from .window import window_patch
+from .ways import Ways
+from .window import Choice, best_window, boundaries, quick_window, sides_of
 
 _LISTED_SITES: Final = 10
 
@@ -27,25 +29,50 @@ def make_plan(image: Image, code: Code, options: Options) -> Plan:
     """
     claims = _initial_claims(image, code)
     fixed = image.type == ET_EXEC
-    patches = [_patch(site, image, claims, options, fixed) for site in code.sites]
+    patches: dict[int, Patch] = {}
+    hard: list[Site] = []
+    for site in code.sites:
+        patch = _quick(site, image, claims, options, fixed)
+        if patch is None:
+            hard.append(site)
+        else:
+            patches[site.vaddr] = patch
+    ways = Ways(image)
+    ways.look(vaddr for site in hard for vaddr in boundaries(site))
+    for site in hard:
+        patches[site.vaddr] = _patch(site, image, claims, options, fixed, ways)
+    ordered = [patches[site.vaddr] for site in code.sites]
     if options.on_refusal is OnRefusal.FAIL:
-        _fail_on_traps(image, patches)
-    plan = Plan(patches=with_retargets(patches, image, claims))
+        _fail_on_traps(image, ordered)
+    plan = Plan(patches=with_retargets(ordered, image, claims))
     _check(code, plan)
     return plan
 
 
-def _patch(site: Site, image: Image, claims: Claims, options: Options, fixed: bool) -> Patch:
+def _quick(site: Site, image: Image, claims: Claims, options: Options, fixed: bool) -> Patch | None:
+    """The patch of a site that is kept or has an agnostic window right before it."""
     keep = reason_to_keep(site, options)
     if keep is not None:
         return kept_patch(site, keep)
-    patch = window_patch(site, image, claims, fixed=fixed)
-    if isinstance(patch, str):
-        if options.on_refusal is OnRefusal.KEEP:
-            return kept_patch(site, patch)
-        return trap_patch(site, patch)
-    claims.add(Claim(patch.start, patch.end, site.vaddr, "another window"))
+    ground = ground_at(image, site.vaddr, site.end, fixed=fixed)
+    patch = quick_window(site, ground, claims) if ground is not None else None
+    if patch is not None:
+        claims.add(Claim(patch.start, patch.end, site.vaddr, "another window"))
     return patch
+
+
+def _patch(site: Site, image: Image, claims: Claims, options: Options, fixed: bool, ways: Ways) -> Patch:
+    ground = ground_at(image, site.vaddr, site.end, fixed=fixed)
+    if ground is None:
+        choice: Choice | str = "the site has no file bytes in an executable segment"
+    else:
+        choice = best_window(site, sides_of(site, ground, claims), ways)
+    if isinstance(choice, str):
+        if options.on_refusal is OnRefusal.KEEP:
+            return kept_patch(site, choice)
+        return trap_patch(site, choice)
+    claims.add(Claim(choice.patch.start, choice.patch.end, site.vaddr, "another window"))
+    return choice.patch
 
 
 def _initial_claims(image: Image, code: Code) -> Claims:

@@ -28,15 +28,16 @@ def bytes_text(size_bytes: int) -> str:
 
 
 def sites_text(file: FileReport) -> str:
-    """Such as "212 sites: 209 agnostic, 3 cfg-dependent"."""
+    """Such as "212 sites: 209 agnostic, 3 closed"."""
     parts = tactics_text(file)
     return f"{_count(len(file.sites), 'site')}{': ' if parts else ''}{parts}"
 
 
 def tactics_text(file: FileReport) -> str:
-    """Such as "209 agnostic, 3 cfg-dependent"; zero counts are left out."""
+    """Such as "209 agnostic, 3 closed"; zero counts are left out."""
     counts = {
         "agnostic": file.count("window", "agnostic"),
+        "closed": file.count("window", "closed"),
         "cfg-dependent": file.count("window", "cfg-dependent"),
         "trap": file.count("trap"),
         "kept": file.count("keep"),

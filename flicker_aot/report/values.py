@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from ..model.code import Candidate, CandidateKind, Code, Verdict
 from ..model.image import ET_EXEC, Image
-from ..model.plan import Patch, Plan
+from ..model.plan import Patch, Plan, WayKind
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,6 +24,7 @@ class StageTime:
 class SiteReport:
     """One system call site. ``window`` is (start, end); ``reason`` says why no better tactic was possible.
 
+    ``hidden``: the instruction starts under a jump; ``checks``: which searches found nothing that leads to them.
     ``wanted``: --only and --except do not leave it alone.
     """
 
@@ -33,6 +34,8 @@ class SiteReport:
     tactic: str
     soundness: str
     window: tuple[int, int]
+    hidden: tuple[int, ...]
+    checks: tuple[str, ...]
     numbers: tuple[int, ...]
     wrapper: bool
     cfg_complete: bool
@@ -150,12 +153,22 @@ def _site(patch: Patch, candidate: Candidate | None, only: frozenset[int] | None
         tactic=patch.tactic.value,
         soundness=patch.soundness.value,
         window=(patch.start, patch.end),
+        hidden=patch.hidden,
+        checks=_checks(patch),
         numbers=patch.site.numbers,
         wrapper=patch.site.wrapper,
         cfg_complete=patch.site.cfg_complete,
         wanted=only is None or not patch.site.numbers or not only.isdisjoint(patch.site.numbers),
         reason=patch.reason,
     )
+
+
+def _checks(patch: Patch) -> tuple[str, ...]:
+    """What the class rests on, where boundaries are hidden: the control flow graph, and the searches in vain."""
+    if not patch.hidden:
+        return ()
+    failed = {way.kind for way in patch.ways}
+    return ("cfg", *(kind.value for kind in WayKind if kind not in failed))
 
 
 def _others(candidates: Sequence[Candidate]) -> tuple[CandidateReport, ...]:

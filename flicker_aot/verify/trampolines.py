@@ -12,11 +12,9 @@ from typing import Final
 from .decode import Instr, Kind, decode
 from .finding import Finding, Unsound
 from .meaning import copy_size
-from .rawelf import PAGE
+from .rawelf import ET_EXEC, PAGE
 from .subject import Subject, Window
 from .tables import Tables
-
-ET_EXEC: Final = 2
 
 _SAVE: Final = bytes.fromhex("4889e1")  # mov %rsp,%rcx
 _STACK: Final = bytes.fromhex("65488b242500000000")  # mov %gs:0,%rsp

@@ -4,8 +4,9 @@ The note in the output is read as a claim: each part of it is checked against bo
 planner, the layout, the emitter or ``x86/``; rules and structures are stated again from the documents.
 
 Not proved here: that the injected runtime does what it should (its bytes are those that were injected, by the hash in
-the note), and that the control flow graph behind a cfg-dependent window is complete. The note is no signature: who
-makes a consistent file with a runtime of his own and a note that fits it is not found out.
+the note), and that indirect jumps lead to no address that a closed or cfg-dependent window hides (for a closed one
+it is proved that no address, branch or displacement in the file does). The note is no signature: who makes a consistent
+file with a runtime of his own and a note that fits it is not found out.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 
+from .closed import check_closed
 from .finding import Finding, Unsound
 from .headers import check_headers
 from .note import find_claim
@@ -66,5 +68,6 @@ def _verify(original: bytes, output: bytes) -> Iterator[Finding]:
     yield from check_ownership(subject, tables)
     yield from check_tables(subject, tables)
     yield from check_windows(subject, tables.traps)
+    yield from check_closed(subject)
     yield from check_trampolines(subject, tables)
     yield from check_second_reader(subject)

@@ -1,7 +1,7 @@
 """Rules for the bytes of a window. In: a ``Subject``. Out: findings.
 
 A window's jump leads to its trampoline, and each old instruction start behind the jump leads to the copy of that
-instruction, by a jump or by the trap table. Only a window of class cfg-dependent may hide one under the jump.
+instruction, by a jump or by the trap table. Only a window of class closed or cfg-dependent may hide one under the jump.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from .decode import Kind, decode
 from .finding import Finding, Unsound
 from .subject import JMP_SIZE, TRAP_BYTE, TRAP_TACTIC, UD2, WINDOW_TACTIC, Subject, Window
 
-_AGNOSTIC, _CFG, _TRAP = "agnostic", "cfg-dependent", "trap"
+_AGNOSTIC, _CLOSED, _CFG, _TRAP = "agnostic", "closed", "cfg-dependent", "trap"
 _FILLER: Final = 0xCC
 _ENDBR: Final = (b"\xf3\x0f\x1e\xfa", b"\xf3\x0f\x1e\xfb")
 
@@ -51,7 +51,7 @@ def _check(subject: Subject, window: Window, traps: dict[int, int]) -> set[int]:
         raise Unsound("window", claim.site, f"unknown tactic {claim.tactic!r}")
     if claim.end - claim.start < JMP_SIZE:
         raise Unsound("window", claim.start, f"{claim.end - claim.start} bytes do not hold a jump")
-    if claim.soundness not in (_AGNOSTIC, _CFG) or (window.hidden and claim.soundness == _AGNOSTIC):
+    if claim.soundness not in ((_CLOSED, _CFG) if window.hidden else (_AGNOSTIC,)):
         hidden = ", ".join(f"{vaddr:#x}" for vaddr in window.hidden) or "nothing"
         raise Unsound("class", claim.site, f"class {claim.soundness!r}, but the jump hides {hidden}")
     text = subject.output.at(claim.start, claim.end - claim.start)

@@ -80,6 +80,17 @@ def relocate(insn: Insn, new_vaddr: int, *, fixed: bool, target: int | None = No
     return copy
 
 
+def refers_to(insn: Insn) -> int | None:
+    """What a copy reaches by a rel32: the vaddr of a direct target or of a RIP-relative operand; None for neither."""
+    if insn.target is not None:
+        return insn.target
+    # mod 0, rm 5: without such a byte there is no RIP-relative operand, and no need to ask the disassembler.
+    if not any(byte & 0xC7 == 0x05 for byte in insn.data):
+        return None
+    rip = detail(insn).rip
+    return None if rip is None else rip.target
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # What can be relocated
 

@@ -22,7 +22,7 @@ ALLOWED = {
     "elf": {"elf", "model", "errors"},
     "x86": {"x86", "model", "errors"},
     "discover": {"discover", "elf", "x86", "model", "errors"},
-    "plan": {"plan", "x86", "model", "errors"},
+    "plan": {"plan", "elf", "x86", "model", "errors"},
     "layout": {"layout", "x86", "model", "errors", ""},
     "emit": {"emit", "model", "errors"},
     "verify": {"verify"},

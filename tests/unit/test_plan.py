@@ -10,15 +10,16 @@ import pytest
 
 from flicker_aot.errors import PolicyError
 from flicker_aot.model.code import Site
-from flicker_aot.model.image import PF_R, PT_LOAD, SHT_PROGBITS, Section, Segment
+from flicker_aot.model.image import PF_R, PT_LOAD, SHT_PROGBITS, Image, Section, Segment
 from flicker_aot.model.options import OnRefusal, Options
 from flicker_aot.model.plan import FillKind, Patch, SoundnessClass, Tactic
 from flicker_aot.plan import make_plan, window
 from flicker_aot.plan.keep import ALWAYS_HOOKED
 
 from .snippets import TEXT, assemble, code_of
+from .ways_by_hand import all_ways
 
-AGNOSTIC, CFG = SoundnessClass.AGNOSTIC, SoundnessClass.CFG
+AGNOSTIC, CLOSED, CFG = SoundnessClass.AGNOSTIC, SoundnessClass.CLOSED, SoundnessClass.CFG
 
 
 def plan(text: str, options: Options | None = None, *, cfg_complete: bool = True) -> tuple[Patch, ...]:
@@ -64,23 +65,23 @@ def test_fills_that_trap() -> None:
 
 def test_room_decides_the_fill() -> None:
     """Five bytes before the next old start hold a jump, two hold ud2, one holds the trap byte."""
-    kinds = [(f.vaddr, f.kind) for f in window._fills((10, 15, 16, 18, 22), 29)]
+    kinds = [(f.vaddr, f.kind) for f in window.fills_at((10, 15, 16, 18, 22), 29)]
     jump, ud2, trap = FillKind.JUMP32, FillKind.UD2, FillKind.TRAP1
     assert kinds == [(10, jump), (15, trap), (16, ud2), (18, ud2), (22, jump)]
-    assert window._fills((), 29) == ()
+    assert window.fills_at((), 29) == ()
 
 
 def test_window_after_the_site() -> None:
-    """With nothing to displace before, the window starts at the site and is CFG-dependent."""
+    """With nothing to displace before, the window starts at the site and hides its end: nothing leads there."""
     patch = only("endbr64; syscall; mov %rax, %rdi; ret")
-    assert (patch.soundness, shape(patch)) == (CFG, (0, 5, 1))
+    assert (patch.soundness, shape(patch)) == (CLOSED, (0, 5, 1))
     assert "endbr must stay" in patch.reason
 
 
 def test_window_before_is_preferred() -> None:
     """Two small instructions before are better than one after: site+2 stays an ordinary address."""
     patch = only("endbr64; xor %eax, %eax; mov $39, %al; syscall; mov %rax, %rdi; ret")
-    assert (patch.soundness, shape(patch)) == (CFG, (-4, 6, 0))
+    assert (patch.soundness, shape(patch)) == (CLOSED, (-4, 6, 0))
 
 
 def test_agnostic_is_preferred_to_small() -> None:
@@ -108,7 +109,7 @@ def test_a_known_edge_to_a_trapping_fill_is_worse_than_a_complete_cfg() -> None:
     """The site is jumped to: ud2 would trap each time, so the window starts at the site."""
     text = "mov $39, %eax; entry_site: syscall; cmp $-4, %rax; je entry_site; ret"
     patch = only(text)
-    assert (patch.soundness, shape(patch)) == (CFG, (0, 6, 1))
+    assert (patch.soundness, shape(patch)) == (CLOSED, (0, 6, 1))
     assert "known entry" in patch.reason
     # With an incomplete CFG, slow and right is better than fast and perhaps wrong.
     patch = only(text, cfg_complete=False)
@@ -199,6 +200,20 @@ def test_far_branches_to_a_trapping_fill_are_retargeted() -> None:
     assert plan(near, cfg_complete=False)[0].retargets == ()
 
 
+def test_an_operand_out_of_a_copys_reach_is_not_displaced() -> None:
+    """A RIP-relative operand may lie 2 GiB away from its instruction on the side away from the trampolines."""
+    for far in ("lea far(%rip), %rdx", "cmpb $1, far(%rip)", "jmp far", "jz far", "call far"):
+        text = f"endbr64; syscall; {far}; ret; .set far, {{:#x}}"
+        (near,) = plan(text.format(TEXT))
+        assert near.tactic is Tactic.WINDOW and near.after, far
+        (patch,) = plan(text.format(TEXT - 0x7FFF0000))
+        assert not patch.after, far
+        assert "out of a copy's reach" in patch.reason, far
+    # As far away above is nearer to the trampolines.
+    (patch,) = plan(f"endbr64; syscall; lea far(%rip), %rdx; ret; .set far, {TEXT + 0x7FFF0000:#x}")
+    assert patch.after
+
+
 def test_restartable_sequences_are_left_alone() -> None:
     """The kernel compares addresses with an rseq section's range: the window after the site would reach into it."""
     text = "endbr64; syscall; start: mov %rax, %rdi; nop; abort: ret"
@@ -259,10 +274,10 @@ def test_invariants(seed: int) -> None:
         assert patch.start >= end
         end = patch.end
         if patch.tactic is Tactic.WINDOW:
-            check_window(patch, code.sites)
+            check_window(patch, code.sites, image)
 
 
-def check_window(patch: Patch, sites: tuple[Site, ...]) -> None:
+def check_window(patch: Patch, sites: tuple[Site, ...], image: Image) -> None:
     insns = [*patch.before, *patch.after]
     starts = sorted([i.vaddr for i in insns] + [patch.site.vaddr])
     assert patch.start == starts[0] and patch.end - patch.start >= 5
@@ -270,7 +285,10 @@ def check_window(patch: Patch, sites: tuple[Site, ...]) -> None:
     assert [s.vaddr for s in sites if patch.start < s.end and s.vaddr < patch.end] == [patch.site.vaddr]
     hidden = [s for s in starts if 0 < s - patch.start < 5]
     assert not set(hidden) & patch.site.entries
-    assert patch.soundness is (CFG if hidden else AGNOSTIC)
+    assert patch.hidden == tuple(hidden)
+    ways = [way for vaddr in hidden for way in all_ways(image, vaddr)]
+    assert {(way.kind, way.place, way.target) for way in patch.ways} == set(ways)
+    assert patch.soundness is (CFG if ways else CLOSED if hidden else AGNOSTIC)
     assert not any(i.data in (b"\xf3\x0f\x1e\xfa", b"\xcd\x80") for i in insns)
     behind = [s for s in starts if s - patch.start >= 5]
     assert [f.vaddr for f in patch.fills] == behind

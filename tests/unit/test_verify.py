@@ -43,6 +43,8 @@ SHAPES = """
     call shorty
     call back2back
     call far
+    mov $39, %eax
+    call opened
     mov $60, %eax
     xor %edi, %edi
     syscall
@@ -109,6 +111,13 @@ again: syscall
     jnz again
     jmp *%rax
 far_end:
+    function opened
+    endbr64
+    syscall
+1:  mov %rax, %rdi
+2:  .byte 0xb9, 0xeb, 1b - 2b - 3, 0, 0 # mov $x, %ecx, whose x would be a jump to 1
+    ret
+opened_end:
     .section .rodata
 text: .ascii "hello\\n"
 number: .long 39
@@ -143,7 +152,7 @@ def test_good_file(pair: Pair, shapes: Path) -> None:
     assert verify(pair.original, pair.output) == ()
     ran = subprocess.run([shapes.with_name("rewritten")], capture_output=True, timeout=20)
     assert (ran.returncode, ran.stdout) == (0, b"hello\n")
-    assert {s.soundness for s in pair.claim.sites} == {"agnostic", "cfg-dependent", "trap"}
+    assert {s.soundness for s in pair.claim.sites} == {"agnostic", "closed", "cfg-dependent", "trap"}
     assert any(s.before for s in pair.claim.sites)
     assert any(s.fills for s in pair.claim.sites)
     assert pair.claim.retargets
@@ -300,11 +309,13 @@ def test_forgotten_site(pair: Pair) -> None:
 def test_dishonest_class(pair: Pair) -> None:
     """A window whose jump hides an instruction start is not agnostic, and the verifier says which one it hides."""
     document = copy.deepcopy(pair.claim.document)
-    site = next(s for s in document["sites"] if s["class"] == "cfg-dependent")
-    site["class"] = "agnostic"
-    findings = verify(pair.original, with_note(pair, document))
-    assert [f.code for f in findings] == ["class"]
-    assert findings[0].vaddr == site["site"]
+    for real, claimed in (("cfg-dependent", "agnostic"), ("cfg-dependent", "closed"), ("closed", "agnostic")):
+        site = next(s for s in document["sites"] if s["class"] == real)
+        site["class"] = claimed
+        findings = verify(pair.original, with_note(pair, document))
+        assert [f.code for f in findings] == ["class"]
+        assert findings[0].vaddr == site["site"]
+        site["class"] = real
 
 
 def test_second_reader_disagrees(pair: Pair) -> None:
