@@ -17,7 +17,7 @@ from . import __version__
 from .errors import InputError, PolicyError, UsageError, VerificationError
 from .model.code import CandidateKind, Code, Verdict
 from .model.image import Image
-from .model.options import OnRefusal, Options
+from .model.options import OnRefusal, Options, Role
 from .report.values import OutputReport, Report, StageTime, make_file_report
 
 StageListener = Callable[[str], None]
@@ -57,11 +57,14 @@ def rewrite(request: Request, listener: StageListener) -> Report:
         from .elf.read import read_image, refuse_unsupported
 
         image = read_image(request.source, read_file(request.source))
-        refuse_unsupported(image)
+        request = _with_role(request, image)
+        if request.options.role is not Role.CLIENT:
+            refuse_unsupported(image)
     with stages("runtime"):
+        from .layout import client_stub, read_stub
         from .toolchain import runtime_for
 
-        runtime = runtime_for(request.options)
+        stub = client_stub() if request.options.role is Role.CLIENT else read_stub(runtime_for(request.options))
     with stages("discover"):
         from .discover import discover
 
@@ -74,9 +77,9 @@ def rewrite(request: Request, listener: StageListener) -> Report:
 
         plan = make_plan(image, code, options)
     with stages("lay out"):
-        from .layout import lay_out, read_stub
+        from .layout import lay_out
 
-        layout = lay_out(image, code, plan, read_stub(runtime), options)
+        layout = lay_out(image, code, plan, stub, options)
     with stages("emit"):
         from .emit import emit
 
@@ -106,6 +109,18 @@ def rewrite(request: Request, listener: StageListener) -> Report:
         stages=tuple(stages.times),
         peak_memory_bytes=peak_memory_bytes(),
     )
+
+
+def _with_role(request: Request, image: Image) -> Request:
+    """A library or a program interpreter that is rewritten alone becomes a client: the process's runtime serves it."""
+    from .elf.read import is_library
+
+    options = request.options
+    if options.role is not Role.HOST or not is_library(image):
+        return request
+    if options.tool != "none" or options.hook is not None:
+        raise UsageError(f"{image.path}: a library has no tool or hook of its own: the program's serves it")
+    return replace(request, options=replace(options, role=Role.CLIENT))
 
 
 def inspect(path: Path, data: bytes, listener: StageListener) -> Report:

@@ -7,7 +7,7 @@
 #ifndef FLK_ABI_H
 #define FLK_ABI_H
 
-#define FLK_ABI_VERSION 1
+#define FLK_ABI_VERSION 2
 #define FLK_CONFIG_MAGIC 0x3166636b63696c66 /* "flickcf1" */
 
 /* flk_config.flags */
@@ -15,6 +15,8 @@
 #define FLK_F_FILLS 2u     /* some window holds trapping fill bytes: SIGILL is served where it is deliverable */
 #define FLK_F_VDSO_KEEP 4u /* --vdso keep */
 #define FLK_F_VDSO_HIDE 8u /* --vdso hide: AT_SYSINFO_EHDR becomes AT_IGNORE */
+#define FLK_F_CLIENT 16u   /* the file has trampolines, but no runtime: its slots are bound to the process's */
+#define FLK_F_INTERP 32u   /* the host is the program interpreter: auxv is another file's */
 
 /* Offsets in a thread's block, through gs. Trampolines know only FLK_BLK_TOP. */
 #define FLK_BLK_TOP 0
@@ -29,7 +31,7 @@ typedef signed short flk_i16;
 
 /* Where things are in a trampoline, as byte offsets from its entry sequence T (see docs/design.md, "Trampolines").
  * All trampolines of a file have the same shape; displaced instructions before T and after `lea_end` differ.
- * Without leave: v* are 0 and `after` == `lea`. */
+ * Without leave: v* are 0 and `after` == `lea`. A client's has more instructions, and looks at its slots first. */
 struct flk_template {
     flk_u8 load;    /* mov %gs:0,%rsp (T itself is mov %rsp,%rcx) */
     flk_u8 push;    /* push %rcx: first instruction on the own stack */
@@ -51,24 +53,32 @@ struct flk_template {
 };
 
 /* In the runtime's read-only part; written by the rewriter, never at run time. Addresses are link-time vaddrs:
- * the load bias is (address of the struct) - self_vaddr. */
+ * the load bias is (address of the struct) - self_vaddr. In a client it is all that there is of a runtime, and starts the
+ * last page of the executable segment that was appended. */
 struct flk_config {
     flk_u64 magic;
     flk_u32 abi_version;
     flk_u32 flags;
     flk_u64 self_vaddr;
     flk_u64 image_vaddr; /* base of the u32 offsets below: Image.base_vaddr */
-    flk_u64 entry_vaddr; /* the input's e_entry */
+    flk_u64 entry_vaddr; /* the input's e_entry; of an interpreter the copy of the instructions that stood there */
     flk_u64 tramp_vaddr; /* trampolines: [tramp_vaddr, tramp_vaddr + tramp_size) */
     flk_u64 tramp_size;
     flk_u64 sites_vaddr; /* struct flk_site[site_count], ascending by tramp */
     flk_u64 insns_vaddr; /* struct flk_insn[insn_count] */
     flk_u64 traps_vaddr; /* struct flk_trap[trap_count], ascending by addr */
+    flk_u64 slots_vaddr; /* FLK_F_CLIENT: struct flk_slots in a read-only segment, 0 in others */
     flk_u32 site_count;
     flk_u32 insn_count;
     flk_u32 trap_count;
     flk_u32 reserved;
     struct flk_template tpl;
+};
+
+/* What a client's trampolines call; written once, by the process's runtime when it sees the file mapped. 0: nobody. */
+struct flk_slots {
+    flk_u64 enter;
+    flk_u64 leave; /* 0 as well where the hook has no leave part */
 };
 
 /* One trampoline. Code of site i spans [tramp, next record's tramp or tramp_size). */
@@ -94,7 +104,8 @@ struct flk_trap {
 };
 
 _Static_assert(sizeof(struct flk_template) == 16, "mirrored in layout/abi.py");
-_Static_assert(sizeof(struct flk_config) == 112, "mirrored in layout/abi.py");
+_Static_assert(sizeof(struct flk_config) == 120, "mirrored in layout/abi.py");
+_Static_assert(sizeof(struct flk_slots) == 16, "written by flicker_aot/layout as zeros");
 _Static_assert(sizeof(struct flk_site) == 16, "mirrored in layout/abi.py");
 _Static_assert(sizeof(struct flk_insn) == 4, "mirrored in layout/abi.py");
 _Static_assert(sizeof(struct flk_trap) == 8, "mirrored in layout/abi.py");

@@ -78,13 +78,20 @@ def read_image(path: Path, data: bytes) -> Image:
 
 
 def refuse_unsupported(image: Image) -> None:
-    """InputError for a file that reads well but cannot be rewritten yet: dynamic programs, shared libraries."""
+    """InputError for a file that reads well but cannot host the runtime: a dynamic program, a damaged entry point."""
     if image.is_dynamic:
-        _refuse(image.path, "dynamically linked (has PT_INTERP): only statically linked programs can be rewritten")
-    if image.type == ET_DYN and not is_static_pie(image):
-        _refuse(image.path, "a shared library (ET_DYN, not marked as PIE): only programs can be rewritten")
+        _refuse(
+            image.path, "dynamically linked (has PT_INTERP): only statically linked programs can be rewritten alone"
+        )
     if not any(s.vaddr <= image.entry < s.vaddr + s.filesz for s in image.exec_loads):
         _refuse(image.path, f"entry point {image.entry:#x}: expected in an executable segment, found in none")
+
+
+def is_library(image: Image) -> bool:
+    """Whether another file's process is to use it: a shared library (some have PT_INTERP), a program interpreter."""
+    if image.type != ET_DYN or is_static_pie(image):
+        return False
+    return not image.is_dynamic or DT_SONAME in dynamic_entries(image)
 
 
 def is_static_pie(image: Image) -> bool:

@@ -9,13 +9,17 @@ import struct
 from dataclasses import astuple, dataclass
 from typing import ClassVar, Final
 
-ABI_VERSION: Final = 1
+ABI_VERSION: Final = 2
 CONFIG_MAGIC: Final = 0x3166636B63696C66
 
 F_TRAPS: Final = 1
 F_FILLS: Final = 2
 F_VDSO_KEEP: Final = 4
 F_VDSO_HIDE: Final = 8
+F_CLIENT: Final = 16
+F_INTERP: Final = 32
+
+SLOTS_SIZE: Final = 16  # struct flk_slots
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +52,7 @@ class FlkTemplate:
 class FlkConfig:
     """struct flk_config without its template."""
 
-    FORMAT: ClassVar[struct.Struct] = struct.Struct("<QIIQQQQQQQQIIII")
+    FORMAT: ClassVar[struct.Struct] = struct.Struct("<QIIQQQQQQQQQIIII")
     magic: int = CONFIG_MAGIC
     abi_version: int = ABI_VERSION
     flags: int
@@ -60,6 +64,7 @@ class FlkConfig:
     sites_vaddr: int
     insns_vaddr: int
     traps_vaddr: int
+    slots_vaddr: int
     site_count: int
     insn_count: int
     trap_count: int

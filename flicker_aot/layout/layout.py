@@ -17,20 +17,33 @@ from ..errors import InputError, InternalError
 from ..model.code import Code
 from ..model.image import ET_EXEC, PAGE_SIZE, PF_R, PF_W, PF_X, REL32_REACH, Image
 from ..model.layout import Layout, NewSection, NewSymbol, Place, Placement, Trampoline
-from ..model.options import Options
+from ..model.options import Options, Role
 from ..model.plan import FillKind, Plan, Tactic
-from ..x86.assemble import Template, trampoline_template
+from ..x86.assemble import Shape, Template, trampoline_template
 from ..x86.encode import INT3
-from .abi import CONFIG_SIZE, F_FILLS, F_TRAPS, F_VDSO_HIDE, F_VDSO_KEEP, FlkConfig, FlkTemplate
+from .abi import (
+    CONFIG_SIZE,
+    F_CLIENT,
+    F_FILLS,
+    F_INTERP,
+    F_TRAPS,
+    F_VDSO_HIDE,
+    F_VDSO_KEEP,
+    SLOTS_SIZE,
+    FlkConfig,
+    FlkTemplate,
+)
 from .edits import make_edits
 from .note import fixed_part, note_bytes, placed_part, runtime_sha256
+from .start import Start, copy_of, edit_of, read_start
 from .stub import Stub
 from .tables import Tables, make_tables
 from .trampolines import Slot, build, copies, measure
 
 PHDR_SIZE: Final = 56
-ADDED_PHDRS: Final = 4  # R, RX, RW and the note
+ADDED_PHDRS: Final = 4  # R, RX, RW and the note; a client has no RW
 MAX_PHDRS: Final = 73  # kernels before 5.10 take a table of at most one page (fs/binfmt_elf.c)
+START_ALIGN: Final = 16  # of the copy of an interpreter's first instructions, behind the trampolines
 R_SIZE_UNIT: Final = 64  # bytes; coarse, so that the size of R and the size of the note that tells it soon agree
 MAX_HOLE: Final = 4 * PAGE_SIZE  # bytes of the file that may stay empty for R to be at ``vaddr - base``
 
@@ -43,9 +56,11 @@ class _Addresses:
     sites: int
     insns: int
     traps: int
+    slots: int
     note: int
     r_end: int
     rx: int
+    start_copy: int
     text: int
     text_end: int
     rw: int
@@ -57,39 +72,50 @@ class _Addresses:
     def in_file(self, data_size: int) -> dict[str, tuple[int, int, int, int]]:
         """vaddr, offset, filesz, memsz of each segment; ``data_size``: of the runtime's data in the file."""
         r, rx = self.r_end - self.r, self.text_end - self.rx
-        return {
-            "r": (self.r, self.r_offset, r, r),
-            "rx": (self.rx, self.rx_offset, rx, rx),
-            "rw": (self.rw, self.rw_offset, data_size, self.rw_end - self.rw),
-        }
+        segments = {"r": (self.r, self.r_offset, r, r), "rx": (self.rx, self.rx_offset, rx, rx)}
+        if self.rw < self.rw_end:
+            segments["rw"] = (self.rw, self.rw_offset, data_size, self.rw_end - self.rw)
+        return segments
 
 
 def lay_out(image: Image, code: Code, plan: Plan, stub: Stub, options: Options) -> Layout:
     """All addresses and bytes of the output. InputError where the file has no room for what must be added."""
-    phnum = len(image.segments) + ADDED_PHDRS
+    is_client = options.role is Role.CLIENT
+    phnum = len(image.segments) + ADDED_PHDRS - is_client
     if phnum > MAX_PHDRS:
         raise InputError(f"{image.path}: {phnum} program headers would be needed, at most {MAX_PHDRS} are possible")
     fixed = image.type == ET_EXEC
-    template = trampoline_template(stub.leave is not None)
-    labels = _labels(template, stub)
+    start = read_start(image) if options.role is Role.INTERPRETER else None
+    shape = Shape.CLIENT if is_client else Shape.ENTER if stub.leave is None else Shape.ENTER_LEAVE
+    template = trampoline_template(shape)
+    labels = _labels(template, has_leave=shape is not Shape.ENTER)
     slots = measure(plan.patches, template, fixed=fixed)
     tables = make_tables(slots, image.base_vaddr)
     unplaced = fixed_part(image, code, plan, options) | {"runtime_sha256": runtime_sha256(stub)}
     # The note tells how large R is, in which it stands: grow until it fits.
     size = 0
     while True:
-        where = _addresses(image, stub, tables, slots, phnum, size)
+        where = _addresses(image, stub, tables, slots, phnum, size, start, is_client)
         moved = copies(slots, where.rx)
         segments = where.in_file(len(stub.data))
-        note = unplaced | placed_part(slots, where.rx, moved, segments, _runtime(stub, where), labels)
+        runtime = _runtime(stub, where, is_client)
+        note = unplaced | placed_part(slots, where.rx, moved, segments, runtime, labels)
+        if start is not None:
+            note["start"] = [start.vaddr, start.end, where.start_copy, start.size_bytes]
         encoded = note_bytes(note)
         needed = where.note + len(encoded) - where.r
         if needed <= size:
             break
         size = _align(needed, R_SIZE_UNIT)
     _check_reach(image, where)
-    trampolines = build(slots, where.rx, template, moved, _runtime(stub, where), fixed=fixed)
+    holes = runtime | {"bound": runtime["enter"], "leave_bound": runtime["leave"]}
+    trampolines = build(slots, where.rx, template, moved, holes, fixed=fixed)
     config = _config(image, plan, options, where, tables, slots, stub).pack(labels)
+    edits = make_edits(image, trampolines, moved)
+    code_parts = [(t.vaddr, t.data) for t in trampolines]
+    if start is not None:
+        code_parts.append((where.start_copy, copy_of(start, where.start_copy)))
+        edits = tuple(sorted((*edits, edit_of(start, image, runtime["start"])), key=lambda e: e.offset))
     return Layout(
         r=Placement(
             place=Place.R,
@@ -105,7 +131,7 @@ def lay_out(image: Image, code: Code, plan: Plan, stub: Stub, options: Options) 
             vaddr=where.rx,
             offset=where.rx_offset,
             memsz=where.text_end - where.rx,
-            data=_rx_data(where, trampolines, stub, config),
+            data=_rx_data(where, code_parts, stub, config),
         ),
         rw=Placement(
             place=Place.RW,
@@ -115,10 +141,10 @@ def lay_out(image: Image, code: Code, plan: Plan, stub: Stub, options: Options) 
             memsz=where.rw_end - where.rw,
             data=stub.data,
         ),
-        entry=where.text + stub.start,
+        entry=runtime["start"] if options.role is Role.HOST else image.entry,
         phnum=phnum,
         trampolines=trampolines,
-        edits=make_edits(image, trampolines, moved),
+        edits=edits,
         note=note,
         note_vaddr=where.note,
         note_size=len(encoded),
@@ -139,12 +165,22 @@ def _align(value: int, alignment: int) -> int:
     return -(-value // alignment) * alignment
 
 
-def _addresses(image: Image, stub: Stub, tables: Tables, slots: Sequence[Slot], phnum: int, r_size: int) -> _Addresses:
+def _addresses(
+    image: Image,
+    stub: Stub,
+    tables: Tables,
+    slots: Sequence[Slot],
+    phnum: int,
+    r_size: int,
+    start: Start | None,
+    is_client: bool,
+) -> _Addresses:
     first = min(image.loads, key=lambda s: s.vaddr)
     # What kernels before 5.18 add e_phoff to, and where file offset 0 is mapped (fs/binfmt_elf.c: load_addr).
     base = first.vaddr - first.offset
     memory_end = max(_page_up(s.vaddr + s.memsz) for s in image.loads)
-    tramp_size = _page_up(slots[-1].end if slots else 0)
+    start_copy = _align(slots[-1].end if slots else 0, START_ALIGN)
+    tramp_size = _page_up(start_copy + (start.size_bytes if start else 0))
     rx_offset = _page_up(len(image.data))
     rw_offset = _page_up(rx_offset + tramp_size + len(stub.text))
     # One page stays free: strip and objcopy move the program header table up to a page down, in file and memory.
@@ -156,6 +192,8 @@ def _addresses(image: Image, stub: Stub, tables: Tables, slots: Sequence[Slot], 
     sites = r + phnum * PHDR_SIZE
     insns = sites + len(tables.sites)
     traps = _align(insns + len(tables.insns), 4)
+    traps_end = traps + len(tables.traps)
+    slots_at = _align(traps_end, SLOTS_SIZE)
     rx = _page_up(r + r_size)
     text = rx + tramp_size
     rw = text + stub.data_vaddr
@@ -164,9 +202,11 @@ def _addresses(image: Image, stub: Stub, tables: Tables, slots: Sequence[Slot], 
         sites=sites,
         insns=insns,
         traps=traps,
-        note=_align(traps + len(tables.traps), 4),
+        slots=slots_at,
+        note=slots_at + SLOTS_SIZE if is_client else _align(traps_end, 4),
         r_end=r + r_size,
         rx=rx,
+        start_copy=rx + start_copy,
         text=text,
         text_end=text + len(stub.text),
         rw=rw,
@@ -186,8 +226,15 @@ def _check_reach(image: Image, where: _Addresses) -> None:
         )
 
 
-def _runtime(stub: Stub, where: _Addresses) -> dict[str, int]:
-    """Vaddrs of the runtime's entry points; "leave" is 0 where there is none."""
+def _runtime(stub: Stub, where: _Addresses, is_client: bool) -> dict[str, int]:
+    """Vaddrs of the runtime's entry points; "leave" is 0 where there is none. Of a client: of its slots."""
+    if is_client:
+        return {
+            "start": 0,
+            "enter": where.slots,
+            "leave": where.slots + SLOTS_SIZE // 2,
+            "config": where.text + stub.config,
+        }
     return {
         "start": where.text + stub.start,
         "enter": where.text + stub.enter,
@@ -200,9 +247,8 @@ def _runtime(stub: Stub, where: _Addresses) -> dict[str, int]:
 # What the runtime is told
 
 
-def _labels(template: Template, stub: Stub) -> FlkTemplate:
+def _labels(template: Template, *, has_leave: bool) -> FlkTemplate:
     at = template.labels
-    has_leave = stub.leave is not None
     return FlkTemplate(
         load=at["load"],
         push=at["push"],
@@ -230,16 +276,19 @@ def _config(
         flags |= F_TRAPS
     if any(f.kind is not FillKind.JUMP32 for p in plan.patches for f in p.fills):
         flags |= F_FILLS
+    if options.role is not Role.HOST:
+        flags |= F_CLIENT if options.role is Role.CLIENT else F_INTERP
     return FlkConfig(
         flags=flags,
         self_vaddr=where.text + stub.config,
         image_vaddr=image.base_vaddr,
-        entry_vaddr=image.entry,
+        entry_vaddr=where.start_copy if options.role is Role.INTERPRETER else image.entry,
         tramp_vaddr=where.rx,
         tramp_size=slots[-1].end if slots else 0,
         sites_vaddr=where.sites,
         insns_vaddr=where.insns,
         traps_vaddr=where.traps,
+        slots_vaddr=where.slots if options.role is Role.CLIENT else 0,
         site_count=tables.site_count,
         insn_count=tables.insn_count,
         trap_count=tables.trap_count,
@@ -265,11 +314,11 @@ def _r_data(where: _Addresses, tables: Tables, note: bytes) -> bytes:
     return _fill(where.r, where.r_end, parts, b"\0")
 
 
-def _rx_data(where: _Addresses, trampolines: Sequence[Trampoline], stub: Stub, config: bytes) -> bytes:
+def _rx_data(where: _Addresses, code: Sequence[tuple[int, bytes]], stub: Stub, config: bytes) -> bytes:
     if len(config) != CONFIG_SIZE:
         raise InternalError(f"flk_config has {len(config)} bytes, expected {CONFIG_SIZE}")
     text = stub.text[: stub.config] + config + stub.text[stub.config + CONFIG_SIZE :]
-    return _fill(where.rx, where.text_end, [*((t.vaddr, t.data) for t in trampolines), (where.text, text)], INT3)
+    return _fill(where.rx, where.text_end, [*code, (where.text, text)], INT3)
 
 
 def _symbols(trampolines: Sequence[Trampoline], stub: Stub, where: _Addresses) -> Iterator[NewSymbol]:

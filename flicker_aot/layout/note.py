@@ -20,7 +20,7 @@ from .trampolines import Slot
 
 NOTE_NAME: Final = b"flicker-aot\0"
 NOTE_TYPE: Final = 1
-FORMAT: Final = 1
+FORMAT: Final = 2
 
 
 def fixed_part(image: Image, code: Code, plan: Plan, options: Options) -> dict[str, object]:
@@ -30,6 +30,7 @@ def fixed_part(image: Image, code: Code, plan: Plan, options: Options) -> dict[s
         "tool_version": __version__,
         "input_sha256": hashlib.sha256(image.data).hexdigest(),
         "input_size": len(image.data),
+        "role": options.role.value,
         "vdso": options.vdso,
         "tool": options.tool if options.hook is None else f"hook:{options.hook.name}",
         "kept": [p.site.vaddr for p in plan.patches if p.tactic is Tactic.KEEP],

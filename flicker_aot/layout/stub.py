@@ -38,7 +38,8 @@ class StubSymbol(NamedTuple):
 class Stub:
     """The runtime. Addresses count from the first byte of ``text``; data starts at ``data_vaddr``, page-aligned.
 
-    ``leave`` is None where no hook wants results. ``data`` are the file bytes of ``data_memsz`` bytes in memory.
+    ``leave`` is None where no hook wants results. ``data`` are the file bytes of ``data_memsz`` bytes in memory. A client
+    has no entry points and no data: its text is the configuration alone.
     """
 
     text: bytes
@@ -50,6 +51,26 @@ class Stub:
     leave: int | None
     config: int
     symbols: tuple[StubSymbol, ...]
+
+
+def client_stub() -> Stub:
+    """What a client gets: room for flk_config, so that the process's runtime can read its tables."""
+    size = CONFIG_SIZE
+    return Stub(
+        text=bytes(size),
+        data=b"",
+        data_vaddr=_page_up(size),
+        data_memsz=0,
+        start=0,
+        enter=0,
+        leave=None,
+        config=0,
+        symbols=(StubSymbol("flk_config", 0, size, False),),
+    )
+
+
+def _page_up(value: int) -> int:
+    return -(-value // PAGE_SIZE) * PAGE_SIZE
 
 
 def read_stub(data: bytes) -> Stub:

@@ -108,12 +108,13 @@ class Layout:
     sections: tuple[NewSection, ...]
 
     @property
-    def placements(self) -> tuple[Placement, Placement, Placement]:
-        return self.r, self.rx, self.rw
+    def placements(self) -> tuple[Placement, ...]:
+        """Those that there are, in address order: a client has no RW."""
+        return tuple(p for p in (self.r, self.rx, self.rw) if p.memsz)
 
     @property
-    def in_file_order(self) -> tuple[Placement, Placement, Placement]:
-        return self.rx, self.rw, self.r
+    def in_file_order(self) -> tuple[Placement, ...]:
+        return tuple(p for p in (self.rx, self.rw, self.r) if p.memsz)
 
     def hole_size(self, input_size: int) -> int:
         """Bytes of the file between the input's and the appended ones that nobody writes: sparse, not on the disk."""

@@ -13,6 +13,14 @@ class OnRefusal(Enum):
     FAIL = "fail"
 
 
+class Role(Enum):
+    """Who brings the runtime into the process (docs/design.md, "Hosts and clients")."""
+
+    HOST = "host"  # the file itself, started by the kernel at e_entry: a static program
+    INTERPRETER = "interpreter"  # the file itself, a program interpreter at its own path: e_entry stays
+    CLIENT = "client"  # another file: a library, an interpreter or a dynamic program
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
     tool: str = "none"
@@ -21,3 +29,4 @@ class Options:
     on_refusal: OnRefusal = OnRefusal.TRAP
     only: frozenset[int] | None = None  # system call numbers; None: all
     vdso: str = "hook"
+    role: Role = Role.HOST

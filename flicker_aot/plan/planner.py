@@ -9,7 +9,7 @@ from typing import Final
 from ..errors import InternalError, PolicyError
 from ..model.code import Code, Site
 from ..model.image import ET_EXEC, Image
-from ..model.options import OnRefusal, Options
+from ..model.options import OnRefusal, Options, Role
 from ..model.plan import Patch, Plan, Tactic
 from .claims import Claim, Claims
 from .displace import ground_at
@@ -20,6 +20,7 @@ from .ways import Ways
 from .window import Choice, best_window, boundaries, quick_window, sides_of
 
 _LISTED_SITES: Final = 10
+_MAX_START: Final = 4 + 15  # bytes that a jmp rel32 at the entry point can displace: its last byte on a long instruction
 
 
 def make_plan(image: Image, code: Code, options: Options) -> Plan:
@@ -28,6 +29,8 @@ def make_plan(image: Image, code: Code, options: Options) -> Plan:
     PolicyError where ``options.on_refusal`` is FAIL and a site has no window.
     """
     claims = _initial_claims(image, code)
+    if options.role is Role.INTERPRETER:
+        claims.add(Claim(image.entry, image.entry + _MAX_START, None, "the start of the runtime"))
     fixed = image.type == ET_EXEC
     patches: dict[int, Patch] = {}
     hard: list[Site] = []

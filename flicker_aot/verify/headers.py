@@ -10,7 +10,7 @@ from itertools import pairwise
 from typing import Final
 
 from .finding import Finding
-from .note import Claim, SegmentClaim
+from .note import Claim
 from .rawelf import (
     PAGE,
     PF_R,
@@ -42,8 +42,9 @@ def _bad(code: str, vaddr: int | None, message: str) -> Finding:
 
 def _entry_and_table(subject: Subject) -> Iterator[Finding]:
     output, claim = subject.output, subject.claim
-    if output.entry != claim.start:
-        yield _bad("entry", output.entry, f"e_entry is not the runtime's start {claim.start:#x}")
+    entry = claim.start if claim.role == "host" else subject.original.entry
+    if output.entry != entry:
+        yield _bad("entry", output.entry, f"e_entry {entry:#x} expected for a {claim.role}")
     if output.base != subject.original.base:
         yield _bad("phdr", output.base, f"base address moved from {subject.original.base:#x}")
     table = claim.segments["r"]
@@ -52,7 +53,8 @@ def _entry_and_table(subject: Subject) -> Iterator[Finding]:
         yield _bad("phdr", None, f"table at e_phoff {output.phoff:#x} is not in R")
     # Kernels before 5.18 and qemu-user take its address to be base + e_phoff; the runtime's start corrects AT_PHDR, but
     # what walks __ehdr_start is not corrected: only a large bss excuses another place.
-    hole = table.vaddr - output.base - max(claim.segments[n].offset + claim.segments[n].filesz for n in ("rx", "rw"))
+    before = (claim.segments["rx"], claim.writable)
+    hole = table.vaddr - output.base - max(s.offset + s.filesz for s in before)
     if table.offset != table.vaddr - output.base and hole < MAX_HOLE:
         yield _bad("phdr", table.vaddr, f"R is at file offset {table.offset:#x}, its address wants another")
     if len(output.segments) > MAX_PHNUM:
@@ -113,8 +115,7 @@ def _appended(subject: Subject) -> Iterator[Finding]:
 
 def _order(subject: Subject) -> Iterator[Finding]:
     end = max(p.end for p in subject.original.loads)
-    for name in ("r", "rx", "rw"):
-        s: SegmentClaim = subject.claim.segments[name]
+    for name, s in subject.claim.segments.items():
         if s.vaddr < end:
             yield _bad("segment", s.vaddr, f"{name}: starts before the end {end:#x} of what comes first")
         end = -(-(s.vaddr + s.memsz) // PAGE) * PAGE

@@ -17,11 +17,13 @@ from .rawelf import PT_NOTE, RawElf, read_raw
 
 NOTE_NAME: Final = b"flicker-aot\0"
 NOTE_TYPE: Final = 1
-NOTE_FORMAT: Final = 1
+NOTE_FORMAT: Final = 2
 # A note is about 100 bytes a site after compression; a file that claims more than this is hostile.
 _MAX_NOTE_BYTES: Final = 256 << 20
 
 _T = TypeVar("_T")
+
+ROLES: Final = ("host", "interpreter", "client")
 
 TEMPLATE_LABELS: Final = (
     "load",
@@ -65,6 +67,16 @@ class SiteClaim:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StartClaim:
+    """Of an interpreter: the instructions [start, end) at e_entry are copied to ``copy``, a jump back behind them."""
+
+    start: int
+    end: int
+    copy: int
+    copy_size: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SegmentClaim:
     """One of "segments"; R, RX or RW."""
 
@@ -81,6 +93,7 @@ class Claim:
     document: dict[str, Any]
     tool_version: str
     tool: str
+    role: str  # one of ROLES
     vdso: str
     input_sha256: str
     input_size: int
@@ -88,14 +101,27 @@ class Claim:
     retargets: tuple[tuple[int, int, int], ...]  # branch, old target, new target
     segments: dict[str, SegmentClaim]
     start: int
-    enter: int
+    enter: int  # of a client: its slots' addresses
     leave: int
     config: int
+    displaced_start: StartClaim | None  # of an interpreter
     runtime_sha256: str
     template: dict[str, int]
     kept: tuple[int, ...]
     unknown: tuple[int, ...]
     note_index: int  # of the PT_NOTE entry in the program header table
+
+    @property
+    def is_client(self) -> bool:
+        return self.role == "client"
+
+    @property
+    def writable(self) -> SegmentClaim:
+        """RW; of a client, which has none, an empty one."""
+        return self.segments.get("rw", _NO_SEGMENT)
+
+
+_NO_SEGMENT: Final = SegmentClaim(vaddr=0, offset=0, filesz=0, memsz=0)
 
 
 def read_note(data: bytes) -> Claim | None:
@@ -151,20 +177,25 @@ def _claim(document: dict[str, Any], note_index: int) -> Claim:
     runtime = document.get("runtime")
     if not isinstance(runtime, dict):
         raise Unsound("note", None, "no object 'runtime'")
+    role = _text(document, "role")
+    if role not in ROLES:
+        raise Unsound("note", None, f"role {role!r}")
     return Claim(
         document=document,
         tool_version=_text(document, "tool_version"),
         tool=_text(document, "tool"),
+        role=role,
         vdso=_text(document, "vdso"),
         input_sha256=_text(document, "input_sha256"),
         input_size=_number(document, "input_size"),
         sites=_list(document, "sites", _site),
-        retargets=_list(document, "retargets", lambda v: (_integer(v[0]), _integer(v[1]), _integer(v[2]))),
-        segments={name: _segment(document, name) for name in ("r", "rx", "rw")},
+        retargets=_list(document, "retargets", _triple),
+        segments={name: _segment(document, name) for name in (("r", "rx") if role == "client" else ("r", "rx", "rw"))},
         start=_number(runtime, "start"),
         enter=_number(runtime, "enter"),
         leave=_number(runtime, "leave"),
         config=_number(runtime, "config"),
+        displaced_start=_start(document["start"]) if role == "interpreter" else None,
         runtime_sha256=_text(document, "runtime_sha256"),
         template={label: _number(document["template"], label) for label in TEMPLATE_LABELS},
         kept=_list(document, "kept", _integer),
@@ -200,6 +231,16 @@ def _segment(document: dict[str, Any], name: str) -> SegmentClaim:
 def _pair(value: Any) -> tuple[int, int]:
     first, second = value
     return _integer(first), _integer(second)
+
+
+def _start(value: Any) -> StartClaim:
+    start, end, copy, size = (_integer(v) for v in value)
+    return StartClaim(start=start, end=end, copy=copy, copy_size=size)
+
+
+def _triple(value: Any) -> tuple[int, int, int]:
+    first, second, third = value
+    return _integer(first), _integer(second), _integer(third)
 
 
 def _integer(value: Any) -> int:

@@ -26,6 +26,10 @@ def check_ownership(subject: Subject, tables: Tables) -> Iterator[Finding]:
     for window in subject.windows:
         start = subject.original.offset(window.claim.start, window.claim.end - window.claim.start)
         owned.append((start, start + window.claim.end - window.claim.start))
+    if subject.claim.displaced_start is not None:
+        moved = subject.claim.displaced_start
+        offset = subject.original.offset(moved.start, moved.end - moved.start)
+        owned.append((offset, offset + moved.end - moved.start))
     for branch, old, new in subject.claim.retargets:
         try:
             owned.append(_retarget(subject, branch, old, new))
@@ -98,7 +102,7 @@ def _hole(subject: Subject, tables: Tables) -> Iterator[Finding]:
     r, note = segments["r"], output.segments[subject.claim.note_index]
     parts = [(output.phoff, output.phoff + len(output.segments) * PHDR_SIZE), (note.offset, note.offset + note.filesz)]
     parts += [(start - r.vaddr + r.offset, end - r.vaddr + r.offset) for start, end in tables.tables if start < end]
-    parts += [(s.offset, s.offset + s.filesz) for s in (segments["rx"], segments["rw"])]
+    parts += [(s.offset, s.offset + s.filesz) for s in (segments["rx"], subject.claim.writable) if s.filesz]
     at = len(subject.original.data)
     for start, end in sorted(parts):
         if start < at:

@@ -110,7 +110,7 @@ def _coverage(subject: Subject) -> Iterator[Finding]:
     table_end = segments["r"].vaddr + len(output.segments) * PHDR_SIZE
     note = output.segments[claim.note_index]
     parts = [(table_end, note.vaddr + note.filesz)]
-    parts += [(segments[name].vaddr, segments[name].vaddr + segments[name].memsz) for name in ("rx", "rw")]
+    parts += [(s.vaddr, s.vaddr + s.memsz) for s in (segments["rx"], claim.writable) if s.memsz]
     added = output.sections[len(subject.original.sections) :]
     found = sorted((s.vaddr, s.vaddr + s.size) for s in added if s.flags & SHF_ALLOC)
     for start, end in parts:

@@ -17,12 +17,14 @@ from .rawelf import PAGE
 from .subject import TRAP_TACTIC, Subject
 
 _MAGIC: Final = 0x3166636B63696C66
-_ABI_VERSION: Final = 1
-_CONFIG: Final = struct.Struct("<QIIQQQQQQQQIIII16B")
+_ABI_VERSION: Final = 2
+_CONFIG: Final = struct.Struct("<QIIQQQQQQQQQIIII16B")
 _SITE: Final = struct.Struct("<IIIHH")
 _INSN: Final = struct.Struct("<Hh")
 _TRAP: Final = struct.Struct("<II")
 _F_TRAPS, _F_FILLS = 1, 2
+_ROLES: Final = {"host": 0, "client": 16, "interpreter": 32}
+_SLOTS_SIZE: Final = 16
 _VDSO: Final = {"hook": 0, "keep": 4, "hide": 8}
 
 
@@ -37,7 +39,8 @@ class Tables:
     entry_vaddr: int
     tramp_vaddr: int
     tramp_size: int
-    tables: tuple[tuple[int, int], ...]  # [start, end) vaddrs of the three tables
+    tables: tuple[tuple[int, int], ...]  # [start, end) vaddrs of the three tables and a client's slots
+    slots_vaddr: int
     sites: tuple[tuple[int, int, int, int, int], ...]
     insns: tuple[tuple[int, int], ...]
     traps: dict[int, int]
@@ -48,8 +51,8 @@ def read_tables(subject: Subject) -> Tables:
     """Raises Unsound where there is no configuration or a table is not in R."""
     output, at = subject.output, subject.claim.config
     fields = _CONFIG.unpack(output.at(at, _CONFIG.size))
-    magic, version, flags, self_vaddr, image, entry, tramp, tramp_size, sites, insns, traps = fields[:11]
-    site_count, insn_count, trap_count, reserved = fields[11:15]
+    magic, version, flags, self_vaddr, image, entry, tramp, tramp_size, sites, insns, traps, slots = fields[:12]
+    site_count, insn_count, trap_count, reserved = fields[12:16]
     if (magic, version) != (_MAGIC, _ABI_VERSION):
         raise Unsound("config", at, f"magic {_MAGIC:#x}, ABI {_ABI_VERSION} expected, {magic:#x}, {version} found")
     if reserved or fields[-1]:
@@ -70,11 +73,13 @@ def read_tables(subject: Subject) -> Tables:
             (sites, sites + site_count * _SITE.size),
             (insns, insns + insn_count * _INSN.size),
             (traps, traps + trap_count * _TRAP.size),
+            (slots, slots + (_SLOTS_SIZE if slots else 0)),
         ),
+        slots_vaddr=slots,
         sites=tuple(_SITE.iter_unpack(_table(subject, sites, site_count, _SITE))),
         insns=tuple(_INSN.iter_unpack(_table(subject, insns, insn_count, _INSN))),
         traps=dict(trap_rows),
-        template=dict(zip(TEMPLATE_LABELS, fields[15:], strict=False)),
+        template=dict(zip(TEMPLATE_LABELS, fields[16:], strict=False)),
     )
 
 
@@ -87,6 +92,17 @@ def _table(subject: Subject, vaddr: int, count: int, row: struct.Struct) -> byte
 
 def _inside(segment: SegmentClaim, vaddr: int, size: int) -> bool:
     return segment.vaddr <= vaddr and vaddr + size <= segment.vaddr + segment.filesz
+
+
+def code_end(subject: Subject, tables: Tables) -> int:
+    """Where trampolines, and behind them the copy of an interpreter's first instructions, end."""
+    end = tables.tramp_vaddr + tables.tramp_size
+    moved = subject.claim.displaced_start
+    return end if moved is None else max(end, moved.copy + moved.copy_size)
+
+
+def text_start(subject: Subject, tables: Tables) -> int:
+    return -(-code_end(subject, tables) // PAGE) * PAGE
 
 
 def check_tables(subject: Subject, tables: Tables) -> Iterator[Finding]:
@@ -104,7 +120,11 @@ def _config(subject: Subject, tables: Tables) -> Iterator[Finding]:
     expected = {
         "self_vaddr": (at, tables.self_vaddr),
         "image_vaddr": (subject.original.image_vaddr, tables.image_vaddr),
-        "entry_vaddr": (subject.original.entry, tables.entry_vaddr),
+        "entry_vaddr": (
+            claim.displaced_start.copy if claim.displaced_start else subject.original.entry,
+            tables.entry_vaddr,
+        ),
+        "slots_vaddr": (claim.enter if claim.is_client else 0, tables.slots_vaddr),
     }
     for name, (wanted, found) in expected.items():
         if wanted != found:
@@ -117,9 +137,13 @@ def _config(subject: Subject, tables: Tables) -> Iterator[Finding]:
     last = max((w.claim.trampoline_end for w in subject.windows), default=tables.tramp_vaddr)
     if tramp_end != last:
         yield _bad("config", tramp_end, f"trampolines end at {last:#x}, the runtime is told otherwise")
-    named = [("start", claim.start), ("enter", claim.enter), ("config", at)]
+    named = [("config", at)]
+    if claim.is_client:
+        yield from _slots(subject)
+    else:
+        named += [("start", claim.start), ("enter", claim.enter)]
     if claim.template["has_leave"]:
-        named.append(("leave", claim.leave))
+        named += [] if claim.is_client else [("leave", claim.leave)]
     elif claim.leave:
         yield _bad("config", claim.leave, "a leave part that no trampoline calls")
     for name, vaddr in named:
@@ -131,19 +155,34 @@ def _config(subject: Subject, tables: Tables) -> Iterator[Finding]:
         if bool(tables.flags & flag) != wanted:
             yield _bad("config", at, f"flags {tables.flags:#x}: {'some' if wanted else 'no'} {what} in the windows")
     others = tables.flags & ~(_F_TRAPS | _F_FILLS)
-    if _VDSO.get(claim.vdso) != others:
-        yield _bad("config", at, f"flags {tables.flags:#x} do not say vDSO {claim.vdso!r} and nothing else")
+    if _VDSO.get(claim.vdso, 0) | _ROLES[claim.role] != others:
+        yield _bad(
+            "config", at, f"flags {tables.flags:#x} do not say vDSO {claim.vdso!r}, {claim.role} and nothing else"
+        )
+
+
+def _slots(subject: Subject) -> Iterator[Finding]:
+    """A client's slots are zero in the file: whoever maps it without a runtime makes plain system calls."""
+    claim = subject.claim
+    if claim.leave != claim.enter + _SLOTS_SIZE // 2 or claim.enter % _SLOTS_SIZE:
+        yield _bad("config", claim.enter, f"slots at {claim.enter:#x} and {claim.leave:#x} are not one aligned pair")
+    if not _inside(claim.segments["r"], claim.enter, _SLOTS_SIZE):
+        yield _bad("config", claim.enter, "slots are outside R")
+    elif any(subject.output.at(claim.enter, _SLOTS_SIZE)):
+        yield _bad("config", claim.enter, "slots are not zero in the file")
+    if claim.start:
+        yield _bad("config", claim.start, "a client with a start of its own")
 
 
 def _runtime(subject: Subject, tables: Tables) -> Iterator[Finding]:
     """The runtime's text, which starts at the page behind the trampolines, and data are those that were linked."""
     claim, output = subject.claim, subject.output
-    rx, rw = claim.segments["rx"], claim.segments["rw"]
-    start = -(-(tables.tramp_vaddr + tables.tramp_size) // PAGE) * PAGE
+    rx, rw = claim.segments["rx"], claim.writable
+    start = text_start(subject, tables)
     text = bytearray(output.at(start, rx.vaddr + rx.filesz - start))
     at = claim.config - start
     text[at : at + _CONFIG.size] = bytes(_CONFIG.size)
-    found = hashlib.sha256(text + output.at(rw.vaddr, rw.filesz)).hexdigest()
+    found = hashlib.sha256(text + (output.at(rw.vaddr, rw.filesz) if rw.filesz else b"")).hexdigest()
     if found != claim.runtime_sha256:
         yield _bad("runtime", start, f"sha256 {claim.runtime_sha256} expected, {found} found: the runtime is damaged")
 

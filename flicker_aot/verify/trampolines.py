@@ -12,14 +12,19 @@ from typing import Final
 from .decode import Instr, Kind, decode
 from .finding import Finding, Unsound
 from .meaning import copy_size
+from .note import StartClaim
 from .rawelf import ET_EXEC, PAGE
-from .subject import Subject, Window
+from .subject import JMP_SIZE, Subject, Window
 from .tables import Tables
+
+_MAX_START: Final = 64
 
 _SAVE: Final = bytes.fromhex("4889e1")  # mov %rsp,%rcx
 _STACK: Final = bytes.fromhex("65488b242500000000")  # mov %gs:0,%rsp
 _PUSH: Final = bytes.fromhex("51")  # push %rcx
 _CALL: Final = bytes.fromhex("e8")
+_CALL_SLOT: Final = bytes.fromhex("ff15")  # call *disp32(%rip)
+_LOAD_SLOT: Final = bytes.fromhex("488b0d")  # mov disp32(%rip),%rcx
 _JRCXZ: Final = bytes.fromhex("e3")
 _POP: Final = bytes.fromhex("5c")  # pop %rsp
 _SYSCALL: Final = bytes.fromhex("0f05")
@@ -79,7 +84,30 @@ def check_trampolines(subject: Subject, tables: Tables) -> Iterator[Finding]:
             _check(subject, window, closing.get(claim.trampoline))
         except Unsound as stop:
             yield stop.finding
+    if subject.claim.displaced_start is not None:
+        yield from _gap(subject, end, subject.claim.displaced_start.copy)
+        try:
+            end = _check_start(subject, subject.claim.displaced_start)
+        except Unsound as stop:
+            yield stop.finding
     yield from _gap(subject, end, -(-end // PAGE) * PAGE)
+
+
+def _check_start(subject: Subject, moved: StartClaim) -> int:
+    """An interpreter's first instructions lead to the runtime, their copy on to what follows them. Returns its end."""
+    if moved.start != subject.original.entry or not JMP_SIZE <= moved.end - moved.start <= _MAX_START:
+        raise Unsound("start", moved.start, f"[{moved.start:#x}, {moved.end:#x}) is not what stands at e_entry")
+    originals = decode(subject.original.at(moved.start, moved.end - moved.start), moved.start)
+    jump = Cursor(subject.output.at(moved.start, moved.end - moved.start), moved.start)
+    _jump(jump, subject.claim.start, "the runtime's start")
+    jump.expect(b"\xcc" * len(jump.rest))
+    cursor = Cursor(subject.output.at(moved.copy, moved.copy_size), moved.copy)
+    for original in originals:
+        cursor.skip(copy_size(original, cursor.rest, cursor.vaddr, False, subject.leads))
+    _jump(cursor, moved.end, "the first instruction after those that moved")
+    if cursor.rest:
+        raise Unsound("start", cursor.vaddr, f"unexplained bytes {cursor.rest[:16].hex()}")
+    return cursor.vaddr
 
 
 def _gap(subject: Subject, start: int, end: int) -> Iterator[Finding]:
@@ -100,7 +128,8 @@ def _check(subject: Subject, window: Window, closing: int | None) -> None:
     _copies(subject, cursor, window.before, claim.before)
     if cursor.vaddr != claim.entry:
         raise Unsound("trampoline", cursor.vaddr, f"entry T expected here, the note has {claim.entry:#x}")
-    answered, lea = _around_the_call(subject, cursor, claim.site)
+    around = _around_a_clients_call if subject.claim.is_client else _around_the_call
+    answered, lea = around(subject, cursor, claim.site)
     _copies(subject, cursor, window.after, claim.after)
     if cursor.vaddr != closing:
         raise Unsound("table", cursor.vaddr, f"closing jump stands here, the runtime is told {closing or 0:#x}")
@@ -154,10 +183,54 @@ def _around_the_call(subject: Subject, cursor: Cursor, site: int) -> tuple[int, 
     found["lea"] = cursor.expect(_LEA)
     _refers(cursor, site + len(_SYSCALL), "the address that the kernel leaves in rcx")
     found["lea_end"] = cursor.vaddr
-    for label, vaddr in found.items():
-        if runtime.template[label] != vaddr - entry:
-            raise Unsound("template", vaddr, f"{label} is at T + {vaddr - entry}, not {runtime.template[label]}")
+    _compare_labels(subject, entry, found)
     return answered, found["lea"]
+
+
+def _around_a_clients_call(subject: Subject, cursor: Cursor, site: int) -> tuple[int, int]:
+    """The same with slots in place of the runtime: what is zero is not called."""
+    claim, entry = subject.claim, cursor.vaddr
+    found: dict[str, int] = {}
+    unbound = _switch(cursor, found, claim.enter, ("load", "push", "call"))
+    found["ret"] = cursor.expect(_JRCXZ)
+    answered = cursor.relative(1)
+    found["pop"] = cursor.expect(_POP)
+    found["sys"] = cursor.expect(_SYSCALL)
+    found["after"] = cursor.vaddr
+    unbound_leave = _switch(cursor, found, claim.leave, ("vload", "vpush", "vcall"))
+    found["vret"] = cursor.vaddr
+    found["apop"] = cursor.expect(_POP)
+    found["lea"] = cursor.expect(_LEA)
+    _refers(cursor, site + len(_SYSCALL), "the address that the kernel leaves in rcx")
+    found["lea_end"] = cursor.vaddr
+    led = (unbound, unbound_leave, answered)
+    wanted = (found["sys"], found["lea"], found["apop"])
+    if led != wanted:
+        raise Unsound("trampoline", entry, f"jrcxz lead to {led}, expected {wanted}")
+    _compare_labels(subject, entry, found)
+    return answered, found["lea"]
+
+
+def _switch(cursor: Cursor, found: dict[str, int], slot: int, labels: tuple[str, str, str]) -> int:
+    """The slot looked at, the own stack entered, the slot called. Returns where an empty slot leads."""
+    load, push, call = labels
+    cursor.expect(_LOAD_SLOT)
+    _refers(cursor, slot, "slot")
+    cursor.expect(_JRCXZ)
+    unbound = cursor.relative(1)
+    cursor.expect(_SAVE)
+    found[load] = cursor.expect(_STACK)
+    found[push] = cursor.expect(_PUSH)
+    found[call] = cursor.expect(_CALL_SLOT)
+    _refers(cursor, slot, "slot")
+    return unbound
+
+
+def _compare_labels(subject: Subject, entry: int, found: dict[str, int]) -> None:
+    template = subject.claim.template
+    for label, vaddr in found.items():
+        if template[label] != vaddr - entry:
+            raise Unsound("template", vaddr, f"{label} is at T + {vaddr - entry}, not {template[label]}")
 
 
 def _refers(cursor: Cursor, wanted: int, what: str) -> None:

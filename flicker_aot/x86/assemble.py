@@ -1,4 +1,4 @@
-"""Trampoline templates from readable text (keystone; the only importer). In: with or without leave. Out: a Template.
+"""Trampoline templates from readable text (keystone; the only importer). In: a shape. Out: a Template.
 
 keystone 0.9 writes wrong bytes for some instructions (`gs:[0]` loses the segment and becomes RIP-relative), so that one
 is given as bytes, and every instruction is decoded again and compared with what the text means. Displacements that
@@ -8,6 +8,7 @@ depend on addresses are holes, filled by ``Template.fill`` with the encoder's ra
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from enum import Enum
 from functools import lru_cache
 from typing import Final, NamedTuple
 
@@ -34,7 +35,8 @@ _RCX: Final = Reg("rcx", "rcx")
 _TOP: Final = Mem("gs", "", "", 1, 0, 8)  # FLK_BLK_TOP of abi.h
 _TOP_BYTES: Final = ".byte 0x65, 0x48, 0x8b, 0x24, 0x25, 0, 0, 0, 0"
 
-HOLES: Final = ("enter", "leave", "resume", "back")
+# "bound" and "leave_bound" are the addresses of "enter" and "leave" in a client, where these are slots, once more.
+HOLES: Final = ("enter", "leave", "resume", "back", "bound", "leave_bound")
 _HOLE_PLACE: Final = 0x10000  # any address more than 128 bytes away, so that keystone takes the long forms
 
 _ENTER: Final = (
@@ -46,9 +48,8 @@ _ENTER: Final = (
     Line("pop", "pop rsp", "pop", (_RSP,), ""),
     Line("sys", "syscall", "syscall", (), ""),
 )
-_LEA: Final = Line(
-    "lea", f"lea rcx, [rip + {_HOLE_PLACE}]", "lea", (_RCX, Mem("", "rip", "", 1, _HOLE_PLACE, 8)), "resume"
-)
+_SLOT: Final = Mem("", "rip", "", 1, _HOLE_PLACE, 8)
+_LEA: Final = Line("lea", f"lea rcx, [rip + {_HOLE_PLACE}]", "lea", (_RCX, _SLOT), "resume")
 
 # The answered way stands behind the jump back, out of the way of calls that enter the kernel.
 _WITHOUT_LEAVE: Final = (
@@ -68,6 +69,38 @@ _WITH_LEAVE: Final = (
     _LEA,
     Line("back", f"jmp {_HOLE_PLACE}", "jmp", None, "back"),
 )
+# A client asks its slots first: with nobody there the call is the kernel's alone. jrcxz, since flags are the program's.
+_CLIENT: Final = (
+    Line("entry", f"mov rcx, [rip + {_HOLE_PLACE}]", "mov", (_RCX, _SLOT), "bound"),
+    Line("", "jrcxz sys", "jrcxz", None, "sys"),
+    Line("", "mov rcx, rsp", "mov", (_RCX, _RSP), ""),
+    Line("load", _TOP_BYTES, "mov", (_RSP, _TOP), ""),
+    Line("push", "push rcx", "push", (_RCX,), ""),
+    Line("call", f"call qword ptr [rip + {_HOLE_PLACE}]", "call", (_SLOT,), "enter"),
+    Line("ret", "jrcxz answered", "jrcxz", None, "answered"),
+    Line("pop", "pop rsp", "pop", (_RSP,), ""),
+    Line("sys", "syscall", "syscall", (), ""),
+    Line("after", f"mov rcx, [rip + {_HOLE_PLACE}]", "mov", (_RCX, _SLOT), "leave_bound"),
+    Line("", "jrcxz lea", "jrcxz", None, "lea"),
+    Line("", "mov rcx, rsp", "mov", (_RCX, _RSP), ""),
+    Line("vload", _TOP_BYTES, "mov", (_RSP, _TOP), ""),
+    Line("vpush", "push rcx", "push", (_RCX,), ""),
+    Line("vcall", f"call qword ptr [rip + {_HOLE_PLACE}]", "call", (_SLOT,), "leave"),
+    Line("answered", "pop rsp", "pop", (_RSP,), ""),
+    _LEA,
+    Line("back", f"jmp {_HOLE_PLACE}", "jmp", None, "back"),
+)
+
+
+class Shape(Enum):
+    """What a trampoline calls: the runtime in the same file, without or with its leave part, or what its slots hold."""
+
+    ENTER = "enter"
+    ENTER_LEAVE = "enter and leave"
+    CLIENT = "client"
+
+
+_SHAPES: Final = {Shape.ENTER: _WITHOUT_LEAVE, Shape.ENTER_LEAVE: _WITH_LEAVE, Shape.CLIENT: _CLIENT}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,10 +136,10 @@ class Template:
         return answered[:-1] + rel8(len(answered), self.labels["lea"])
 
 
-@lru_cache(maxsize=2)
-def trampoline_template(has_leave: bool) -> Template:
+@lru_cache(maxsize=len(Shape))
+def trampoline_template(shape: Shape) -> Template:
     """The template of docs/design.md, "Trampolines", with all displacements checked against their labels."""
-    lines = _WITH_LEAVE if has_leave else _WITHOUT_LEAVE
+    lines = _SHAPES[shape]
     data = _assemble(lines)
     insns = _decode(data)
     if len(insns) != len(lines):

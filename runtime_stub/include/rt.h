@@ -70,7 +70,7 @@
 #define FLAGS_STATUS 0x8d5 /* CF, PF, AF, ZF, SF, OF */
 #define COUNTED 512 /* system call numbers that have a counter of their own, and a kind */
 
-#define RT_FREE_LIST 24 /* offset of free_list in struct runtime */
+#define RT_FREE_LIST 32 /* offset of free_list in struct runtime */
 
 #ifndef FLK_ASM
 
@@ -142,7 +142,7 @@ struct record { /* immutable once ready: what the application gave rt_sigaction 
 };
 
 
-enum special { SPECIAL_NONE, SPECIAL_CLONE, SPECIAL_EXEC, SPECIAL_MASK, SPECIAL_EXIT };
+enum special { SPECIAL_NONE, SPECIAL_CLONE, SPECIAL_EXEC, SPECIAL_MASK, SPECIAL_EXIT, SPECIAL_MAP };
 
 #define INTERRUPTED_RING 16
 
@@ -236,6 +236,8 @@ struct runtime { /* one an address space */
     u64 bias;
     u64 vdso; /* AT_SYSINFO_EHDR, 0: none */
     u32 fsgsbase;
+    u32 served;    /* FLK_F_TRAPS, FLK_F_FILLS of this file and of its clients */
+    u32 pad;
     u32 forbidden; /* bits OWN_*: calls of the runtime's own that a seccomp filter refuses */
     u64 free_list; /* tagged: bits 48-63 count changes, against ABA */
     struct blk *all;
@@ -318,6 +320,17 @@ extern struct vdso_site flk_vdso_sites[VDSO_SITES];
 extern u64 flk_vdso_back[VDSO_SITES], flk_vdso_real[VDSO_EXPORTS];
 extern char flk_vdso_tramps[], flk_vdso_stubs[];
 
+/* modules.c */
+struct module {
+    u32 state, pad;
+    const struct flk_config *config;
+    u64 bias;
+    u64 lo, hi; /* tables and trampolines */
+};
+void module_mapped(u64 addr, u64 bytes);
+void module_unmapped(u64 addr, u64 bytes); /* before the memory goes */
+const struct module *next_module(const struct module *m); /* 0: the first */
+
 /* sites.c */
 struct where {
     const struct flk_template *tpl;
@@ -359,6 +372,7 @@ i64 do_rt_sigpending(struct blk *b, struct frame *f);
 int stays_pending(struct blk *b, u32 sig, const struct siginfo *info);
 void prepare_sigreturn(struct blk *b, struct frame *f);
 void signals_start(void);
+void signals_served(u32 flags); /* a client with these FLK_F_ has come */
 void exec_prepare_signals(void);
 void exec_undo_signals(void);
 u64 hidden_mask(void); /* signals that never reach the kernel's mask */

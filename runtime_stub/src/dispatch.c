@@ -16,6 +16,9 @@
 #define ARCH_SET_GS 0x1001
 #define ARCH_GET_GS 0x1004
 #define PR_SET_SECCOMP 22
+#define PROT_EXEC 4
+#define MAP_FIXED 0x10
+#define MAP_ANONYMOUS 0x20
 #define SECCOMP_MODE_STRICT 1
 #define SECCOMP_SET_MODE_STRICT 0
 #define SECCOMP_SET_MODE_FILTER 1
@@ -36,6 +39,8 @@ enum kind {
     SIGPENDING,
     PRCTL,
     SECCOMP,
+    MMAP,
+    MUNMAP,
 };
 
 const u8 flk_kinds[COUNTED] = {
@@ -54,6 +59,8 @@ const u8 flk_kinds[COUNTED] = {
     [__NR_arch_prctl] = ARCH_PRCTL,
     [__NR_prctl] = PRCTL,
     [__NR_seccomp] = SECCOMP,
+    [__NR_mmap] = MMAP,
+    [__NR_munmap] = MUNMAP,
     [__NR_rt_sigtimedwait] = SIGTIMEDWAIT,
     [__NR_rt_sigpending] = SIGPENDING,
     [__NR_rt_sigsuspend] = TEMPORARY_MASK,
@@ -215,6 +222,10 @@ void special_finish(struct blk *b, i64 result, i64 *args) {
         exec_undo_signals();
         tool_exec_failed(b);
         break;
+    case SPECIAL_MAP:
+        if ((u64)result < -4095ul)
+            module_mapped((u64)result, (u64)b->sp_value);
+        break;
     default:
         restore_argument(b, args);
     }
@@ -293,6 +304,17 @@ static void start_masked(struct blk *b, struct frame *f) {
     b->sp_mask[1] = ADDR(&b->sp_mask[0]);
     b->sp_mask[2] = pair[1];
     f->args[arg] = (i64)ADDR(indirect ? &b->sp_mask[1] : &b->sp_mask[0]);
+}
+
+/* Clients come and go by these calls (modules.c). */
+static void start_mapping(struct blk *b, struct frame *f) {
+    u64 prot = (u64)f->args[2], flags = (u64)f->args[3];
+    if (flags & MAP_FIXED)
+        module_unmapped((u64)f->args[0], (u64)f->args[1]);
+    if (!(prot & PROT_EXEC) || flags & MAP_ANONYMOUS)
+        return;
+    b->sp_value = f->args[1];
+    begin_special(b, f, SPECIAL_MAP, 0);
 }
 
 /* The mask under which a call that returned `result` was interrupted. The kernel has read it through the same pointer. */
@@ -380,6 +402,12 @@ static void dispatch_special(struct frame *f, u32 kind) {
         return;
     case TEMPORARY_MASK:
         start_masked(b, f);
+        return;
+    case MMAP:
+        start_mapping(b, f);
+        return;
+    case MUNMAP:
+        module_unmapped((u64)f->args[0], (u64)f->args[1]);
         return;
     }
     leave(b, f);

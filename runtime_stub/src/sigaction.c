@@ -38,9 +38,9 @@ enum { RECORD_FREE, RECORD_CLAIMED, RECORD_READY };
 
 extern char flk_restorer[];
 
-u64 hidden_mask(void) { return flk_config.flags & FLK_F_TRAPS ? SIGBIT(SIGILL) : 0; }
+u64 hidden_mask(void) { return flk_rt.served & FLK_F_TRAPS ? SIGBIT(SIGILL) : 0; }
 
-static int serves_sigill(void) { return (flk_config.flags & (FLK_F_TRAPS | FLK_F_FILLS)) != 0; }
+static int serves_sigill(void) { return (flk_rt.served & (FLK_F_TRAPS | FLK_F_FILLS)) != 0; }
 
 const struct record *record_at(u32 index) { return &flk_rt.records[index]; }
 
@@ -157,11 +157,25 @@ void reset_sigill(void) {
 /* At process start: SIGILL is ours where the file has trapping bytes. It may have been ignored by the parent. */
 void signals_start(void) {
     struct ksigaction now, k;
-    if (!serves_sigill() || kernel_sigaction(SIGILL, 0, &now))
+    if (!serves_sigill() || kernel_sigaction(SIGILL, 0, &now) || record_of(now.handler))
         return;
     struct ksigaction app = {.handler = now.handler == SIG_IGN ? SIG_IGN : SIG_DFL};
     if (!to_kernel(SIGILL, &app, &k))
         kernel_sigaction(SIGILL, &k, 0);
+}
+
+/* From a thread that blocked SIGILL before the first trap site came the signal is taken out of the mask now; of other threads only
+ * their own calls could (docs/limitations.md). */
+void signals_served(u32 flags) {
+    u64 old, hidden;
+    flags &= FLK_F_TRAPS | FLK_F_FILLS;
+    if ((flk_rt.served & flags) == flags)
+        return;
+    __atomic_or_fetch(&flk_rt.served, flags, __ATOMIC_ACQ_REL);
+    signals_start();
+    hidden = hidden_mask();
+    if (hidden && !SYS4(__NR_rt_sigprocmask, 1 /* SIG_UNBLOCK */, &hidden, &old, 8))
+        self_blk()->vmask |= old & hidden;
 }
 
 /* An ignored SIGILL is inherited by exec; a handler, which is what the kernel has, becomes the default. */

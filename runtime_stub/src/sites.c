@@ -4,8 +4,6 @@
  */
 #include "../include/rt.h"
 
-static const void *at(u64 vaddr) { return (const void *)(vaddr + flk_rt.bias); }
-
 /* In the part of a trampoline that all share, `o` bytes behind T. */
 static void in_template(struct where *w, u64 site, u32 o) {
     const struct flk_template *t = w->tpl;
@@ -13,9 +11,10 @@ static void in_template(struct where *w, u64 site, u32 o) {
     w->rip = site + (w->after ? 2 : 0);
     w->calling = o == t->sys || (w->after && o < t->lea);
     w->rcx = w->after || o == t->sys;
-    if (o == t->load)
+    /* What stands before the own stack is entered can be done again. */
+    if (o <= t->load)
         w->resume = w->entry;
-    else if (t->has_leave && o == t->vload)
+    else if (t->has_leave && o >= t->after && o <= t->vload)
         w->resume = w->entry + t->after;
 }
 
@@ -48,15 +47,18 @@ static struct where in_vdso(u64 ip) {
     return w;
 }
 
-struct where where_is(u64 ip) {
-    struct where w = {.rip = ip, .resume = ip, .tpl = &flk_config.tpl};
-    const struct flk_template *t = &flk_config.tpl;
-    u64 base = flk_config.tramp_vaddr + flk_rt.bias;
-    if (ip - base >= flk_config.tramp_size || !flk_config.site_count)
-        return in_vdso(ip);
+static int holds(const struct flk_config *c, u64 bias, u64 ip) {
+    return c->site_count && ip - (c->tramp_vaddr + bias) < c->tramp_size;
+}
+
+/* `ip` is in the trampolines of the file that `c` describes. */
+static struct where in_file(const struct flk_config *c, u64 bias, u64 ip) {
+    struct where w = {.rip = ip, .resume = ip, .tpl = &c->tpl};
+    const struct flk_template *t = &c->tpl;
+    u64 base = c->tramp_vaddr + bias;
     u32 off = (u32)(ip - base);
-    const struct flk_site *sites = at(flk_config.sites_vaddr);
-    u32 lo = 0, hi = flk_config.site_count;
+    const struct flk_site *sites = (const struct flk_site *)(c->sites_vaddr + bias);
+    u32 lo = 0, hi = c->site_count;
     while (hi - lo > 1) {
         u32 mid = (lo + hi) / 2;
         if (sites[mid].tramp <= off)
@@ -67,8 +69,8 @@ struct where where_is(u64 ip) {
     const struct flk_site *s = &sites[lo];
     if (off < s->tramp)
         return w;
-    const struct flk_insn *insns = (const struct flk_insn *)at(flk_config.insns_vaddr) + s->insn_first;
-    u64 site = s->site + flk_config.image_vaddr + flk_rt.bias;
+    const struct flk_insn *insns = (const struct flk_insn *)(c->insns_vaddr + bias) + s->insn_first;
+    u64 site = s->site + c->image_vaddr + bias;
     u32 in = off - s->tramp;
     w.entry = base + s->tramp + s->entry;
     w.found = 1;
@@ -92,10 +94,19 @@ struct where where_is(u64 ip) {
     return w;
 }
 
-u64 trap_target(u64 ip) {
-    const struct flk_trap *traps = at(flk_config.traps_vaddr);
-    u64 off = ip - (flk_config.image_vaddr + flk_rt.bias);
-    u32 lo = 0, hi = flk_config.trap_count;
+struct where where_is(u64 ip) {
+    if (holds(&flk_config, flk_rt.bias, ip))
+        return in_file(&flk_config, flk_rt.bias, ip);
+    for (const struct module *m = next_module(0); m; m = next_module(m))
+        if (ip - m->lo < m->hi - m->lo && holds(m->config, m->bias, ip))
+            return in_file(m->config, m->bias, ip);
+    return in_vdso(ip);
+}
+
+static u64 trap_in(const struct flk_config *c, u64 bias, u64 ip) {
+    const struct flk_trap *traps = (const struct flk_trap *)(c->traps_vaddr + bias);
+    u64 off = ip - (c->image_vaddr + bias);
+    u32 lo = 0, hi = c->trap_count;
     while (lo < hi) {
         u32 mid = (lo + hi) / 2;
         if (traps[mid].addr < off)
@@ -103,7 +114,12 @@ u64 trap_target(u64 ip) {
         else
             hi = mid;
     }
-    if (lo < flk_config.trap_count && traps[lo].addr == off)
-        return flk_config.tramp_vaddr + flk_rt.bias + traps[lo].target;
-    return 0;
+    return lo < c->trap_count && traps[lo].addr == off ? c->tramp_vaddr + bias + traps[lo].target : 0;
+}
+
+u64 trap_target(u64 ip) {
+    u64 target = trap_in(&flk_config, flk_rt.bias, ip);
+    for (const struct module *m = next_module(0); m && !target; m = next_module(m))
+        target = trap_in(m->config, m->bias, ip);
+    return target;
 }

@@ -15,6 +15,9 @@
 #define AT_HWCAP2 26
 #define AT_SYSINFO_EHDR 33
 #define PHDR_SIZE 56
+#define PT_LOAD 1
+#define PT_PHDR 6
+#define PF_X 1
 #define HWCAP2_FSGSBASE 2ul
 #define ARCH_SET_GS 0x1001
 
@@ -24,6 +27,12 @@ u8 flk_first_region[REGION_SIZE] __attribute__((aligned(4096)));
 struct auxv {
     u64 type, value;
 };
+
+struct phdr { /* Elf64_Phdr */
+    u32 type, flags;
+    u64 offset, vaddr, paddr, filesz, memsz, align;
+};
+_Static_assert(sizeof(struct phdr) == PHDR_SIZE, "Elf64_Phdr");
 
 static u64 *after_null(u64 *p) {
     while (*p)
@@ -39,12 +48,32 @@ static void correct_phdr(struct auxv *phdr, u64 phnum) {
         phdr->value = start;
 }
 
+/* The program that the kernel mapped along with this interpreter (or the interpreter itself, where it was run as a program). */
+static void program_mapped(const struct phdr *table, u64 count) {
+    u64 bias = 0, lowest = -1ul;
+    int known = 0;
+    for (u64 i = 0; i < count; i++) {
+        if (table[i].type == PT_PHDR) {
+            bias = ADDR(table) - table[i].vaddr;
+            known = 1;
+        }
+        if (table[i].type == PT_LOAD && table[i].vaddr < lowest)
+            lowest = table[i].vaddr;
+    }
+    if (!known) /* the table then stands in the first page */
+        bias = (ADDR(table) & -4096ul) - (lowest & -4096ul);
+    for (u64 i = 0; i < count; i++)
+        if (table[i].type == PT_LOAD && table[i].flags & PF_X)
+            module_mapped((table[i].vaddr & -4096ul) + bias, (table[i].vaddr & 4095) + table[i].memsz);
+}
+
 u64 flk_init(u64 *stack);
 
 u64 flk_init(u64 *stack) {
     struct blk *b = (struct blk *)(flk_first_region + BLK_OFF);
     struct auxv *av = (struct auxv *)after_null(after_null(stack + 1)), *a, *phdr = 0;
     u64 phnum = 0;
+    int is_interpreter = (flk_config.flags & FLK_F_INTERP) != 0;
     flk_rt.bias = ADDR(&flk_config) - flk_config.self_vaddr;
     block_init(b, flk_first_region);
     alt_reset(&b->alt);
@@ -52,7 +81,7 @@ u64 flk_init(u64 *stack) {
     b->threads = 1;
     u64 entry = flk_config.entry_vaddr + flk_rt.bias;
     for (a = av; a->type != AT_NULL; a++) {
-        if (a->type == AT_ENTRY)
+        if (a->type == AT_ENTRY && !is_interpreter)
             a->value = entry;
         else if (a->type == AT_PHDR)
             phdr = a;
@@ -65,14 +94,18 @@ u64 flk_init(u64 *stack) {
         else if (a->type == AT_SYSINFO_EHDR)
             flk_rt.vdso = a->value;
     }
-    correct_phdr(phdr, phnum);
+    if (!is_interpreter)
+        correct_phdr(phdr, phnum);
     if (flk_rt.fsgsbase)
         __asm__ volatile("wrgsbase %0" ::"r"(b));
     else
         SYS2(__NR_arch_prctl, ARCH_SET_GS, b);
     SYS3(__NR_mprotect, flk_first_region, GUARD_SIZE, 0);
     arm_altstack(b);
+    flk_rt.served = flk_config.flags & (FLK_F_TRAPS | FLK_F_FILLS);
     signals_start();
+    if (is_interpreter && phdr)
+        program_mapped((const struct phdr *)phdr->value, phnum);
     if (!(flk_config.flags & FLK_F_VDSO_KEEP))
         vdso_start(tool_counts_vdso());
     tool_start(stack);

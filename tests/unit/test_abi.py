@@ -27,6 +27,8 @@ CONSTANTS = {
     "FLK_F_FILLS": abi.F_FILLS,
     "FLK_F_VDSO_KEEP": abi.F_VDSO_KEEP,
     "FLK_F_VDSO_HIDE": abi.F_VDSO_HIDE,
+    "FLK_F_CLIENT": abi.F_CLIENT,
+    "FLK_F_INTERP": abi.F_INTERP,
 }
 
 

@@ -19,7 +19,7 @@ from flicker_aot.model.layout import Layout
 from flicker_aot.model.options import Options
 from flicker_aot.model.plan import Fill, FillKind, Patch, Plan, SoundnessClass, Tactic
 from flicker_aot.plan import make_plan
-from flicker_aot.x86.assemble import trampoline_template
+from flicker_aot.x86.assemble import Shape, trampoline_template
 from flicker_aot.x86.decode import decode_one
 
 from .snippets import code_of, fake_stub, objdump
@@ -267,7 +267,7 @@ def test_overlapping_edits_are_our_bug() -> None:
     """Two owners of one byte raise."""
     image, code = code_of("mov $39, %eax; syscall; ret")
     plan = make_plan(image, code, Options())
-    slots = measure(plan.patches, trampoline_template(False), fixed=True)
+    slots = measure(plan.patches, trampoline_template(Shape.ENTER), fixed=True)
     layout = lay_out(image, code, plan, read_stub(fake_stub()), Options())
     with pytest.raises(InternalError, match="overlap"):
         make_edits(image, layout.trampolines * 2, copies(slots, layout.rx.vaddr))

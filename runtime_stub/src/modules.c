@@ -1,0 +1,124 @@
+/* Clients: files with trampolines of their own, mapped into a process that this runtime hosts (abi.h, struct flk_slots).
+ *
+ * In: executable mappings of files, as they are made; mappings that go. Out: the client's slots lead to flk_enter and flk_leave, and its
+ * tables are found by program counter. Own stack; any thread. Entries are claimed by compare-and-swap and published by a store,
+ * so that a signal handler or another thread that looks meanwhile sees an entry whole or not at all; a vfork child that dies in between
+ * loses one entry. Entries leave before their memory does.
+ */
+#include <asm/unistd_64.h>
+
+#include "../include/rt.h"
+
+#define MODULES 1024
+#define PAGE 4096ul
+#define PROT_READ 1
+#define PROT_WRITE 2
+
+enum { FREE, CLAIMED, READY };
+
+static struct {
+    u32 used; /* entries that were ever claimed: where a search ends */
+    u32 pad;
+    u64 lo, hi; /* every entry is in here: most munmaps need no search */
+    struct module entries[MODULES];
+} modules;
+
+static struct module *claim(void) {
+    for (u32 i = 0; i < MODULES; i++) {
+        u32 state = FREE;
+        struct module *m = &modules.entries[i];
+        if (!__atomic_compare_exchange_n(&m->state, &state, CLAIMED, 0, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE))
+            continue;
+        u32 used = __atomic_load_n(&modules.used, __ATOMIC_ACQUIRE);
+        while (used <= i && !__atomic_compare_exchange_n(&modules.used, &used, i + 1, 0, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE))
+            ;
+        return m;
+    }
+    return 0;
+}
+
+static void tell(const char *what) {
+    u64 n = 0;
+    while (what[n])
+        n++;
+    if (may_call(OWN_WRITE))
+        SYS3(__NR_write, 2, what, n);
+}
+
+static void lower(u64 *bound, u64 value) {
+    u64 now = __atomic_load_n(bound, __ATOMIC_ACQUIRE);
+    while ((!now || value < now) && !__atomic_compare_exchange_n(bound, &now, value, 0, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE))
+        ;
+}
+
+static void raise(u64 *bound, u64 value) {
+    u64 now = __atomic_load_n(bound, __ATOMIC_ACQUIRE);
+    while (value > now && !__atomic_compare_exchange_n(bound, &now, value, 0, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE))
+        ;
+}
+
+/* The slots are in a private read-only mapping; nobody else writes there, so rights are changed for the moment of the write. */
+static i64 bind(u64 at) {
+    struct flk_slots *slots = (struct flk_slots *)at;
+    u64 page = at & -PAGE;
+    i64 r = SYS3(__NR_mprotect, page, PAGE, PROT_READ | PROT_WRITE);
+    if (r)
+        return r;
+    slots->leave = flk_config.tpl.has_leave ? ADDR(flk_leave) : 0;
+    __atomic_store_n(&slots->enter, ADDR(flk_enter), __ATOMIC_RELEASE);
+    return SYS3(__NR_mprotect, page, PAGE, PROT_READ);
+}
+
+/* A file's bytes are executable at [addr, addr + bytes). A client's configuration starts the last page. */
+void module_mapped(u64 addr, u64 bytes) {
+    struct flk_config c;
+    struct flk_slots slots;
+    u64 at = (addr + bytes - 1) & -PAGE;
+    if (!bytes || user_read(&c, (const void *)at, sizeof c) || c.magic != FLK_CONFIG_MAGIC || !(c.flags & FLK_F_CLIENT))
+        return;
+    u64 bias = at - c.self_vaddr;
+    u64 tramp = c.tramp_vaddr + bias, lo = c.sites_vaddr + bias, hi = addr + bytes;
+    if (c.abi_version != FLK_ABI_VERSION) {
+        tell("flicker-aot: a library was rewritten by another version: its system calls are not hooked\n");
+        return;
+    }
+    if (tramp < addr || tramp - addr > bytes || c.tramp_size > bytes - (tramp - addr) || lo > addr || !c.site_count ||
+        user_read(&slots, (const void *)(c.slots_vaddr + bias), sizeof slots) || slots.enter || slots.leave)
+        return;
+    struct module *m = may_call(OWN_MPROTECT) ? claim() : 0;
+    if (!m) {
+        tell("flicker-aot: a library's system calls cannot be hooked: too many libraries, or a filter forbids it\n");
+        return;
+    }
+    m->config = (const struct flk_config *)at;
+    m->bias = bias;
+    m->lo = lo;
+    m->hi = hi;
+    lower(&modules.lo, lo);
+    raise(&modules.hi, hi);
+    __atomic_store_n(&m->state, READY, __ATOMIC_RELEASE);
+    if (bind(c.slots_vaddr + bias)) {
+        __atomic_store_n(&m->state, FREE, __ATOMIC_RELEASE);
+        tell("flicker-aot: a library's system calls cannot be hooked: its slots cannot be written\n");
+        return;
+    }
+    signals_served(c.flags);
+}
+
+void module_unmapped(u64 addr, u64 bytes) {
+    if (addr >= modules.hi || addr + bytes <= modules.lo)
+        return;
+    for (u32 i = 0; i < modules.used; i++) {
+        struct module *m = &modules.entries[i];
+        if (__atomic_load_n(&m->state, __ATOMIC_ACQUIRE) == READY && addr < m->hi && addr + bytes > m->lo)
+            __atomic_store_n(&m->state, FREE, __ATOMIC_RELEASE);
+    }
+}
+
+const struct module *next_module(const struct module *m) {
+    u32 used = __atomic_load_n(&modules.used, __ATOMIC_ACQUIRE);
+    for (m = m ? m + 1 : modules.entries; m < modules.entries + used; m++)
+        if (__atomic_load_n(&m->state, __ATOMIC_ACQUIRE) == READY)
+            return m;
+    return 0;
+}
