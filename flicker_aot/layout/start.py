@@ -1,7 +1,7 @@
 """The first instructions of a program interpreter. In: ``Image``, where the runtime starts. Out: an edit and a copy.
 
-An interpreter compares AT_ENTRY with its own _start to see whether it was run as a program (glibc: elf/rtld.c), so e_entry
-stays and the bytes that stand there become a jump. Nothing else leads to them but the kernel.
+An interpreter compares AT_ENTRY with its own _start to see whether it was run as a program (glibc: elf/rtld.c), so
+e_entry stays and the bytes that stand there become a jump. Nothing else leads to them but the kernel.
 """
 
 from __future__ import annotations

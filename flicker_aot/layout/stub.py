@@ -38,8 +38,8 @@ class StubSymbol(NamedTuple):
 class Stub:
     """The runtime. Addresses count from the first byte of ``text``; data starts at ``data_vaddr``, page-aligned.
 
-    ``leave`` is None where no hook wants results. ``data`` are the file bytes of ``data_memsz`` bytes in memory. A client
-    has no entry points and no data: its text is the configuration alone.
+    ``leave`` is None where no hook wants results. ``data`` are the file bytes of ``data_memsz`` bytes in memory. A
+    client has no entry points and no data: its text is the configuration alone.
     """
 
     text: bytes

@@ -20,7 +20,7 @@ from .ways import Ways
 from .window import Choice, best_window, boundaries, quick_window, sides_of
 
 _LISTED_SITES: Final = 10
-_MAX_START: Final = 4 + 15  # bytes that a jmp rel32 at the entry point can displace: its last byte on a long instruction
+_MAX_START: Final = 4 + 15  # bytes that a jump at the entry point displaces at most: its last one on a long instruction
 
 
 def make_plan(image: Image, code: Code, options: Options) -> Plan:

@@ -9,7 +9,7 @@ import pytest
 
 from flicker_aot.errors import InputError, InternalError
 from flicker_aot.layout import lay_out, read_stub
-from flicker_aot.layout.abi import CONFIG_MAGIC, FlkConfig, FlkInsn, FlkSite, FlkTemplate, FlkTrap
+from flicker_aot.layout.abi import ABI_VERSION, CONFIG_MAGIC, FlkConfig, FlkInsn, FlkSite, FlkTemplate, FlkTrap
 from flicker_aot.layout.edits import make_edits
 from flicker_aot.layout.layout import MAX_HOLE
 from flicker_aot.layout.note import note_bytes
@@ -91,7 +91,7 @@ def test_config(has_leave: bool) -> None:
     """The runtime's configuration holds the final addresses, counts and flags."""
     image, plan, layout = laid_out(has_leave=has_leave)
     found = config(layout)
-    assert (found.magic, found.abi_version) == (CONFIG_MAGIC, 1)
+    assert (found.magic, found.abi_version) == (CONFIG_MAGIC, ABI_VERSION)
     assert found.self_vaddr == next(s.vaddr for s in layout.symbols if s.name == "flk_config")
     assert (found.image_vaddr, found.entry_vaddr) == (image.base_vaddr, image.entry)
     assert found.tramp_vaddr == layout.rx.vaddr == layout.trampolines[0].vaddr
