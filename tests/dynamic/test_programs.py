@@ -5,6 +5,8 @@ What is held for static programs holds here from ld.so's first instruction on: b
 
 from __future__ import annotations
 
+from collections import Counter
+
 import pytest
 
 from ..support import oracle
@@ -13,8 +15,12 @@ from ..support.execute import run
 from ..support.prefix import Prefix, make_prefixes
 from ..support.rewrite import counted_calls, differences
 
-# Not: what is about link modes or files of static programs only, and what has no libc.
-CASES = [p for p in all_programs() if p.source.suffix != ".S"]
+# proc_setup asks what only a static program's auxv holds; three sites of abi_shapes are unknown, as tests/e2e says; what is
+# written in assembly has no libc.
+STATIC_ONLY = frozenset(("proc_setup", "abi_shapes"))
+CASES = [p for p in all_programs() if p.source.suffix != ".S" and p.name not in STATIC_ONLY]
+# Each rewritten library has two segments more to be mapped.
+LOADING = frozenset(("mmap", "mprotect", "pread64"))
 
 
 @pytest.fixture(scope="module")
@@ -34,11 +40,11 @@ def test_dynamic_program(prefixes: tuple[Prefix, Prefix], program: Program) -> N
     expected = run([original], env=env, timeout_seconds=limit)
     assert expected.status == program.status, f"{original} itself fails: {expected}"
     assert run([rewritten], env=env, timeout_seconds=limit) == expected
-    counted = counted_calls(report)
+    counted = counted_calls(report) if report.exists() else Counter()  # killed: no line
     traced = oracle.trace([rewritten], env=env, timeout_seconds=limit)
     assert not hooked.escapes(traced)
-    if program.counts == "none":
+    if program.counts == "none" or expected.status < 0:
         return
-    leave_out = frozenset(() if program.counts == "exact" else program.counts.split())
+    leave_out = LOADING | frozenset(() if program.counts == "exact" else program.counts.split())
     wanted = oracle.trace([original], env=env, timeout_seconds=limit).calls(original)
     assert not differences(counted, wanted, leave_out)

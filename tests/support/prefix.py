@@ -1,8 +1,8 @@
 """Dynamic programs on an interpreter and libraries of their own, once as they are and once rewritten.
 
-In: a libc of the machine. Out: two folders with paths of the same length: NATIVE holds its ld.so and libraries, HOOKED the
-same rewritten: ld.so as the runtime's host, everything else as its clients. A program built for one differs from that
-built for the other in two strings only.
+In: a libc of the machine. Out: two folders with paths of the same length: one holds its ld.so and libraries, the other
+the same rewritten: ld.so as the runtime's host, everything else as its clients. A program built for one differs from
+that built for the other in two strings only.
 """
 
 from __future__ import annotations
@@ -48,21 +48,21 @@ class Prefix:
         compiler = "g++" if program.source.suffix == ".cc" else "gcc"
         out = self.folder / program.name
         place = [f"-Wl,--dynamic-linker={self.interpreter}", f"-Wl,-rpath,{self.folder}"]
-        command = [compiler, *shlex.split(_FLAGS), *flags, "-o", out, program.source, *place]
-        subprocess.run([*command, *program.flags], check=True)
+        command = [compiler, *shlex.split(_FLAGS), *flags, "-o", str(out), str(program.source), *place, *program.flags]
+        subprocess.run(command, check=True)
         if self.hooked:
             _rewrite_in_place(out)
         return out
 
     def escapes(self, traced: oracle.OracleResult) -> list[oracle.Record]:
-        """Calls that no appended segment of a file of this prefix made."""
+        """Calls that no appended segment of a file of this prefix made; int 0x80, never redirected, left out."""
         ranges: dict[str, list[tuple[int, int]]] = {}
         found = []
         for r in traced.records:
             path = Path(r.mapping)
             if path.parent == self.folder and r.mapping not in ranges:
                 ranges[r.mapping] = hooked_ranges(read_note(path))
-            if not any(start <= r.offset < end for start, end in ranges.get(r.mapping, ())):
+            if r.arch == 64 and not any(start <= r.offset < end for start, end in ranges.get(r.mapping, ())):
                 found.append(r)
         return found
 
