@@ -15,8 +15,8 @@ from ..support.execute import run
 from ..support.prefix import Prefix, make_prefixes
 from ..support.rewrite import counted_calls, differences
 
-# proc_setup asks what only a static program's auxv holds; three sites of abi_shapes are unknown, as tests/e2e says; what is
-# written in assembly has no libc.
+# proc_setup asks what only a static program's auxv holds; three sites of abi_shapes are unknown, as tests/e2e says;
+# what is written in assembly has no libc.
 STATIC_ONLY = frozenset(("proc_setup", "abi_shapes"))
 CASES = [p for p in all_programs() if p.source.suffix != ".S" and p.name not in STATIC_ONLY]
 # Each rewritten library has two segments more to be mapped.

@@ -17,6 +17,8 @@ from pathlib import Path
 
 import pytest
 
+from flicker_aot.layout.abi import ABI_VERSION, CONFIG_MAGIC
+
 from ..malformed.conftest import Called
 from ..support.need import need
 
@@ -162,7 +164,7 @@ def test_vdso(vdso: Path, tmp_path: Path, mode: str, flag: int) -> None:
     assert (found == native) == (mode != "hook")
     # The flag of the runtime's configuration (abi.h), found by its magic.
     data = out.read_bytes()
-    at = data.index(struct.pack("<QI", 0x3166636B63696C66, 1))
+    at = data.index(struct.pack("<QI", CONFIG_MAGIC, ABI_VERSION))
     assert struct.unpack_from("<I", data, at + 12)[0] & 12 == flag
 
 
