@@ -5,6 +5,8 @@
 # demo    rewrites real programs with the counting tool, runs them, and shows what they called
 # bench   what a call, a start and a rewriting cost, beside strace, seccomp and Syscall User Dispatch
 # corpus  coverage over the static programs of corpus/manifest.toml
+# attack  signals at every instruction of calls, handlers and children, where `test` takes samples (hours)
+# soak    the test programs SOAK_ROUNDS times while the machine is busy
 # fuzz    hostile ELF files, for FUZZ_SECONDS
 # clean   removes what the above made
 
@@ -16,9 +18,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
 FUZZ_SECONDS ?= 60
+SOAK_ROUNDS ?= 20
 PYTEST_ARGS ?=
 
-.PHONY: setup stub check test packages demo bench corpus fuzz clean
+.PHONY: setup stub check test packages demo bench corpus attack soak fuzz clean
 
 setup: $(READY) stub
 
@@ -54,6 +57,12 @@ bench: setup
 
 corpus: setup
 	$(BIN)/python -m corpus
+
+attack: packages setup
+	FLICKER_ATTACK=full $(BIN)/python -m pytest tests/attack $(PYTEST_ARGS)
+
+soak: packages setup
+	$(BIN)/python -m tests.soak --rounds $(SOAK_ROUNDS)
 
 fuzz: setup
 	FUZZ_SECONDS=$(FUZZ_SECONDS) $(BIN)/python -m pytest tests/malformed $(PYTEST_ARGS)

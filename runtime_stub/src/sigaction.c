@@ -12,6 +12,7 @@
 #include "../include/rt.h"
 
 #define SIGILL 4
+#define SIGTRAP 5
 #define SIGKILL 9
 #define SIGSTOP 19
 #define SIGBUS 7
@@ -251,8 +252,9 @@ i64 do_rt_sigprocmask(struct blk *b, struct frame *f) {
     int deferred = b->pending != 0;
     if (!deferred) {
         SYS4(__NR_rt_sigprocmask, f->args[0], newset ? &masked : 0, &was, 8);
-        /* A signal that was deferred just before this call has put its own mask in; take that back. */
-        deferred = b->pending && (was | NEVER_BLOCKED) == DEFERRED_MASK;
+        /* A signal that was deferred just before this call has put its own mask in; take that back. Who is stepped by a
+         * debugger has SIGTRAP taken out of it (kernel: force_sig_info_to_task). */
+        deferred = b->pending && (was | NEVER_BLOCKED | SIGBIT(SIGTRAP)) == DEFERRED_MASK;
         if (deferred) {
             u64 all = DEFERRED_MASK;
             SYS4(__NR_rt_sigprocmask, SIG_SETMASK, &all, 0, 8);

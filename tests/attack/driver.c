@@ -1,11 +1,13 @@
 /* Injects signals into target.c at chosen instructions, and counts the runs that went wrong.
  *
- * driver [-1 SIG] [-2 SIG] [-k FROM:TO:STRIDE] [-m FROM:TO:STRIDE] [-p PHASE] [-c] [-b] PROGRAM ARGUMENT...
+ * driver [-1 SIG] [-2 SIG] [-k FROM:TO:STRIDE] [-m FROM:TO:STRIDE] [-p PHASE] [-n COUNT:SEED] [-c] [-b] PROGRAM ARGUMENT...
  *
  * Each point is one process. It runs to its first marker (`int $3`), makes k single steps, and gets signal 1. With -m it
  * makes m more steps from the first instruction that follows and gets signal 2. Then it runs to its end. Without a limit TO
  * the steps of k end at the second marker and those of m at the finish marker; PHASE shifts m's start from one k to
  * the next, so that a stride leaves no residue class out.
+ *   -n  COUNT points instead of every one: k from equal parts of its range in turn, m anywhere in its range, but every second
+ *       one within the first EARLY steps, where the handler is being entered. The same SEED gives the same points.
  *   -c  the child of the body's call is attacked, from its first instruction
  *   -b  the call blocks: k ends there, and one more point interrupts it inside the kernel
  *
@@ -34,6 +36,7 @@
 #define LISTED_FAILURES 20
 #define NONE (-1L)
 #define DOUBLE_LIMIT 1000000L
+#define EARLY 600
 #define TRACE_CHILDREN (PTRACE_O_TRACEFORK | PTRACE_O_TRACEVFORK | PTRACE_O_TRACECLONE)
 
 struct range {
@@ -42,7 +45,8 @@ struct range {
 
 static int signal1 = SIGUSR1, signal2 = 0, attack_child, blocking;
 static struct range range_k = {0, NONE, 1}, range_m = {NONE, NONE, 1};
-static long phase;
+static long phase, sample_count;
+static uint64_t random_state;
 static char **command;
 static int target_stderr;
 static volatile sig_atomic_t timed_out;
@@ -315,7 +319,8 @@ static int attack(struct run *r, long k, long m, long block_at, long *steps_m)
 
 static int is_usr(int sig, int which) { return sig == (which == 1 ? SIGUSR1 : SIGUSR2); }
 
-/* The program found no fault, and each signal was handled as often as it was sent. */
+/* The program found no fault, and each signal was handled as often as it was sent; but the same signal, sent twice while it
+ * cannot be delivered, is pending once. */
 static int good(const struct run *r)
 {
     if (r->stuck[0] || !WIFEXITED(r->status) || WEXITSTATUS(r->status) < 64)
@@ -325,6 +330,8 @@ static int good(const struct run *r)
     int code = WEXITSTATUS(r->status) - 64, handled1 = code & 3, handled2 = code >> 2 & 3;
     if (code >> 4 == 2 && handled1 < expected1) /* jumped out of the other handler's first instructions */
         handled1 = expected1;
+    if (expected1 == 2 && handled1 == 1)
+        handled1 = 2;
     return handled1 == expected1 && handled2 == expected2;
 }
 
@@ -403,16 +410,79 @@ static long measure(long limit, long *block_at)
     return steps;
 }
 
+/* Below `bound`; splitmix64. */
+static long random_below(long bound)
+{
+    uint64_t x = random_state += 0x9e3779b97f4a7c15;
+    x = (x ^ x >> 30) * 0xbf58476d1ce4e5b9;
+    x = (x ^ x >> 27) * 0x94d049bb133111eb;
+    return (long)((x ^ x >> 31) % (uint64_t)bound);
+}
+
+static struct {
+    long points, second, failures;
+} total;
+
+/* One point, counted and reported. Returns 0 where k is beyond the end. */
+static int point(long k, long m, long block_at, long *steps_m)
+{
+    struct run r;
+    if (!attack(&r, k, m, block_at, steps_m))
+        return 0;
+    total.points++;
+    total.second += r.sent2 && !steps_m;
+    if (!good(&r))
+        report(&r, k, steps_m ? *steps_m : m, ++total.failures);
+    return 1;
+}
+
+static void every_point(long last, long block_at)
+{
+    long nth_k = 0;
+    for (long k = range_k.from; k <= last; k += range_k.stride, nth_k++) {
+        if (range_m.from == NONE) {
+            if (!point(k, NONE, block_at, NULL))
+                break;
+            continue;
+        }
+        long limit_m = range_m.to;
+        if (limit_m == NONE && !point(k, DOUBLE_LIMIT, block_at, &limit_m)) /* how far m can go from this k */
+            break;
+        for (long m = range_m.from + nth_k * phase % range_m.stride; m <= limit_m; m += range_m.stride)
+            if (!point(k, m, block_at, NULL))
+                break;
+    }
+}
+
+static void sampled_points(long last, long block_at)
+{
+    long span = last - range_k.from + 1, limit_m = range_m.to;
+    if (range_m.from != NONE && limit_m == NONE) /* about the same from every k */
+        point(range_k.from + span / 2, DOUBLE_LIMIT, block_at, &limit_m);
+    for (long i = 0; i < sample_count; i++) {
+        long k = range_k.from + (i * span + random_below(span)) / sample_count, m = NONE;
+        if (range_m.from != NONE) {
+            long wide = limit_m - range_m.from + 1;
+            m = range_m.from + random_below(i & 1 && wide > EARLY ? EARLY : wide);
+        }
+        point(k, m, block_at, NULL);
+    }
+}
+
 int main(int argc, char **argv)
 {
     int option;
-    while ((option = getopt(argc, argv, "+1:2:k:m:p:cb")) != -1)
+    while ((option = getopt(argc, argv, "+1:2:k:m:p:n:cb")) != -1)
         switch (option) {
         case '1': signal1 = atoi(optarg); break;
         case '2': signal2 = atoi(optarg); break;
         case 'k': parse_range(optarg, &range_k); break;
         case 'm': parse_range(optarg, &range_m); break;
         case 'p': phase = atol(optarg); break;
+        case 'n':
+            if (sscanf(optarg, "%ld:%lu", &sample_count, &random_state) != 2 || sample_count < 1)
+                return 2;
+            break;
         case 'c': attack_child = 1; break;
         case 'b': blocking = 1; break;
         default: return 2;
@@ -424,34 +494,13 @@ int main(int argc, char **argv)
     sigaction(SIGALRM, &action, NULL);
     target_stderr = memfd_create("stderr", MFD_CLOEXEC);
 
-    long block_at, steps = measure(range_k.to, &block_at), points = 0, second = 0, failures = 0, nth_k = 0;
-    long last = range_k.to == NONE ? steps : range_k.to;
-    if (blocking)
-        last = block_at + 1;
+    long block_at, steps = measure(range_k.to, &block_at);
+    long last = blocking ? block_at + 1 : range_k.to == NONE ? steps : range_k.to;
     printf("{\"steps\": %ld, \"failures\": [", steps);
-    for (long k = range_k.from; k <= last; k += range_k.stride, nth_k++) {
-        int once = range_m.from == NONE;
-        long limit_m = once ? NONE : range_m.to;
-        struct run r;
-        if (!once && limit_m == NONE) { /* how far m can go from this k; itself a point */
-            if (!attack(&r, k, DOUBLE_LIMIT, block_at, &limit_m))
-                break;
-            points++;
-            if (!good(&r))
-                report(&r, k, limit_m, ++failures);
-        }
-        long m = once ? NONE : range_m.from + nth_k * phase % range_m.stride;
-        for (; once || m <= limit_m; m += range_m.stride) {
-            if (!attack(&r, k, m, block_at, NULL))
-                break;
-            points++;
-            second += r.sent2;
-            if (!good(&r))
-                report(&r, k, m, ++failures);
-            if (once)
-                break;
-        }
-    }
-    printf("], \"points\": %ld, \"second\": %ld, \"failed\": %ld}\n", points, second, failures);
+    if (sample_count)
+        sampled_points(last, block_at);
+    else
+        every_point(last, block_at);
+    printf("], \"points\": %ld, \"second\": %ld, \"failed\": %ld}\n", total.points, total.second, total.failures);
     return 0;
 }

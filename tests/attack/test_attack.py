@@ -1,9 +1,8 @@
 """Signals injected at single instructions of a rewritten program: trampolines, entry, hook, exit, handlers.
 
-The driver steps the target to an instruction, injects SIGUSR1, and lets it run on; the target checks registers, flags,
-red zone, stacks, masks and program counters in its handlers and afterwards. FLICKER_ATTACK_STRIDE=1 takes every
-instruction of the long cases and adds the longest ones (an hour); the default samples.
-
+The driver steps the target to an instruction, injects a signal, and lets it run on, or steps on and injects a second
+one; the target checks registers, flags, red zone, stacks, masks and program counters in its handlers and afterwards.
+Samples are drawn by a fixed seed. FLICKER_ATTACK=full (make attack) takes every instruction for a single signal.
 """
 
 from __future__ import annotations
@@ -19,7 +18,12 @@ import pytest
 from ..support.artifacts import Artifacts
 
 HERE = Path(__file__).parent
-STRIDE = int(os.environ.get("FLICKER_ATTACK_STRIDE", "997"))
+FULL = os.environ.get("FLICKER_ATTACK") == "full"
+SEED = 1
+# Points of one case.
+SINGLE_POINTS = ("-k", "0:-1:1") if FULL else ("-n", f"24:{SEED}")
+DOUBLE_POINTS = ("-m", "0:-1:1", "-n", f"{2000 if FULL else 12}:{SEED}")
+LIMIT_SECONDS = 20000 if FULL else 300
 COMPILERS = {
     "gcc": "gcc -static -O2 -DMARKERS",
     "gcc-pie": "gcc -static-pie -fPIE -O2 -DMARKERS",
@@ -45,18 +49,34 @@ WHOLE = [
     "-b readblk before restart",
     "-b readblk after alt=8192 jump1",
 ]
-# Long paths: one instruction in STRIDE.
-SAMPLED = [
+# Calls that the runtime answers itself or takes through a stub, by a trap, and children with and without the parent's
+# memory; with -c it is the child that is attacked.
+LONG = [
     "action after",
     "block before",
     "altset before jump1",
     "-b suspend before",
+    "getppid trap alt=16384 jump1",
     "fork child",
+    "vfork child",
+    "clone child",
+    "-c fork child childmark",
+    "-c vfork child childmark",
+    "-c clone child childmark",
 ]
-# Children with shared memory, thousands of instructions each: only where a stride is given.
-LONGEST = ["-c fork child", "vfork child", "-c vfork child", "clone child", "-c clone child"]
-if "FLICKER_ATTACK_STRIDE" in os.environ:
-    SAMPLED += LONGEST
+# SIGUSR1, and SIGUSR2 anywhere from there on: in the entry of the first handler, in its calls, on its way back.
+DOUBLE = [
+    *LONG,
+    "getppid before",
+    "getppid before alt=16384 jump1",
+    "getppid before alt=16384 jump2",
+    "getppid before flags=0xcd5 skew=8",
+    "getppid trap jump2",
+    "getppid trap flags=0xcd5",
+    "-b readblk before restart",
+    "-b readblk before restart alt=16384 jump1",
+]
+USR1, USR2 = "10", "12"
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +89,7 @@ def driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def targets(tmp_path_factory: pytest.TempPathFactory, artifacts: Artifacts) -> dict[str, Path]:
-    """The target in every mode, rewritten."""
+    """The target in every mode, rewritten; and one as it was."""
     directory = tmp_path_factory.mktemp("targets")
     made = {}
     for mode, compiler in COMPILERS.items():
@@ -77,7 +97,7 @@ def targets(tmp_path_factory: pytest.TempPathFactory, artifacts: Artifacts) -> d
         command = [*shlex.split(compiler), "-o", str(original), str(HERE / "target.c"), str(HERE / "bodies.S")]
         subprocess.run(command, check=True)
         made[mode] = artifacts.rewritten(original, *TOOLS[mode])
-    return made
+    return made | {"original": directory / "target.traps"}
 
 
 def _attack(driver: Path, target: Path, case: str, *how: str) -> None:
@@ -89,7 +109,7 @@ def _attack(driver: Path, target: Path, case: str, *how: str) -> None:
         capture_output=True,
         text=True,
         check=True,
-        timeout=300,
+        timeout=LIMIT_SECONDS,
         env={"FLICKER_AOT_OUTPUT": "/dev/null"},
     )
     found = json.loads(done.stdout)
@@ -104,8 +124,24 @@ def test_signal_at_every_instruction(driver: Path, targets: dict[str, Path], mod
     _attack(driver, targets[mode], case)
 
 
-@pytest.mark.parametrize("mode", ["traps"])
-@pytest.mark.parametrize("case", SAMPLED)
+@pytest.mark.parametrize("mode", ["traps", "hook-leave"])
+@pytest.mark.parametrize("case", LONG)
 def test_signal_in_long_paths(driver: Path, targets: dict[str, Path], mode: str, case: str) -> None:
-    """The same in calls that the runtime answers itself or takes through a stub, and in their children."""
-    _attack(driver, targets[mode], case, "-k", f"0:-1:{STRIDE}")
+    """The same where there are thousands of instructions."""
+    if " trap" not in case or mode == "traps":
+        _attack(driver, targets[mode], case, *SINGLE_POINTS)
+
+
+@pytest.mark.parametrize("second", [USR2, USR1])
+@pytest.mark.parametrize("case", DOUBLE)
+def test_second_signal(driver: Path, targets: dict[str, Path], case: str, second: str) -> None:
+    """A second signal, or the same one again, while the first is delivered, handled or returned from."""
+    # SIGUSR1 is blocked in its own handler, but with nodefer.
+    how = () if second == USR2 else ("nodefer",)
+    _attack(driver, targets["traps"], " ".join((case, *how)), "-2", second, *DOUBLE_POINTS)
+
+
+@pytest.mark.parametrize("case", DOUBLE)
+def test_the_original_passes(driver: Path, targets: dict[str, Path], case: str) -> None:
+    """What the target checks holds without a rewriter: what the tests above find is the rewriter's fault."""
+    _attack(driver, targets["original"], case, "-2", USR2, "-m", "0:-1:1", "-n", f"4:{SEED}")

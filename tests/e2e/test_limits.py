@@ -12,6 +12,7 @@ from ..support.artifacts import Artifacts
 from ..support.build import SOURCES, load_program
 from ..support.execute import run
 from ..support.need import need
+from ..support.note import read_note
 from ..support.rewrite import rewrite, try_rewrite
 
 LIMITS = Path(__file__).parent / "limits"
@@ -39,6 +40,25 @@ def test_int80_is_named(artifacts: Artifacts, tmp_path: Path) -> None:
     assert all(address in done.stderr for address in list(expected)[:5])
     strict = try_rewrite(original, tmp_path / "strict", "--strict")
     assert strict.returncode == 1
+    assert not (tmp_path / "strict").exists()
+
+
+def test_what_is_not_proved_is_named(artifacts: Artifacts, tmp_path: Path) -> None:
+    """Sites that only computed jumps reach are in the report and counted in a warning; --strict writes nothing."""
+    original = artifacts.built(load_program(SOURCES / "abi_shapes.c"), "gcc")
+    report = tmp_path / "report.json"
+    done = try_rewrite(original, tmp_path / "out", "--report", report)
+    unknown = json.loads(report.read_text())["unknown"]
+    assert f"not hooked: {len(unknown)} candidates" in done.stderr
+    assert {u["function"] for u in unknown} == {
+        "shape_into_before",
+        "shape_computed",
+        "shape_entered_mid_prefix",
+        "shape_table_in_text",  # data that its function reads as a table
+    }
+    assert {u["vaddr"] for u in unknown} == {hex(v) for v in read_note(tmp_path / "out")["unknown"]}
+    strict = try_rewrite(original, tmp_path / "strict", "--strict")
+    assert (done.returncode, strict.returncode) == (0, 1)
     assert not (tmp_path / "strict").exists()
 
 

@@ -3,8 +3,9 @@
 In: a source file of tests/e2e/src with a header of ``// key: value`` lines. Out: its metadata, and executables.
 
 Keys: ``modes`` (names of groups or modes, see MODES), ``flags`` (for the compiler), ``counts`` (``exact``, ``none``, or
-names of calls to leave out when numbers of calls are compared: their number depends on timing), ``status`` (expected
-exit code, -n for signal n; default 0), ``timeout`` (seconds).
+names of calls to leave out when numbers of calls are compared: their number depends on timing), ``traced`` (arguments
+with which it does less, for runs under a tracer), ``unproved`` (how many of its sites are no proved code; default 0),
+``status`` (expected exit code, -n for signal n; default 0), ``timeout`` (seconds).
 """
 
 from __future__ import annotations
@@ -52,6 +53,8 @@ class Program:
     modes: tuple[str, ...]
     flags: tuple[str, ...]
     counts: str
+    traced: tuple[str, ...]
+    unproved: int
     status: int
     timeout_seconds: float
 
@@ -69,6 +72,8 @@ def load_program(source: Path) -> Program:
         modes=tuple(dict.fromkeys(mode for word in words for mode in _GROUPS.get(word, (word,)))),
         flags=tuple(shlex.split(keys.get("flags", ""))),
         counts=keys.get("counts", "exact"),
+        traced=tuple(shlex.split(keys.get("traced", ""))),
+        unproved=int(keys.get("unproved", "0")),
         status=int(keys.get("status", "0")),
         timeout_seconds=float(keys.get("timeout", "30")),
     )

@@ -1,6 +1,7 @@
 """The flicker-aot note of a rewritten file, read straight from its bytes (docs/design.md, "The note").
 
-In: a rewritten file. Out: the note's object, and the file offset ranges where its system calls may be made.
+In: a rewritten file. Out: the note's object, and file offsets: where its system calls may be made, and where the
+candidates are that the note says were left unproved.
 """
 
 from __future__ import annotations
@@ -31,3 +32,13 @@ def hooked_ranges(note: dict[str, Any]) -> list[tuple[int, int]]:
     """File offsets [start, end) of the appended executable segment: trampolines and runtime."""
     _, offset, file_size, _ = note["segments"]["rx"]
     return [(offset, offset + file_size)]
+
+
+def unproved_offsets(file: Path, note: dict[str, Any]) -> set[int]:
+    """File offsets of the candidates that are proved to be neither code nor data, and so were not patched."""
+    data = file.read_bytes()
+    (table,) = struct.unpack_from("<Q", data, 32)
+    (count,) = struct.unpack_from("<H", data, 56)
+    headers = [struct.unpack_from("<IIQQQQQQ", data, table + 56 * i) for i in range(count)]
+    loads = [(offset, vaddr, filesz) for kind, _, offset, vaddr, _, filesz, _, _ in headers if kind == 1]
+    return {v - vaddr + offset for v in note["unknown"] for offset, vaddr, filesz in loads if 0 <= v - vaddr < filesz}

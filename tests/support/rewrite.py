@@ -16,8 +16,8 @@ from pathlib import Path
 
 from . import oracle
 from .execute import Outcome, run
-from .note import hooked_ranges, read_note
-from .syscall_numbers import OTHER, numbers
+from .note import hooked_ranges, read_note, unproved_offsets
+from .syscall_numbers import OTHER, name_of, numbers
 
 CLI = (sys.executable, "-m", "flicker_aot")
 REWRITE_TIMEOUT_SECONDS = 180
@@ -103,17 +103,42 @@ def assert_same_behaviour(original: Path, rewritten: Path, how: Invocation, stat
 def assert_nothing_escapes(rewritten: Path, how: Invocation) -> oracle.OracleResult:
     """Every system call of every process of ``rewritten`` is made from its appended executable segment."""
     traced = how.trace(rewritten)
-    assert any(r.exe == str(rewritten.resolve()) for r in traced.records), "the oracle saw no call at all"
-    escapes = traced.outside(rewritten, hooked_ranges(read_note(rewritten)))
-    assert not escapes, f"{rewritten}: {len(escapes)} places escape: " + "; ".join(map(str, escapes[:10]))
+    escaped = _escapes(rewritten, traced)
+    assert not escaped, f"{rewritten}: {len(escaped)} places escape: " + "; ".join(map(str, escaped[:10]))
     return traced
 
 
+def assert_only_unproved_escape(rewritten: Path, how: Invocation, sites: int) -> Counter[str]:
+    """Exactly ``sites`` instructions escape, all of them unproved by the note. How often each call escapes, by name."""
+    escaped = _escapes(rewritten, how.trace(rewritten))
+    named = unproved_offsets(rewritten, read_note(rewritten))
+    unnamed = [r for r in escaped if r.offset not in named]
+    assert not unnamed, f"{rewritten}: escape and are not named: " + "; ".join(map(str, unnamed))
+    assert len({r.offset for r in escaped}) == sites, f"{rewritten}: escape: " + "; ".join(map(str, escaped))
+    counts: Counter[str] = Counter()
+    for r in escaped:
+        counts[name_of(r.nr)] += r.count - r.restarted
+    return counts
+
+
+def _escapes(rewritten: Path, traced: oracle.OracleResult) -> list[oracle.Record]:
+    assert any(r.exe == str(rewritten.resolve()) for r in traced.records), "the oracle saw no call at all"
+    return traced.outside(rewritten, hooked_ranges(read_note(rewritten)))
+
+
 def assert_counts(
-    original: Path, counting: Path, how: Invocation, report: Path, leave_out: frozenset[str] = frozenset()
+    original: Path,
+    counting: Path,
+    how: Invocation,
+    report: Path,
+    leave_out: frozenset[str] = frozenset(),
+    escaped: Mapping[str, int] | None = None,
 ) -> None:
-    """What the count tool reports for a run of ``counting`` is what ptrace sees of a run of ``original``."""
-    expected = how.trace(original, FLICKER_AOT_OUTPUT=str(report)).calls(original)
+    """What the count tool reports for a run of ``counting`` is what ptrace sees of a run of ``original``.
+
+    ``escaped``: how many of these calls, by name, unproved sites make, so that they are not counted.
+    """
+    expected = how.trace(original, FLICKER_AOT_OUTPUT=str(report)).calls(original) - Counter(escaped or {})
     report.unlink(missing_ok=True)
     how.run(counting, FLICKER_AOT_OUTPUT=str(report))
     assert report.exists(), f"{counting}: the count tool wrote nothing"

@@ -32,9 +32,10 @@ void probe_avx(void);
 __asm__(".text\n"
         ".globl probe, probe_avx, probe_after\n"
         ".type probe_avx, @function\n"
-        "probe_avx:\n" SIXTEEN(YLOAD) "jmp 1f\n"
+        "probe_avx: .cfi_startproc\n" SIXTEEN(YLOAD) "jmp 1f\n"
+        ".cfi_endproc\n"
         ".type probe, @function\n"
-        "probe:\n" SIXTEEN(VLOAD)
+        "probe: .cfi_startproc\n" SIXTEEN(VLOAD)
         "1: push %rbx\n push %rbp\n push %r12\n push %r13\n push %r14\n push %r15\n pushfq\n"
         "mov %rsp, probe_saved_rsp(%rip)\n"
         "push probe_in+8*16(%rip)\n popfq\n"
@@ -50,6 +51,7 @@ __asm__(".text\n"
         "popfq\n pop %r15\n pop %r14\n pop %r13\n pop %r12\n pop %rbp\n pop %rbx\n"
         "cmpb $0, probe_has_avx(%rip)\n jne 2f\n" SIXTEEN(VSTORE) "ret\n"
         "2:" SIXTEEN(YSTORE) "vzeroupper\n ret\n"
+        ".cfi_endproc\n"
         ".size probe, .-probe\n");
 
 char probe_has_avx;

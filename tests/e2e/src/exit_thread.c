@@ -1,13 +1,13 @@
 // modes: default
-// counts: futex mmap munmap mprotect madvise
+// counts: futex pread64 select
 // status: 43
 /* exit_group from a thread while the main thread is blocked. */
-#include "check.h"
+#include "asleep.h"
 #include <pthread.h>
 
 static void *thread(void *unused)
 {
-    usleep(50000); /* the main thread is in its join by then: the number of calls is compared */
+    wait_until_asleep(getpid()); /* the main thread, in its join: the number of calls is compared */
     done("exit_thread");
     exit(43);
     return unused;

@@ -1,9 +1,8 @@
 // modes: all
-// counts: futex wait4 mmap munmap mprotect madvise brk sched_yield
+// counts: futex pread64 select wait4 mmap munmap mprotect madvise brk sched_yield
 /* fork, vfork (in a loop, nested, from several threads at once), posix_spawn, fork in a threaded process, and exec: from
  * the main thread, from another one, failing. argv[0] is what is executed again. */
-#include "check.h"
-#include <fcntl.h>
+#include "asleep.h"
 #include <pthread.h>
 #include <spawn.h>
 #include <sys/wait.h>
@@ -129,7 +128,7 @@ static void in_threads(void *(*function)(void *))
 static void *exec_thread(void *unused)
 {
     char *argv[] = {self, "child", "11", NULL};
-    usleep(50000); /* the main thread is in its pause by then: the number of calls is compared */
+    wait_until_asleep(getpid()); /* the main thread, in its pause: the number of calls is compared */
     execve(self, argv, environ);
     _exit(127);
     return unused;

@@ -1,7 +1,7 @@
 // modes: default
-// counts: futex
+// counts: futex pread64 select
 /* A program that does not use gs finds its base zero, whatever lives there, in every thread. */
-#include "check.h"
+#include "asleep.h"
 #include <asm/prctl.h>
 #include <pthread.h>
 
@@ -22,7 +22,7 @@ static void look(void)
 static void *thread(void *unused)
 {
     look();
-    usleep(20000); /* the main thread waits by then: the number of calls is compared */
+    wait_until_asleep(getpid()); /* the main thread, in its join: the number of calls is compared */
     return unused;
 }
 

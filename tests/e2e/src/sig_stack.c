@@ -1,8 +1,8 @@
 // modes: default
-// counts: exact
+// counts: pread64 select
 /* Alternate signal stacks: limits and errors of sigaltstack, the smallest stack that the kernel takes, frames where they
  * belong, and a second SA_ONSTACK signal while the first handler is inside a call, with siglongjmp out of both. */
-#include "check.h"
+#include "asleep.h"
 #include <setjmp.h>
 #include <sys/auxv.h>
 #include <sys/mman.h>
@@ -152,18 +152,21 @@ static void second(int sig, siginfo_t *info, void *context)
 static void first(int sig, siginfo_t *info, void *context)
 {
     volatile unsigned char filler[1500];
-    struct timespec wanted = {5, 0};
+    struct timespec wanted = {1000, 0};
     look(sig, info, context);
     CHECK(on_area(frame_at));
     for (unsigned i = 0; i < sizeof filler; i++)
         filler[i] = (unsigned char)(i * 13);
-    struct itimerval timer = {.it_value = {0, 20000}};
-    CHECK_EQ(setitimer(sig == SIGUSR1 ? ITIMER_REAL : ITIMER_PROF, &timer, NULL), 0);
-    if (sig == SIGUSR1)
+    if (sig == SIGUSR1) {
+        long child = signal_when_asleep(SIGALRM);
         CHECK_EQ(raw(SYS_nanosleep, &wanted, 0), -EINTR);
-    else
+        reap(child);
+    } else {
+        struct itimerval timer = {.it_value = {0, 20000}};
+        CHECK_EQ(setitimer(ITIMER_PROF, &timer, NULL), 0);
         for (;;)
             __asm__ volatile("" ::: "memory"); /* until the profiling timer's handler jumps */
+    }
     for (unsigned i = 0; i < sizeof filler; i++)
         CHECK_EQ(filler[i], (unsigned char)(i * 13));
 }
@@ -175,12 +178,13 @@ static void jump_inside(int sig, siginfo_t *info, void *context)
     siglongjmp(target, 2);
 }
 
+static volatile long jumper;
+
 static void first_jumped(int sig, siginfo_t *info, void *context)
 {
-    struct timespec wanted = {5, 0};
-    struct itimerval timer = {.it_value = {0, 20000}};
+    struct timespec wanted = {1000, 0};
     look(sig, info, context);
-    CHECK_EQ(setitimer(ITIMER_REAL, &timer, NULL), 0);
+    jumper = signal_when_asleep(SIGALRM);
     raw(SYS_nanosleep, &wanted, 0);
     CHECK(!"the second handler returned");
 }
@@ -209,6 +213,7 @@ static void nested_signals(void)
             CHECK(!"raise returned");
         }
         CHECK_EQ(how, 2);
+        reap(jumper);
         stack_t now;
         CHECK_EQ(sigaltstack(NULL, &now), 0);
         CHECK_EQ(now.ss_flags, 0);

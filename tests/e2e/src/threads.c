@@ -1,7 +1,8 @@
 // modes: default
 // counts: none
+// traced: 800
 // timeout: 180
-/* Threads: many short ones with bounded memory, one made from a signal handler, robust mutexes, rseq, the address that
+/* Threads: many short ones (argv[1]: how many) with bounded memory, one made from a signal handler, robust mutexes, rseq, the address that
  * set_tid_address names, and the main thread ending first. */
 #include "check.h"
 #include <pthread.h>
@@ -28,10 +29,10 @@ static void *short_thread(void *argument)
     return (void *)(raw(SYS_getpid) + (long)argument);
 }
 
-static void many_short_threads(void)
+static void many_short_threads(long count)
 {
     long before = 0;
-    for (long i = 0; i < SHORT_THREADS; i += 4) {
+    for (long i = 0; i < count; i += 4) {
         pthread_t threads[4];
         for (long j = 0; j < 4; j++)
             CHECK_EQ(pthread_create(&threads[j], NULL, short_thread, (void *)(i + j)), 0);
@@ -170,11 +171,11 @@ static void *outlive_main(void *main_thread)
     exit(done("threads"));
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
     static pthread_t main_thread;
     pthread_t last;
-    many_short_threads();
+    many_short_threads(argc > 1 ? atol(argv[1]) : SHORT_THREADS);
     thread_from_handler();
     robust_mutex();
     clear_tid();
