@@ -5,6 +5,7 @@
 # demo    rewrites real programs with the counting tool, runs them, and shows what they called
 # bench   what a call, a start and a rewriting cost, beside strace, seccomp and Syscall User Dispatch
 # corpus  coverage over the static programs of corpus/manifest.toml
+# exec    every encoding found on this machine: its relocated copy read by objdump and run beside it on the CPU
 # fuzz    hostile ELF files, for FUZZ_SECONDS
 # clean   removes what the above made
 
@@ -18,7 +19,7 @@ READY := $(VENV)/ready
 FUZZ_SECONDS ?= 60
 PYTEST_ARGS ?=
 
-.PHONY: setup stub check test packages demo bench corpus fuzz clean
+.PHONY: setup stub check test packages demo bench corpus exec fuzz clean
 
 setup: $(READY) stub
 
@@ -54,6 +55,9 @@ bench: setup
 
 corpus: setup
 	$(BIN)/python -m corpus
+
+exec: setup
+	EXEC_ALL=1 EXEC_STATES=4 $(BIN)/python -m pytest tests/exec $(PYTEST_ARGS)
 
 fuzz: setup
 	FUZZ_SECONDS=$(FUZZ_SECONDS) $(BIN)/python -m pytest tests/malformed $(PYTEST_ARGS)
