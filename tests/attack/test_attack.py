@@ -72,6 +72,18 @@ def targets(tmp_path_factory: pytest.TempPathFactory, artifacts: Artifacts) -> d
     return made
 
 
+@pytest.fixture(scope="module")
+def displaced(tmp_path_factory: pytest.TempPathFactory, artifacts: Artifacts) -> dict[str, Path]:
+    """displaced.c in two modes: their calls push the return address in different ways."""
+    directory = tmp_path_factory.mktemp("displaced")
+    made = {}
+    for mode in ("gcc", "gcc-pie"):
+        original = directory / f"displaced.{mode}"
+        subprocess.run([*shlex.split(COMPILERS[mode]), "-o", original, HERE / "displaced.c"], check=True)
+        made[mode] = artifacts.rewritten(original, "--tool", "count")
+    return made
+
+
 def _attack(driver: Path, target: Path, case: str, *how: str) -> None:
     words = case.split()
     flags = [w for w in words if w.startswith("-")]
@@ -101,3 +113,10 @@ def test_signal_at_every_instruction(driver: Path, targets: dict[str, Path], mod
 def test_signal_in_long_paths(driver: Path, targets: dict[str, Path], mode: str, case: str) -> None:
     """The same in calls that the runtime answers itself or takes through a stub, and in their children."""
     _attack(driver, targets[mode], case, "-k", f"0:-1:{STRIDE}")
+
+
+@pytest.mark.parametrize("mode", ["gcc", "gcc-pie"])
+@pytest.mark.parametrize("body", ["call", "indirect", "loop", "last", "jrcxz"])
+def test_signal_inside_a_copy(driver: Path, displaced: dict[str, Path], mode: str, body: str) -> None:
+    """The copy of a call or a loop is several instructions: a handler never sees a state from between them."""
+    _attack(driver, displaced[mode], body)
