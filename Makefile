@@ -7,6 +7,7 @@
 # corpus  coverage over the static programs of corpus/manifest.toml
 # attack  signals at every instruction of calls, handlers and children, where `test` takes samples (hours)
 # soak    the test programs SOAK_ROUNDS times while the machine is busy
+# exec    every encoding found on this machine: its relocated copy read by objdump and run beside it on the CPU
 # fuzz    hostile ELF files, for FUZZ_SECONDS
 # clean   removes what the above made
 
@@ -21,7 +22,7 @@ FUZZ_SECONDS ?= 60
 SOAK_ROUNDS ?= 20
 PYTEST_ARGS ?=
 
-.PHONY: setup stub check test packages demo bench corpus attack soak fuzz clean
+.PHONY: setup stub check test packages demo bench corpus attack soak exec fuzz clean
 
 setup: $(READY) stub
 
@@ -63,6 +64,9 @@ attack: packages setup
 
 soak: packages setup
 	$(BIN)/python -m tests.soak --rounds $(SOAK_ROUNDS)
+
+exec: setup
+	EXEC_ALL=1 EXEC_STATES=4 $(BIN)/python -m pytest tests/exec $(PYTEST_ARGS)
 
 fuzz: setup
 	FUZZ_SECONDS=$(FUZZ_SECONDS) $(BIN)/python -m pytest tests/malformed $(PYTEST_ARGS)

@@ -42,6 +42,7 @@ __all__ = [
     "cs",
     "decode_one",
     "detail",
+    "prefix_count",
     "sweep",
 ]
 
@@ -116,6 +117,7 @@ class InsnDetail:
 # Control flow from opcode bytes (SDM vol. 2, appendix A)
 
 _LEGACY_PREFIXES: Final = frozenset(b"\x66\x67\xf2\xf3\x2e\x36\x3e\x26\x64\x65\xf0")
+_PREFIXES: Final = _LEGACY_PREFIXES | frozenset(range(0x40, 0x50))
 
 # First opcode byte -> flow, where the opcode alone decides. e8/e9/eb/7x/e0-e3 have a relative field.
 _ONE_BYTE: Final[dict[int, Flow]] = {
@@ -156,19 +158,23 @@ def _may_change_flow() -> bytes:
 
 
 _LOOK_FIRST: Final = _may_change_flow()
-# After REX.W almost everything is plain; prefixes cannot follow a REX.
-_LOOK_AFTER_REX: Final = bytes(1 if b in _ONE_BYTE or b in (0x0F, 0xFF, 0xCD, 0xC7) else 0 for b in range(256))
+# After REX.W almost everything is plain; a REX with another prefix behind it counts for nothing (SDM vol. 2, 2.2.1).
+_LOOK_AFTER_REX: Final = _LOOK_FIRST
 
 _NEXT_FLOW: Final = (Flow.NEXT, None)
 
 
+def prefix_count(raw: bytes) -> int:
+    """Index of the first opcode byte: behind legacy prefixes and REX, also a REX that another prefix makes void."""
+    at = 0
+    while raw[at] in _PREFIXES:
+        at += 1
+    return at
+
+
 def _classify(raw: bytes, end: int) -> tuple[Flow, int | None]:
     """Flow and direct target of the instruction ``raw`` that ends at vaddr ``end``."""
-    at = 0
-    while raw[at] in _LEGACY_PREFIXES:
-        at += 1
-    if 0x40 <= raw[at] < 0x50:
-        at += 1
+    at = prefix_count(raw)
     opcode = raw[at]
     flow = _ONE_BYTE.get(opcode)
     if flow is not None:
@@ -406,8 +412,7 @@ def _relative_branch(insn: Insn) -> FieldRef | None:
     if insn.target is None:
         return None
     # jcc rel8, jmp rel8, loop, jrcxz: all opcodes of one byte that end in rel8; the others end in rel32.
-    at = _prefix_count(insn.data)
-    opcode = insn.data[at + 1] if 0x40 <= insn.data[at] < 0x50 else insn.data[at]
+    opcode = insn.data[prefix_count(insn.data)]
     size = 1 if opcode == 0xEB or 0x70 <= opcode < 0x80 or 0xE0 <= opcode < 0xE4 else 4
     return FieldRef(insn.size - size, size, insn.target)
 
@@ -455,17 +460,10 @@ def detail(insn: Insn) -> InsnDetail:
         flags_written=flags_written,
         mem=any(isinstance(op, Mem) for op in operands),
         imm=next((op.value for op in operands if isinstance(op, Imm)), None),
-        is_lock=0xF0 in insn.data[: _prefix_count(insn.data)],
+        is_lock=0xF0 in insn.data[: prefix_count(insn.data)],
         prefixes=tuple(raw.prefix),
         operands=operands,
     )
 
 
 _NOT_REGISTERS: Final = frozenset(("rflags", "fpsw", "rip"))  # flags are given as masks
-
-
-def _prefix_count(raw: bytes) -> int:
-    at = 0
-    while raw[at] in _LEGACY_PREFIXES:
-        at += 1
-    return at

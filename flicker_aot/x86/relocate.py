@@ -4,8 +4,9 @@ A copy does what the original does, to every register, flag and stack byte: a ca
 address. Each copy is decoded again and compared with the original operand by operand, so an error here is loud.
 Sizes do not depend on addresses: ``relocated_size`` is exact before anything is laid out.
 
-Refused: endbr64 (an indirect branch must find it where it was), xbegin, far calls, 16-bit branches, system calls of
-other kinds, EIP-relative operands, and calls through a stack slot that the pushed return address might move or cover.
+Refused: endbr64 (an indirect branch must find it where it was), ud0, ud1, xbegin, far calls, 16-bit and locked
+branches, branches with so many prefixes that a longer displacement does not fit in 15 bytes, system calls of other
+kinds, EIP-relative operands, and calls through a stack slot that the pushed return address might move or cover.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Final
 
 from ..errors import InternalError
 from ..model.code import Flow, Insn
-from .decode import Imm, InsnDetail, Mem, Operand, Reg, decode_one, detail
+from .decode import MAX_INSN_SIZE, Imm, InsnDetail, Mem, Operand, Reg, decode_one, detail, prefix_count
 from .encode import JMP_REL32_SIZE, PUSH_IMM32_SIZE, jmp_rel32, push_imm32, rel8, rel32
 
 
@@ -46,7 +47,7 @@ def relocated_size(insn: Insn, *, fixed: bool) -> int | Unrelocatable:
         push = PUSH_IMM32_SIZE if _return_fits(insn, fixed) else _PUSH_RET_PIE_SIZE
         return push + (JMP_REL32_SIZE if insn.flow is Flow.CALL else insn.size)
     if insn.flow in (Flow.JUMP, Flow.BRANCH):
-        opcode = _opcode_at(insn.data)
+        opcode = prefix_count(insn.data)
         if insn.data[opcode] == 0xEB:
             return insn.size + 3
         if 0x70 <= insn.data[opcode] < 0x80:
@@ -95,14 +96,6 @@ def refers_to(insn: Insn) -> int | None:
 # What can be relocated
 
 
-def _opcode_at(data: bytes) -> int:
-    """Index of the first opcode byte of a branch: after legacy prefixes and REX."""
-    at = 0
-    while data[at] in b"\x2e\x3e\x26\x36\x64\x65\xf2\xf3\x66\x67":
-        at += 1
-    return at + 1 if 0x40 <= data[at] < 0x50 else at
-
-
 def _refusal(insn: Insn) -> Unrelocatable | None:
     reason = _why_not(insn)
     return None if reason is None else Unrelocatable(vaddr=insn.vaddr, reason=reason)
@@ -116,14 +109,22 @@ def _why_not(insn: Insn) -> str | None:
         return "another system call instruction"
     if insn.flow is Flow.NEXT:
         # Only these are relative; everything else is copied as it is.
-        return "EIP-relative operand" if 0x67 in data[:4] and _has_eip(insn) else None
+        return "EIP-relative operand" if 0x67 in data[: prefix_count(data)] and _has_eip(insn) else None
+    opcode = prefix_count(data)
+    if insn.flow is Flow.STOP and data[opcode] == 0x0F and data[opcode + 1] in (0xB9, 0xFF):
+        return "ud0, ud1: who handles them reads their bytes"
     if insn.flow in (Flow.RETURN, Flow.STOP):
         return None
-    opcode = _opcode_at(data)
     if 0x66 in data[:opcode]:
         return "16-bit branch: Intel and AMD differ"
+    if 0xF0 in data[:opcode]:
+        return "lock prefix: raises #UD"
     if insn.flow in (Flow.JUMP, Flow.BRANCH):
-        return "xbegin" if data[opcode] == 0xC7 else None
+        if data[opcode] == 0xC7:
+            return "xbegin"
+        # The rel8 becomes a rel32, behind a longer opcode for jcc; loops keep their own.
+        longer = 4 if 0x70 <= data[opcode] < 0x80 else 3 if data[opcode] == 0xEB else 0
+        return "no room for a longer displacement behind its prefixes" if insn.size + longer > MAX_INSN_SIZE else None
     if insn.flow is Flow.CALL:
         return None
     return _why_not_indirect(insn, data[opcode + 1] >> 3 & 7)
@@ -136,7 +137,7 @@ def _has_eip(insn: Insn) -> bool:
 def _why_not_indirect(insn: Insn, extension: int) -> str | None:
     if extension in (3, 5):
         return "far branch"
-    if 0x67 in insn.data[: _opcode_at(insn.data)]:
+    if 0x67 in insn.data[: prefix_count(insn.data)]:
         return "32-bit address of an indirect branch"
     if insn.flow is Flow.INDIRECT_CALL:
         for op in detail(insn).operands:
@@ -164,7 +165,7 @@ def _copy_plain(insn: Insn, new_vaddr: int) -> bytes:
 def _copy_branch(insn: Insn, new_vaddr: int, target: int | None) -> bytes:
     if target is None:
         raise InternalError(f"{insn.vaddr:#x}: direct branch {insn.data.hex()} without a target")
-    at = _opcode_at(insn.data)
+    at = prefix_count(insn.data)
     prefixes, opcode = insn.data[:at], insn.data[at]
     if opcode == 0xEB:
         return prefixes + jmp_rel32(new_vaddr + at, target)
@@ -194,7 +195,7 @@ def _copy_call(insn: Insn, new_vaddr: int, fixed: bool, target: int | None) -> b
             raise InternalError(f"{insn.vaddr:#x}: direct call {insn.data.hex()} without a target")
         return push + jmp_rel32(at, target)
     # ff /2 becomes ff /4: the same operand, jumped to.
-    opcode = _opcode_at(insn.data)
+    opcode = prefix_count(insn.data)
     modrm = insn.data[opcode + 1] & ~0x38 | 4 << 3
     jump = Insn(insn.vaddr, insn.data[: opcode + 1] + bytes((modrm,)) + insn.data[opcode + 2 :], insn.flow, None)
     return push + _copy_plain(jump, at)
@@ -220,7 +221,7 @@ def _compare(insn: Insn, copy: bytes, new_vaddr: int, target: int | None, fixed:
     decoded = _decode_all(copy, new_vaddr)
     if insn.flow in (Flow.CALL, Flow.INDIRECT_CALL):
         same = _is_call_copy(insn, decoded, target, fixed)
-    elif insn.flow is Flow.BRANCH and 0xE0 <= insn.data[_opcode_at(insn.data)] < 0xE4:
+    elif insn.flow is Flow.BRANCH and 0xE0 <= insn.data[prefix_count(insn.data)] < 0xE4:
         same = _is_loop_copy(insn, decoded, target)
     else:
         same = len(decoded) == 1 and decoded[0].flow is insn.flow and decoded[0].target == target

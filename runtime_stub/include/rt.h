@@ -341,6 +341,8 @@ struct where {
     u32 after;   /* the kernel has returned, or the call was answered */
     u32 calling; /* between enter and leave */
     u32 rcx;     /* rcx is the kernel's or dead, not yet the application's */
+    u32 pushed;  /* the copy of a call has pushed its return address: undone, it starts over at `resume` */
+    u32 rax;     /* and rax is in that slot */
 };
 struct where where_is(u64 ip);
 u64 trap_target(u64 ip); /* 0: not one of ours */

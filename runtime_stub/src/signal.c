@@ -32,6 +32,8 @@
 #define FP_XSTATE_MAGIC1 0x46505853u
 #define FXSAVE_SIZE 512u
 #define REDZONE 128
+/* Their si_addr is an instruction's: the one that faulted, with SIGSYS the one behind S. */
+#define AT_INSTRUCTION (SIGBIT(4) | SIGBIT(5) | SIGBIT(8) | SIGBIT(31))
 #define SYNCHRONOUS (SIGBIT(4) | SIGBIT(5) | SIGBIT(7) | SIGBIT(8) | SIGBIT(11) | SIGBIT(31))
 
 /* Size of the extended state at fp: sw_reserved of the fxsave area says (uapi/asm/sigcontext.h, struct _fpx_sw_bytes). */
@@ -235,6 +237,11 @@ static u64 translate(struct blk *b, struct kucontext *uc) {
         if (w.found) {
             show = w.rip;
             resume = w.resume;
+            if (w.pushed) {
+                if (w.rax)
+                    flk_copy(&uc->rax, (const void *)uc->rsp, sizeof uc->rax);
+                uc->rsp += 8;
+            }
             if (w.rcx) /* as the kernel leaves it; a restarted call has it too */
                 uc->rcx = w.rip + (w.after ? 0 : 2);
             if (w.calling) {
@@ -288,8 +295,8 @@ struct sigframe *flk_wrap(u32 sig, struct sigframe *f, u32 index, struct sigfram
     if (sig == SIGILL && (r->act.flags & SA_RESETHAND))
         reset_sigill();
     u64 blocked = translate(b, &f->uc);
-    if (sig == 31 && f->info.addr_or_pid && f->info.code > 0) {
-        struct where w = where_is(f->info.addr_or_pid); /* si_call_addr: behind S */
+    if ((SIGBIT(sig) & AT_INSTRUCTION) && f->info.addr_or_pid && f->info.code > 0) {
+        struct where w = where_is(f->info.addr_or_pid);
         if (w.found)
             f->info.addr_or_pid = w.rip;
     }

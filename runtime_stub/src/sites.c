@@ -47,6 +47,33 @@ static struct where in_vdso(u64 ip) {
     return w;
 }
 
+#define PUSH_IMM32 0x68
+#define PUSH_RAX 0x50
+
+/* `delta` bytes behind the start of a copy that is more than one instruction (flicker_aot/x86/relocate.py). An ordinary copy of
+ * these opcodes is one instruction, of which no thread is in the middle.
+ *   call   push $ret; jmp                        starts over, its push undone
+ *          push %rax; lea ret(%rip),%rax; xchg %rax,(%rsp); jmp
+ *   loop   loop +2; jmp +5; jmp target           is done: at the next instruction, or at the target */
+static void in_copy(struct where *w, const u8 *copy, u32 delta) {
+    if (*copy == PUSH_IMM32 || *copy == PUSH_RAX) {
+        w->pushed = 1;
+        w->rax = *copy == PUSH_RAX && delta == 8;
+        w->resume = ADDR(copy);
+        return;
+    }
+    u32 size = 2; /* of the original, with its prefixes */
+    while ((copy[size - 2] & ~3) != 0xe0)
+        size++;
+    w->rip += size;
+    if (delta == size + 2) {
+        int rel;
+        __builtin_memcpy(&rel, copy + delta + 1, sizeof rel);
+        w->rip = w->resume + 5 + (u64)(i64)rel;
+        w->resume = w->rip;
+    }
+}
+
 static int holds(const struct flk_config *c, u64 bias, u64 ip) {
     return c->site_count && ip - (c->tramp_vaddr + bias) < c->tramp_size;
 }
@@ -86,6 +113,8 @@ static struct where in_file(const struct flk_config *c, u64 bias, u64 ip) {
         return w;
     w.after = in >= s->entry;
     w.rip = site + (u64)(i64)insns[i - 1].orig_delta;
+    if (i < s->insn_count && in > insns[i - 1].tramp_delta)
+        in_copy(&w, (const u8 *)base + s->tramp + insns[i - 1].tramp_delta, in - insns[i - 1].tramp_delta);
     if (!t->has_leave && i == s->insn_count && in >= insns[i - 1].tramp_delta + 5u) {
         /* pop %rsp; jmp lea of an answered call */
         w.rip = site + 2;
@@ -94,13 +123,24 @@ static struct where in_file(const struct flk_config *c, u64 bias, u64 ip) {
     return w;
 }
 
-struct where where_is(u64 ip) {
+static struct where find(u64 ip) {
     if (holds(&flk_config, flk_rt.bias, ip))
         return in_file(&flk_config, flk_rt.bias, ip);
     for (const struct module *m = next_module(0); m; m = next_module(m))
         if (ip - m->lo < m->hi - m->lo && holds(m->config, m->bias, ip))
             return in_file(m->config, m->bias, ip);
     return in_vdso(ip);
+}
+
+struct where where_is(u64 ip) {
+    struct where w = find(ip);
+    if (w.found && w.rip == w.resume) {
+        /* A loop's target: it may be an instruction of a window itself. */
+        struct where target = find(w.rip);
+        if (target.found)
+            w.rip = target.rip;
+    }
+    return w;
 }
 
 static u64 trap_in(const struct flk_config *c, u64 bias, u64 ip) {

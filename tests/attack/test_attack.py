@@ -100,6 +100,18 @@ def targets(tmp_path_factory: pytest.TempPathFactory, artifacts: Artifacts) -> d
     return made | {"original": directory / "target.traps"}
 
 
+@pytest.fixture(scope="module")
+def displaced(tmp_path_factory: pytest.TempPathFactory, artifacts: Artifacts) -> dict[str, Path]:
+    """displaced.c in two modes: their calls push the return address in different ways."""
+    directory = tmp_path_factory.mktemp("displaced")
+    made = {}
+    for mode in ("gcc", "gcc-pie"):
+        original = directory / f"displaced.{mode}"
+        subprocess.run([*shlex.split(COMPILERS[mode]), "-o", original, HERE / "displaced.c"], check=True)
+        made[mode] = artifacts.rewritten(original, "--tool", "count")
+    return made
+
+
 def _attack(driver: Path, target: Path, case: str, *how: str) -> None:
     words = case.split()
     flags = [w for w in words if w.startswith("-")]
@@ -145,3 +157,10 @@ def test_second_signal(driver: Path, targets: dict[str, Path], case: str, second
 def test_the_original_passes(driver: Path, targets: dict[str, Path], case: str) -> None:
     """What the target checks holds without a rewriter: what the tests above find is the rewriter's fault."""
     _attack(driver, targets["original"], case, "-2", USR2, "-m", "0:-1:1", "-n", f"4:{SEED}")
+
+
+@pytest.mark.parametrize("mode", ["gcc", "gcc-pie"])
+@pytest.mark.parametrize("body", ["call", "indirect", "loop", "last", "jrcxz"])
+def test_signal_inside_a_copy(driver: Path, displaced: dict[str, Path], mode: str, body: str) -> None:
+    """The copy of a call or a loop is several instructions: a handler never sees a state from between them."""
+    _attack(driver, displaced[mode], body)

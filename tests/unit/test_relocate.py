@@ -105,6 +105,12 @@ def test_random_copies_read_the_same_to_objdump(fixed: bool) -> None:
         ("0f05", "system call"),
         ("cd80", "system call"),
         ("c7f800000000", "xbegin"),
+        ("4866e800000000", "16-bit"),  # a REX before another prefix counts for nothing: still a call
+        ("f048f340e800000000", "lock"),
+        ("3e" * 13 + "7410", "no room"),
+        ("0fb90500000000", "ud1"),
+        ("67672e2e2e488b0500000000", "EIP"),  # the address-size prefix is anywhere
+        ("48f30f05", "system call"),
         ("67488b0500000000", "EIP"),
         ("ff542408", "stack slot"),
         ("ff55f8", "stack slot"),

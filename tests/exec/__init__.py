@@ -1,0 +1,1 @@
+"""Instructions and their copies, compared by a second disassembler and by the CPU."""
