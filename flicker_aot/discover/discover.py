@@ -22,6 +22,7 @@ from .insns import covering_insn, is_ordinary_run
 from .numbers import NumberFinder, Numbers, number_right_above
 from .padding import find_padding
 from .references import References, code_pointers, collect, landing_pads_of, referrers
+from .returns import Returns
 from .sites import build_site
 
 
@@ -65,12 +66,13 @@ def discover(image: Image) -> Code:
 
     pointers = code_pointers(image)
     swept = _settle_by_sweep(image, known)
-    ranges = [_decode(image, function, found) for function, found in known.items() if function not in swept]
+    returns = Returns(image, functions)
+    ranges = [_decode(image, function, found, returns) for function, found in known.items() if function not in swept]
     judged = [_judge(r, vaddr, kind) for r in ranges for vaddr, kind in r.candidates]
     near = [(j.range.decoded.start, j.range.decoded.end) for j in judged if j.is_patchable]
     near += [(v - gaps.REACH_BYTES, v + gaps.REACH_BYTES) for _, v, _ in in_gaps]
     encodings = scan(image, granules(near))
-    found_in_gaps, undecided = _decode_gaps(image, functions, in_gaps, encodings, pointers)
+    found_in_gaps, undecided = _decode_gaps(image, functions, in_gaps, encodings, pointers, returns)
     ranges += found_in_gaps
     judged += [_judge(r, vaddr, kind) for r in found_in_gaps for vaddr, kind in r.candidates]
 
@@ -101,10 +103,18 @@ def discover(image: Image) -> Code:
     )
 
 
-def _decode(image: Image, function: Function, candidates: list[tuple[int, CandidateKind]]) -> _Range:
+def _decode(image: Image, function: Function, candidates: list[tuple[int, CandidateKind]], returns: Returns) -> _Range:
     roots = [v for v, _ in function.roots]
     roots += landing_pads_of(image, function.lsda, function.start)
-    return _Range(function, descend(image, function.start, function.end, roots), candidates)
+    return _Range(function, _descend(image, function.start, function.end, roots, returns), candidates)
+
+
+def _descend(image: Image, start: int, end: int, roots: list[int], returns: Returns, *, whole: bool = True) -> Decoded:
+    """The walk; where that loses a jump's targets or meets undecodable bytes, one that looks for calls' returns."""
+    decoded = descend(image, start, end, roots, whole)
+    if any(insn.flow is Flow.INDIRECT_JUMP for insn in decoded.unresolved) or decoded.bad:
+        return descend(image, start, end, roots, whole, returns.never)
+    return decoded
 
 
 def _settle_by_sweep(
@@ -136,6 +146,7 @@ def _decode_gaps(
     candidates: list[tuple[Function, int, CandidateKind]],
     encodings: Encodings,
     pointers: array[int],
+    returns: Returns,
 ) -> tuple[list[_Range], list[Candidate]]:
     """Walks in gaps that reach a candidate and look like code; and the candidates that no such walk reaches."""
     tried: dict[tuple[int, int], _Range] = {}
@@ -147,7 +158,7 @@ def _decode_gaps(
             # Starts behind the candidate are other functions, into which this one may run on.
             roots = {**dict(functions.known_starts(start.vaddr, vaddr + 1)), start.vaddr: start.reason}
             if key not in tried:
-                decoded = descend(image, *key, list(roots), whole=False)
+                decoded = _descend(image, *key, list(roots), returns, whole=False)
                 function = Function(*key, functions.name_at(start.vaddr), "gap", tuple(sorted(roots.items())), None)
                 tried[key] = _Range(function, decoded)
             r = tried[key]

@@ -7,6 +7,7 @@ It ends since each address is decoded at most once.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -40,14 +41,24 @@ class Decoded:
     bad: tuple[int, ...]
     tables: tuple[JumpTable, ...]
     doubtful: frozenset[int]
+    last_calls: frozenset[int]  # walked calls that do not come back, where these were looked for
 
     @property
     def complete(self) -> bool:
         return not self.unresolved and not self.bad
 
 
-def descend(image: Image, start: int, end: int, roots: list[int], whole: bool = True) -> Decoded:
+def descend(
+    image: Image,
+    start: int,
+    end: int,
+    roots: list[int],
+    whole: bool = True,
+    never_returns: Callable[[int], bool] | None = None,
+) -> Decoded:
     """Walk [start, end) from ``roots``; branches that leave the range are not followed.
+
+    ``never_returns`` is asked for the target of each call; without it every call comes back.
 
     Not ``whole``: the range is larger than the function in it, so it is decoded only where the walk comes, without the
     sweep; then it is never ``clean``.
@@ -56,7 +67,7 @@ def descend(image: Image, start: int, end: int, roots: list[int], whole: bool = 
     swept = sweep(code, start) if whole else []
     linear = {insn.vaddr: insn for insn in swept}
     covered = bool(swept) and swept[-1].end == start + len(code) and len(code) == end - start
-    walk = _Walk(code, start, end, linear if whole else None)
+    walk = _Walk(code, start, end, linear if whole else None, never_returns)
     walk.follow([(root, root) for root in reversed(roots)])
     tables = _follow_tables(image, walk, roots)
     sure = frozenset(walk.insns) if not all(t is not None and t.bounded for t in tables.values()) else None
@@ -77,6 +88,7 @@ def descend(image: Image, start: int, end: int, roots: list[int], whole: bool = 
         bad=tuple(walk.bad),
         tables=tuple(t for t in tables.values() if t is not None),
         doubtful=frozenset() if sure is None else frozenset(walk.insns.keys() - sure),
+        last_calls=frozenset(walk.last_calls),
     )
 
 
@@ -91,7 +103,7 @@ def _follow_tables(image: Image, walk: _Walk, roots: list[int]) -> dict[int, Jum
     while jumps := list(walk.indirect):
         known = [t for t in tables.values() if t is not None and t.bounded]
         finder = TableFinder(image, walk.insns, (walk.start, walk.end), roots, known, details)
-        finder.learn(walk.direct)
+        finder.learn(walk.direct, walk.last_calls)
         found = {i.vaddr: unbounded[i.vaddr] if i.vaddr in unbounded else finder.resolve(i) for i in jumps}
         if found == tables:
             break
@@ -125,7 +137,7 @@ def _follow_guesses(image: Image, walk: _Walk, roots: list[int], tables: dict[in
     while work:
         table = work.pop()
         walk.follow([(target, walk.root_of[table.jump]) for target in table.targets])
-        finder.learn(walk.direct[known_direct:])
+        finder.learn(walk.direct[known_direct:], walk.last_calls)
         new_jumps = walk.indirect[known_indirect:]
         known_direct, known_indirect = len(walk.direct), len(walk.indirect)
         for jump in new_jumps:
@@ -142,7 +154,16 @@ class _Walk:
     ``direct``: branches and calls with a target, ``indirect``: jumps without one, ``returns``; in the order met.
     """
 
-    def __init__(self, code: bytes, start: int, end: int, swept: dict[int, Insn] | None) -> None:
+    def __init__(
+        self,
+        code: bytes,
+        start: int,
+        end: int,
+        swept: dict[int, Insn] | None,
+        never_returns: Callable[[int], bool] | None,
+    ) -> None:
+        self._never_returns = never_returns
+        self.last_calls: set[int] = set()
         self.insns: dict[int, Insn] = {}
         self.root_of: dict[int, int] = {}
         self.bad: list[int] = []
@@ -163,6 +184,7 @@ class _Walk:
         self.direct.clear()
         self.indirect.clear()
         self.returns.clear()
+        self.last_calls.clear()
 
     def follow(self, work: list[tuple[int, int]]) -> None:
         """Walk from each (address, its root) within the range."""
@@ -191,6 +213,9 @@ class _Walk:
                             self.popped.append(insn)
                             break
                     if flow not in FALLS_THROUGH:
+                        break
+                    if flow is Flow.CALL and self._never_returns is not None and self._never_returns(insn.target or 0):
+                        self.last_calls.add(at)
                         break
                 at = insn.end
 

@@ -9,7 +9,7 @@ where each path shows the same table and compares the index with a constant, or 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from typing import Final, NamedTuple
 
 from ..model.code import Flow, Insn
@@ -86,13 +86,18 @@ class TableFinder:
     ) -> None:
         self._image, self._insns, self._code, self._details = image, insns, code, details
         self._entries = set(entries)
+        self._last_calls: Set[int] = frozenset()
         self._jumps: dict[int, list[Insn]] = {}
         for table in tables:
             for target in set(table.targets):
                 self._jumps.setdefault(target, []).append(insns[table.jump])
 
-    def learn(self, direct: Iterable[Insn]) -> None:
-        """Takes note of branches and calls with a target; each must be given once, before a table can be resolved."""
+    def learn(self, direct: Iterable[Insn], last_calls: Set[int]) -> None:
+        """Takes note of branches and calls with a target; each must be given once, before a table can be resolved.
+
+        ``last_calls``: the calls that do not come back.
+        """
+        self._last_calls = last_calls
         for insn in direct:
             if insn.target is None:
                 continue
@@ -144,7 +149,8 @@ class TableFinder:
         """(instruction, whether its branch is taken) of all that run right before ``at``; empty where others do too."""
         if at in self._entries:
             return []
-        found = [(insn, False) for insn in insns_ending_at(self._insns, at) if falls_through(insn)]
+        ending = [i for i in insns_ending_at(self._insns, at) if falls_through(i) and i.vaddr not in self._last_calls]
+        found = [(insn, False) for insn in ending]
         return found + [(insn, insn.flow is Flow.BRANCH) for insn in self._jumps.get(at, ())]
 
     def _detail(self, insn: Insn) -> InsnDetail:
