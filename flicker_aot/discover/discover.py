@@ -17,10 +17,12 @@ from .candidates import find_candidates
 from .encodings import Encodings, granules, scan
 from .flow import Decoded, descend
 from .functions import Function, Functions
+from .inside import enclosing
 from .insns import covering_insn, is_ordinary_run
 from .numbers import NumberFinder, Numbers, number_right_above
 from .padding import find_padding
 from .references import References, code_pointers, collect, landing_pads_of, referrers
+from .returns import Returns
 from .sites import build_site
 
 
@@ -63,12 +65,14 @@ def discover(image: Image) -> Code:
             known.setdefault(function, []).append((vaddr, kind))
 
     pointers = code_pointers(image)
-    ranges = [_decode(image, function, found) for function, found in known.items()]
+    swept = _settle_by_sweep(image, known)
+    returns = Returns(image, functions)
+    ranges = [_decode(image, function, found, returns) for function, found in known.items() if function not in swept]
     judged = [_judge(r, vaddr, kind) for r in ranges for vaddr, kind in r.candidates]
     near = [(j.range.decoded.start, j.range.decoded.end) for j in judged if j.is_patchable]
     near += [(v - gaps.REACH_BYTES, v + gaps.REACH_BYTES) for _, v, _ in in_gaps]
     encodings = scan(image, granules(near))
-    found_in_gaps, undecided = _decode_gaps(image, functions, in_gaps, encodings, pointers)
+    found_in_gaps, undecided = _decode_gaps(image, functions, in_gaps, encodings, pointers, returns)
     ranges += found_in_gaps
     judged += [_judge(r, vaddr, kind) for r in found_in_gaps for vaddr, kind in r.candidates]
 
@@ -76,7 +80,8 @@ def discover(image: Image) -> Code:
     with_sites = list({id(j.range): j.range.decoded for j in judged if j.is_patchable}.values())
     all_decoded += referrers(image, functions, with_sites, all_decoded, encodings)
     refs = collect(image, functions, all_decoded, pointers, encodings)
-    judged = [_reconsider(j, refs) for j in judged]
+    judged = [j._replace(candidate=_reconsider(j.candidate, refs)) for j in judged]
+    settled += [_reconsider(c, refs) for found in swept.values() for c in found]
     finders: dict[int, NumberFinder] = {}
     sites: list[Site] = []
     for judgement in judged:
@@ -92,16 +97,47 @@ def discover(image: Image) -> Code:
         sites=tuple(sorted(sites, key=lambda s: s.vaddr)),
         padding=find_padding(image, functions, all_decoded),
         function_count=functions.count,
-        functions_decoded=len(ranges),
-        bytes_decoded=sum(r.decoded.end - r.decoded.start for r in ranges),
+        functions_decoded=len(ranges) + len(swept),
+        bytes_decoded=sum(f.end - f.start for f in (*(r.function for r in ranges), *swept)),
         root_sources=functions.sources + (("gap",) if found_in_gaps else ()),
     )
 
 
-def _decode(image: Image, function: Function, candidates: list[tuple[int, CandidateKind]]) -> _Range:
+def _decode(image: Image, function: Function, candidates: list[tuple[int, CandidateKind]], returns: Returns) -> _Range:
     roots = [v for v, _ in function.roots]
     roots += landing_pads_of(image, function.lsda, function.start)
-    return _Range(function, descend(image, function.start, function.end, roots), candidates)
+    return _Range(function, _descend(image, function.start, function.end, roots, returns), candidates)
+
+
+def _descend(image: Image, start: int, end: int, roots: list[int], returns: Returns, *, whole: bool = True) -> Decoded:
+    """The walk; where that loses a jump's targets or meets undecodable bytes, one that looks for calls' returns."""
+    decoded = descend(image, start, end, roots, whole)
+    if any(insn.flow is Flow.INDIRECT_JUMP for insn in decoded.unresolved) or decoded.bad:
+        return descend(image, start, end, roots, whole, returns.never)
+    return decoded
+
+
+def _settle_by_sweep(
+    image: Image, known: dict[Function, list[tuple[int, CandidateKind]]]
+) -> dict[Function, list[Candidate]]:
+    """The functions none of whose candidates can be an instruction: they need no walk, and no graph."""
+    settled: dict[Function, list[Candidate]] = {}
+    for function, candidates in known.items():
+        inside = enclosing(image, function, [vaddr for vaddr, _ in candidates])
+        if inside is None:
+            continue
+        sweep = f"linear sweep of [{function.start:#x}, {function.end:#x}), all bytes decode, all branches land on it"
+        settled[function] = [
+            _non_code(
+                vaddr,
+                kind,
+                (function.roots[0][1], sweep, f"inside the instruction at {inside[vaddr]:#x}"),
+                inside[vaddr],
+                function.name,
+            )
+            for vaddr, kind in candidates
+        ]
+    return settled
 
 
 def _decode_gaps(
@@ -110,6 +146,7 @@ def _decode_gaps(
     candidates: list[tuple[Function, int, CandidateKind]],
     encodings: Encodings,
     pointers: array[int],
+    returns: Returns,
 ) -> tuple[list[_Range], list[Candidate]]:
     """Walks in gaps that reach a candidate and look like code; and the candidates that no such walk reaches."""
     tried: dict[tuple[int, int], _Range] = {}
@@ -121,7 +158,7 @@ def _decode_gaps(
             # Starts behind the candidate are other functions, into which this one may run on.
             roots = {**dict(functions.known_starts(start.vaddr, vaddr + 1)), start.vaddr: start.reason}
             if key not in tried:
-                decoded = descend(image, *key, list(roots), whole=False)
+                decoded = _descend(image, *key, list(roots), returns, whole=False)
                 function = Function(*key, functions.name_at(start.vaddr), "gap", tuple(sorted(roots.items())), None)
                 tried[key] = _Range(function, decoded)
             r = tried[key]
@@ -237,16 +274,14 @@ def _judge_by_sweep(r: _Range, vaddr: int, kind: CandidateKind) -> _Judgement:
     return verdict(Verdict.UNKNOWN, unreached, "no instruction of the sweep starts here")
 
 
-def _reconsider(judgement: _Judgement, refs: References) -> _Judgement:
-    """The judgement in the light of references from elsewhere: they may lead into the middle of an instruction."""
-    c = judgement.candidate
+def _reconsider(c: Candidate, refs: References) -> Candidate:
+    """The candidate in the light of references from elsewhere: they may lead into the middle of an instruction."""
     if c.verdict is Verdict.NON_CODE and c.inside != c.vaddr and refs.entries(c.vaddr, c.vaddr + 1):
         why = f"but something refers to {c.vaddr:#x}"
     elif c.verdict is Verdict.SITE and refs.entries(c.vaddr + 1, c.vaddr + 2):
         why = f"but something refers to its second byte {c.vaddr + 1:#x}"
     else:
-        return judgement
-    doubted = Candidate(
+        return c
+    return Candidate(
         vaddr=c.vaddr, kind=c.kind, verdict=Verdict.UNKNOWN, evidence=(*c.evidence, why), function=c.function
     )
-    return judgement._replace(candidate=doubted)

@@ -7,6 +7,7 @@ It ends since each address is decoded at most once.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -40,14 +41,24 @@ class Decoded:
     bad: tuple[int, ...]
     tables: tuple[JumpTable, ...]
     doubtful: frozenset[int]
+    last_calls: frozenset[int]  # walked calls that do not come back, where these were looked for
 
     @property
     def complete(self) -> bool:
         return not self.unresolved and not self.bad
 
 
-def descend(image: Image, start: int, end: int, roots: list[int], whole: bool = True) -> Decoded:
+def descend(
+    image: Image,
+    start: int,
+    end: int,
+    roots: list[int],
+    whole: bool = True,
+    never_returns: Callable[[int], bool] | None = None,
+) -> Decoded:
     """Walk [start, end) from ``roots``; branches that leave the range are not followed.
+
+    ``never_returns`` is asked for the target of each call; without it every call comes back.
 
     Not ``whole``: the range is larger than the function in it, so it is decoded only where the walk comes, without the
     sweep; then it is never ``clean``.
@@ -56,7 +67,7 @@ def descend(image: Image, start: int, end: int, roots: list[int], whole: bool = 
     swept = sweep(code, start) if whole else []
     linear = {insn.vaddr: insn for insn in swept}
     covered = bool(swept) and swept[-1].end == start + len(code) and len(code) == end - start
-    walk = _Walk(code, start, end, linear if whole else None)
+    walk = _Walk(code, start, end, linear if whole else None, never_returns)
     walk.follow([(root, root) for root in reversed(roots)])
     tables = _follow_tables(image, walk, roots)
     sure = frozenset(walk.insns) if not all(t is not None and t.bounded for t in tables.values()) else None
@@ -64,7 +75,7 @@ def descend(image: Image, start: int, end: int, roots: list[int], whole: bool = 
         _follow_guesses(image, walk, roots, tables)
     unresolved = [walk.insns[v] for v, table in tables.items() if table is None or not table.bounded]
     unresolved += walk.popped
-    unresolved += [i for i in walk.insns.values() if i.flow is Flow.RETURN and leads_on(walk.insns, i)]
+    unresolved += [i for i in walk.returns if leads_on(walk.insns, i)]
     return Decoded(
         start=start,
         end=end,
@@ -77,6 +88,7 @@ def descend(image: Image, start: int, end: int, roots: list[int], whole: bool = 
         bad=tuple(walk.bad),
         tables=tuple(t for t in tables.values() if t is not None),
         doubtful=frozenset() if sure is None else frozenset(walk.insns.keys() - sure),
+        last_calls=frozenset(walk.last_calls),
     )
 
 
@@ -88,9 +100,10 @@ def _follow_tables(image: Image, walk: _Walk, roots: list[int]) -> dict[int, Jum
     tables: dict[int, JumpTable | None] = {}
     details: dict[int, InsnDetail] = {}
     unbounded: dict[int, JumpTable | None] = {}
-    while jumps := [i for i in walk.insns.values() if i.flow is Flow.INDIRECT_JUMP]:
+    while jumps := list(walk.indirect):
         known = [t for t in tables.values() if t is not None and t.bounded]
         finder = TableFinder(image, walk.insns, (walk.start, walk.end), roots, known, details)
+        finder.learn(walk.direct, walk.last_calls)
         found = {i.vaddr: unbounded[i.vaddr] if i.vaddr in unbounded else finder.resolve(i) for i in jumps}
         if found == tables:
             break
@@ -113,26 +126,51 @@ def _extends(table: JumpTable | None, before: JumpTable) -> bool:
 
 
 def _follow_guesses(image: Image, walk: _Walk, roots: list[int], tables: dict[int, JumpTable | None]) -> None:
-    """Walk on through tables whose length is a guess, and those met on the way; adds these to ``tables``."""
+    """Walk on through tables whose length is a guess, and those met on the way; adds these to ``tables``.
+
+    One finder learns of each new branch: large functions have hundreds of such tables (a switch whose default the
+    compiler knows to be unreachable has no comparison).
+    """
     work = [t for t in tables.values() if t is not None and not t.bounded]
+    finder = TableFinder(image, walk.insns, (walk.start, walk.end), roots, (), {})
+    known_direct = known_indirect = 0
     while work:
         table = work.pop()
         walk.follow([(target, walk.root_of[table.jump]) for target in table.targets])
-        finder = TableFinder(image, walk.insns, (walk.start, walk.end), roots, (), {})
-        for jump in [i for i in walk.insns.values() if i.flow is Flow.INDIRECT_JUMP and i.vaddr not in tables]:
+        finder.learn(walk.direct[known_direct:], walk.last_calls)
+        new_jumps = walk.indirect[known_indirect:]
+        known_direct, known_indirect = len(walk.direct), len(walk.indirect)
+        for jump in new_jumps:
+            if jump.vaddr in tables:
+                continue
             found = tables[jump.vaddr] = finder.resolve(jump)
             if found is not None:
                 work.append(found)
 
 
 class _Walk:
-    """The walk's state: what it met, and from which root."""
+    """The walk's state: what it met, and from which root.
 
-    def __init__(self, code: bytes, start: int, end: int, swept: dict[int, Insn] | None) -> None:
+    ``direct``: branches and calls with a target, ``indirect``: jumps without one, ``returns``; in the order met.
+    """
+
+    def __init__(
+        self,
+        code: bytes,
+        start: int,
+        end: int,
+        swept: dict[int, Insn] | None,
+        never_returns: Callable[[int], bool] | None,
+    ) -> None:
+        self._never_returns = never_returns
+        self.last_calls: set[int] = set()
         self.insns: dict[int, Insn] = {}
         self.root_of: dict[int, int] = {}
         self.bad: list[int] = []
         self.popped: list[Insn] = []
+        self.direct: list[Insn] = []
+        self.indirect: list[Insn] = []
+        self.returns: list[Insn] = []
         self.start, self.end, self._code = start, end, code
         self._ahead: dict[int, Insn] = {} if swept is None else swept
         self._chunk = _CHUNK_BYTES if swept is None else 0
@@ -143,6 +181,10 @@ class _Walk:
         self.root_of.clear()
         self.bad.clear()
         self.popped.clear()
+        self.direct.clear()
+        self.indirect.clear()
+        self.returns.clear()
+        self.last_calls.clear()
 
     def follow(self, work: list[tuple[int, int]]) -> None:
         """Walk from each (address, its root) within the range."""
@@ -158,6 +200,12 @@ class _Walk:
                 root_of[at] = root
                 flow = insn.flow
                 if flow is not Flow.NEXT:
+                    if insn.target is not None:
+                        self.direct.append(insn)
+                    elif flow is Flow.INDIRECT_JUMP:
+                        self.indirect.append(insn)
+                    elif flow is Flow.RETURN:
+                        self.returns.append(insn)
                     # A call is followed too: within a range it may lead to another entry of the same asm file.
                     if insn.target is not None and start <= insn.target < end:
                         work.append((insn.target, root))
@@ -165,6 +213,9 @@ class _Walk:
                             self.popped.append(insn)
                             break
                     if flow not in FALLS_THROUGH:
+                        break
+                    if flow is Flow.CALL and self._never_returns is not None and self._never_returns(insn.target or 0):
+                        self.last_calls.add(at)
                         break
                 at = insn.end
 

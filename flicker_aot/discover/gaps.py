@@ -24,6 +24,7 @@ from .references import in_range
 
 # How far below a candidate its function's start may be; longer functions without any description are not known.
 REACH_BYTES: Final = 16384
+_LEA: Final = b"\x8d"  # behind its REX prefix
 _ALIGNMENT: Final = 16
 _ATTEMPTS: Final = 6  # of each trust
 # Instructions. Of random bytes one in five does not decode, is unusual or ends the walk: 0.8 ** 40 = 0.0001.
@@ -35,10 +36,12 @@ _RESTORER: Final = bytes.fromhex("48c7c00f0000000f05")
 
 
 class Trust(IntEnum):
-    """What a start is worth: more than a word that may be a number, such a word, or just that padding ends there."""
+    """What a start is worth: called, or known to be code; its address is taken, or a word in data may be its address;
+    branched to, as is every block in the middle of a function; or just that padding ends there."""
 
-    CALLED = 2
-    POINTED_AT = 1
+    CALLED = 3
+    POINTED_AT = 2
+    BRANCHED_TO = 1
     AFTER_PADDING = 0
 
 
@@ -61,10 +64,13 @@ def starts_below(
     for target, place, is_call in encodings.into(low, high):
         if is_call:
             found[target] = Start(target, f"call at {place:#x}", Trust.CALLED)
-        elif target not in found:
-            found[target] = Start(target, f"branch or lea at {place:#x}", Trust.POINTED_AT)
+        elif target not in found or found[target].trust is Trust.BRANCHED_TO:
+            is_lea = image.read(place + 1, 1) == _LEA
+            reason = f"{'lea' if is_lea else 'branch'} at {place:#x}"
+            found[target] = Start(target, reason, Trust.POINTED_AT if is_lea else Trust.BRANCHED_TO)
     for address, reason in functions.labels(low, high):
-        found.setdefault(address, Start(address, reason, Trust.POINTED_AT))
+        if address not in found or found[address].trust is Trust.BRANCHED_TO:
+            found[address] = Start(address, reason, Trust.POINTED_AT)
     for address, reason in functions.known_starts(low, high):
         found[address] = Start(address, reason, Trust.CALLED)
     restorer = vaddr + 2 - len(_RESTORER)
@@ -73,11 +79,16 @@ def starts_below(
     nearest = [found[address] for address in sorted(found, reverse=True)]
     called = [s for s in nearest if s.trust is Trust.CALLED][:_ATTEMPTS]
     before = functions.at(gap.start - 1)
+    runs_on: Start | None = None
     if before is not None and before.source != "gap" and before.end == gap.start:
         # glibc's clone: the FDE ends in the middle of the function, before its system call.
-        called.append(Start(before.start, f"{before.source} {before.start:#x}, which runs on", Trust.CALLED))
+        runs_on = Start(before.start, f"{before.source} {before.start:#x}, which runs on", Trust.CALLED)
     yield from called
     yield from [s for s in nearest if s.trust is Trust.POINTED_AT][:_ATTEMPTS]
+    if runs_on is not None:
+        # Behind the pointers: a walk that runs on behind a call that never returns reaches the next function, too.
+        yield runs_on
+    yield from [s for s in nearest if s.trust is Trust.BRANCHED_TO][:_ATTEMPTS]
     yield from _after_padding(image, called, vaddr)
 
 
@@ -124,6 +135,6 @@ def believable(image: Image, start: Start, decoded: Decoded, numbers: Numbers) -
     if decoded.bad:
         return False
     is_number = bool(numbers.values) and max(numbers.values) < _MAX_NUMBER
-    if start.trust is Trust.POINTED_AT and len(decoded.insns) >= _LONG_WALK:
+    if start.trust in (Trust.POINTED_AT, Trust.BRANCHED_TO) and len(decoded.insns) >= _LONG_WALK:
         return True
     return start.trust is Trust.CALLED or numbers.wrapper or is_number

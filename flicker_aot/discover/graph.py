@@ -25,10 +25,10 @@ def block_graph(decoded: Decoded, entries: frozenset[int]) -> networkx.DiGraph[i
     leaders = _leaders(decoded, entries)
     graph: Any = networkx.DiGraph()
     for leader in leaders:
-        block = _block(leader, decoded.insns, leaders)
+        block = _block(leader, decoded, leaders)
         graph.add_node(leader, insns=block)
         last = block[-1]
-        if falls_through(last) and last.end in decoded.insns:
+        if falls_through(last) and last.end in decoded.insns and last.vaddr not in decoded.last_calls:
             graph.add_edge(leader, last.end)
         if last.target in decoded.insns:
             graph.add_edge(leader, last.target)
@@ -44,7 +44,8 @@ def _leaders(decoded: Decoded, entries: frozenset[int]) -> frozenset[int]:
     insns = decoded.insns
     found = {entry for entry in entries if entry in insns}
     found |= {target for table in decoded.tables for target in table.targets if target in insns}
-    ends = {insn.end for insn in insns.values() if falls_through(insn) and insn.flow is not Flow.BRANCH}
+    ends = {i.end for i in insns.values() if falls_through(i) and i.flow is not Flow.BRANCH}
+    ends -= {insns[call].end for call in decoded.last_calls}
     for insn in insns.values():
         if insn.target in insns and insn.target is not None:
             found.add(insn.target)
@@ -53,9 +54,10 @@ def _leaders(decoded: Decoded, entries: frozenset[int]) -> frozenset[int]:
     return frozenset(found | (insns.keys() - ends))
 
 
-def _block(leader: int, insns: dict[int, Insn], leaders: frozenset[int]) -> tuple[Insn, ...]:
+def _block(leader: int, decoded: Decoded, leaders: frozenset[int]) -> tuple[Insn, ...]:
+    insns = decoded.insns
     block = [insns[leader]]
-    while falls_through(block[-1]) and block[-1].flow is not Flow.BRANCH:
+    while falls_through(block[-1]) and block[-1].flow is not Flow.BRANCH and block[-1].vaddr not in decoded.last_calls:
         at = block[-1].end
         if at in leaders or at not in insns:
             break

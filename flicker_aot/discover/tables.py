@@ -9,7 +9,7 @@ where each path shows the same table and compares the index with a constant, or 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from typing import Final, NamedTuple
 
 from ..model.code import Flow, Insn
@@ -72,6 +72,7 @@ class TableFinder:
     """Resolves the indirect jumps of one function.
 
     ``insns`` are those decoded so far, ``tables`` those found so far; ``entries``: where others enter the function.
+    The branches among ``insns`` are given to ``learn``.
     """
 
     def __init__(
@@ -84,15 +85,26 @@ class TableFinder:
         details: dict[int, InsnDetail],
     ) -> None:
         self._image, self._insns, self._code, self._details = image, insns, code, details
-        calls = (i.target for i in insns.values() if i.flow is Flow.CALL and i.target is not None)
-        self._entries = frozenset((*entries, *calls))
+        self._entries = set(entries)
+        self._last_calls: Set[int] = frozenset()
         self._jumps: dict[int, list[Insn]] = {}
-        for insn in insns.values():
-            if insn.flow in (Flow.JUMP, Flow.BRANCH) and insn.target is not None:
-                self._jumps.setdefault(insn.target, []).append(insn)
         for table in tables:
             for target in set(table.targets):
                 self._jumps.setdefault(target, []).append(insns[table.jump])
+
+    def learn(self, direct: Iterable[Insn], last_calls: Set[int]) -> None:
+        """Takes note of branches and calls with a target; each must be given once, before a table can be resolved.
+
+        ``last_calls``: the calls that do not come back.
+        """
+        self._last_calls = last_calls
+        for insn in direct:
+            if insn.target is None:
+                continue
+            if insn.flow is Flow.CALL:
+                self._entries.add(insn.target)
+            else:
+                self._jumps.setdefault(insn.target, []).append(insn)
 
     def resolve(self, jump: Insn) -> JumpTable | None:
         """The table that ``jump`` goes through, None where the instructions before it show none of the known shapes."""
@@ -137,7 +149,8 @@ class TableFinder:
         """(instruction, whether its branch is taken) of all that run right before ``at``; empty where others do too."""
         if at in self._entries:
             return []
-        found = [(insn, False) for insn in insns_ending_at(self._insns, at) if falls_through(insn)]
+        ending = [i for i in insns_ending_at(self._insns, at) if falls_through(i) and i.vaddr not in self._last_calls]
+        found = [(insn, False) for insn in ending]
         return found + [(insn, insn.flow is Flow.BRANCH) for insn in self._jumps.get(at, ())]
 
     def _detail(self, insn: Insn) -> InsnDetail:

@@ -30,6 +30,7 @@ _MASK64: Final = (1 << 64) - 1
 # length 20, CIE, version 1, "zR", code alignment 1, data alignment -8, return address 16, pcrel sdata4.
 _TYPICAL_CIE: Final = bytes.fromhex("14000000 00000000 01 7a5200 01 78 10 01 1b")
 _COMMON_FDE: Final = struct.Struct("<iI")  # pcrel sdata4 start, 4-byte length
+_FDE_WITH_LSDA: Final = struct.Struct("<iIBi")  # the same, 4 as the augmentation's length, pcrel sdata4 LSDA
 
 
 class Fde(NamedTuple):
@@ -209,6 +210,11 @@ def _read_fde(raw: bytes, at: int, end: int, vaddr: int, cie: _Cie) -> Fde | Non
         offset, size = _COMMON_FDE.unpack_from(raw, at)
         start = vaddr + at + offset
         return Fde(start, start + size, None, cie.signal)
+    if cie.pointer_encoding == cie.lsda_encoding == _PCREL | _SDATA4 and at + _FDE_WITH_LSDA.size <= end:
+        offset, size, augmentation, to_lsda = _FDE_WITH_LSDA.unpack_from(raw, at)
+        if augmentation == 4 and offset:
+            start = vaddr + at + offset
+            return Fde(start, start + size, vaddr + at + 9 + to_lsda if to_lsda else None, cie.signal)
     reader = Reader(raw, vaddr, at)
     try:
         begin = reader.encoded(cie.pointer_encoding)

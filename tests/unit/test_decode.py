@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from flicker_aot.elf.eh_frame import read_fdes
 from flicker_aot.model.code import Flow
 from flicker_aot.x86 import decode
-from flicker_aot.x86.decode import Imm, Mem, Reg, decode_one, detail, sweep
+from flicker_aot.x86.decode import Imm, Mem, Reg, decode_one, detail, sweep, sweep_lengths
 
 from .inputs import HELLO_C, compile_text, load, objdump_insns
 
@@ -145,6 +146,28 @@ def test_objdump_agrees_on_a_c_library(tmp_path: Path) -> None:
         assert {i.vaddr: i.size for i in swept} == theirs, hex(fde.start)
         compared += len(swept)
     assert compared > 50_000
+
+
+def test_lengths_are_those_of_the_sweep() -> None:
+    """The sweep that makes no instructions finds the same borders and targets, and ends at the same byte."""
+    data = Path(sys.executable).resolve().read_bytes()
+    at = 0
+    while at < min(len(data), 400_000):
+        # Whatever the bytes are: code, tables, text.
+        whole, fast = sweep(data[at : at + 50_000], at), sweep_lengths(data[at : at + 50_000], at)
+        upto = next((n for n, i in enumerate(whole) if i.data[0:2] in (b"\x0f\xb9", b"\x0f\xff")), len(whole))
+        whole = whole[:upto]
+        assert fast.offsets == [i.vaddr - at for i in whole]
+        assert fast.targets == [i.target for i in whole if i.target is not None]
+        assert fast.end == (whole[-1].end - at if whole else 0)
+        at += fast.end + 1
+
+
+@pytest.mark.parametrize("lead", [0, 3, 5000])
+def test_lengths_end_before_ud1(lead: int) -> None:
+    """ud1, of which the disassembler knows a wrong length, ends it, also as a batch's first instruction."""
+    found = sweep_lengths(b"\x90" * lead + bytes.fromhex("670fb94800") + b"\x90" * 9, 0x1000)
+    assert (found.offsets, found.end) == (list(range(lead)), lead)
 
 
 def test_rip_relative_field() -> None:
