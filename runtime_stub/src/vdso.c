@@ -23,6 +23,8 @@
 #define MAX_BRANCHES 512
 #define MAX_SYMBOLS 64
 #define RECENT 8
+#define REACH (1ul << 30) /* half of what a jump reaches */
+#define PAGES_TRIED 64 /* the kernel's data pages in front of the vDSO are fewer */
 
 struct vdso_site flk_vdso_sites[VDSO_SITES];
 u64 flk_vdso_back[VDSO_SITES], flk_vdso_real[VDSO_EXPORTS];
@@ -122,6 +124,23 @@ static void patch_site(u8 *start, const u8 *site, u8 *copy, u32 n) {
     flk_vdso_sites[n] = (struct vdso_site){ADDR(start), ADDR(site), ADDR(copy)};
 }
 
+/* A page within a jump's reach: right behind the vDSO; below this file, where it is a program interpreter, which the kernel maps
+ * there; or the first free one below the vDSO's data pages. */
+static u8 *page_near(u8 *base, u64 span) {
+    u8 *below = (u8 *)(flk_config.image_vaddr + flk_rt.bias) - PAGE;
+    for (u64 i = 0; i <= PAGES_TRIED; i++) {
+        u8 *wanted = i == 0 ? base + span : i == 1 ? below : base - i * PAGE;
+        if (ADDR(wanted) - ADDR(base) + REACH > 2 * REACH)
+            continue;
+        u8 *got = (u8 *)flk_sys(__NR_mmap, (long)wanted, PAGE, 3, MAP_FIXED_NOREPLACE_ANON, -1, 0);
+        if (got == wanted)
+            return got;
+        if ((u64)got < -4095ul) /* a kernel that does not know the flag: elsewhere */
+            SYS2(__NR_munmap, got, PAGE);
+    }
+    return 0;
+}
+
 void vdso_start(int count_exports) {
     u8 *base = (u8 *)flk_rt.vdso;
     if (!base)
@@ -167,9 +186,7 @@ void vdso_start(int count_exports) {
     span = (span + PAGE - 1) & ~(PAGE - 1);
     u8 *arena = 0;
     if (sites) {
-        arena = (u8 *)flk_sys(__NR_mmap, (long)(base + span), PAGE, 3, MAP_FIXED_NOREPLACE_ANON, -1, 0);
-        if (arena != base + span) /* taken, or a kernel that ignores the flag: anywhere near will do */
-            arena = 0;
+        arena = page_near(base, span);
     }
     if ((!arena && !count_exports) || SYS3(__NR_mprotect, base, span, 3))
         return;
