@@ -34,6 +34,7 @@ CFLAGS: Final = (
     "-fno-asynchronous-unwind-tables",
     "-fcf-protection=none",
     "-fno-builtin",
+    "-fstack-clash-protection",  # an overflow meets the guard page
     "-fno-tree-loop-distribute-patterns",
     "-mmemcpy-strategy=unrolled_loop:-1:noalign",
     "-mmemset-strategy=unrolled_loop:-1:noalign",

@@ -17,6 +17,13 @@
 #define FLK_F_VDSO_HIDE 8u /* --vdso hide: AT_SYSINFO_EHDR becomes AT_IGNORE */
 #define FLK_F_CLIENT 16u   /* the file has trampolines, but no runtime: its slots are bound to the process's */
 #define FLK_F_INTERP 32u   /* the host is the program interpreter: auxv is another file's */
+#define FLK_F_OWN_GS 64u   /* the program's text loads or reads gs: it is the program's in every thread */
+#define FLK_F_NO_FSGSBASE 128u /* never written by the rewriter: tests take the way of machines without FSGSBASE */
+
+/* Bytes of memory behind the runtime's bss that stay untouched until a thread has a gs of its own (own_gs.c): for each
+ * trampoline, and for FLK_OWN_GS_EXTRA of the vDSO's. */
+#define FLK_OWN_GS_BYTES 80
+#define FLK_OWN_GS_EXTRA 8
 
 /* Offsets in a thread's block, through gs. Trampolines know only FLK_BLK_TOP. */
 #define FLK_BLK_TOP 0

@@ -20,6 +20,7 @@ from .functions import Function, Functions
 from .inside import enclosing
 from .insns import covering_insn, is_ordinary_run
 from .numbers import NumberFinder, Numbers, number_right_above
+from .own_gs import find_gs_uses
 from .padding import find_padding
 from .references import References, code_pointers, collect, landing_pads_of, referrers
 from .returns import Returns
@@ -95,6 +96,7 @@ def discover(image: Image) -> Code:
     return Code(
         candidates=tuple(sorted(settled, key=lambda c: c.vaddr)),
         sites=tuple(sorted(sites, key=lambda s: s.vaddr)),
+        gs_uses=find_gs_uses(image, functions, all_decoded),
         padding=find_padding(image, functions, all_decoded),
         function_count=functions.count,
         functions_decoded=len(ranges) + len(swept),

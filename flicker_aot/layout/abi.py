@@ -18,8 +18,12 @@ F_VDSO_KEEP: Final = 4
 F_VDSO_HIDE: Final = 8
 F_CLIENT: Final = 16
 F_INTERP: Final = 32
+F_OWN_GS: Final = 64
+F_NO_FSGSBASE: Final = 128  # only tests set it, in a finished file
 
 SLOTS_SIZE: Final = 16  # struct flk_slots
+OWN_GS_BYTES: Final = 80  # of memory behind the runtime's bss, for each trampoline and OWN_GS_EXTRA more
+OWN_GS_EXTRA: Final = 8
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,9 +26,12 @@ from .abi import (
     F_CLIENT,
     F_FILLS,
     F_INTERP,
+    F_OWN_GS,
     F_TRAPS,
     F_VDSO_HIDE,
     F_VDSO_KEEP,
+    OWN_GS_BYTES,
+    OWN_GS_EXTRA,
     SLOTS_SIZE,
     FlkConfig,
     FlkTemplate,
@@ -110,7 +113,7 @@ def lay_out(image: Image, code: Code, plan: Plan, stub: Stub, options: Options) 
     _check_reach(image, where)
     holes = runtime | {"bound": runtime["enter"], "leave_bound": runtime["leave"]}
     trampolines = build(slots, where.rx, template, moved, holes, fixed=fixed)
-    config = _config(image, plan, options, where, tables, slots, stub).pack(labels)
+    config = _config(image, code, plan, options, where, tables, slots, stub).pack(labels)
     edits = make_edits(image, trampolines, moved)
     code_parts = [(t.vaddr, t.data) for t in trampolines]
     if start is not None:
@@ -210,7 +213,7 @@ def _addresses(
         text=text,
         text_end=text + len(stub.text),
         rw=rw,
-        rw_end=rw + stub.data_memsz,
+        rw_end=rw + _page_up(stub.data_memsz) + _page_up(OWN_GS_BYTES * (len(slots) + OWN_GS_EXTRA)),
         r_offset=r_offset,
         rx_offset=rx_offset,
         rw_offset=rw_offset,
@@ -269,7 +272,14 @@ def _labels(template: Template, *, has_leave: bool) -> FlkTemplate:
 
 
 def _config(
-    image: Image, plan: Plan, options: Options, where: _Addresses, tables: Tables, slots: Sequence[Slot], stub: Stub
+    image: Image,
+    code: Code,
+    plan: Plan,
+    options: Options,
+    where: _Addresses,
+    tables: Tables,
+    slots: Sequence[Slot],
+    stub: Stub,
 ) -> FlkConfig:
     flags = {"hook": 0, "keep": F_VDSO_KEEP, "hide": F_VDSO_HIDE}[options.vdso]
     if any(p.tactic is Tactic.TRAP for p in plan.patches):
@@ -278,6 +288,8 @@ def _config(
         flags |= F_FILLS
     if options.role is not Role.HOST:
         flags |= F_CLIENT if options.role is Role.CLIENT else F_INTERP
+    if code.gs_uses and options.role is not Role.CLIENT:
+        flags |= F_OWN_GS
     return FlkConfig(
         flags=flags,
         self_vaddr=where.text + stub.config,

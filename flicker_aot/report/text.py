@@ -54,6 +54,9 @@ def warnings(report: Report) -> Iterator[str]:
     trapped = [hex(s.vaddr) for s in file.sites if s.tactic == "trap"]
     if trapped:
         yield f"no room for a jump, trap (about 2.5 us a call): {_count(len(trapped), 'site')}: {_listed(trapped)}"
+    if file.gs_uses:
+        uses = f"{_count(len(file.gs_uses), 'instruction')}: {_listed([hex(vaddr) for vaddr in file.gs_uses])}"
+        yield f"gs is the program's own, every call traps (about 2.5 us): {uses}"
     refused = [hex(s.vaddr) for s in file.sites if s.tactic == "keep" and s.wanted]
     if refused:
         yield f"no room for a jump, not hooked: {_count(len(refused), 'site')}: {_listed(refused)}"

@@ -71,6 +71,7 @@ class FileReport:
     non_code_count: int
     sites: tuple[SiteReport, ...]
     others: tuple[CandidateReport, ...]
+    gs_uses: tuple[int, ...]  # instructions for which every thread's gs is left to the program
 
     def count(self, tactic: str, soundness: str | None = None) -> int:
         """Sites of a tactic, and of a soundness class where one is given."""
@@ -140,6 +141,7 @@ def make_file_report(image: Image, code: Code, plan: Plan, only: frozenset[int] 
         bytes_decoded=code.bytes_decoded,
         candidate_count=len(code.candidates),
         non_code_count=sum(c.verdict is Verdict.NON_CODE for c in code.candidates),
+        gs_uses=code.gs_uses,
         sites=tuple(_site(patch, by_vaddr.get(patch.site.vaddr), only) for patch in plan.patches),
         others=_others(code.candidates),
     )

@@ -108,6 +108,7 @@ class Claim:
     runtime_sha256: str
     template: dict[str, int]
     kept: tuple[int, ...]
+    gs_uses: tuple[int, ...]
     unknown: tuple[int, ...]
     note_index: int  # of the PT_NOTE entry in the program header table
 
@@ -199,6 +200,7 @@ def _claim(document: dict[str, Any], note_index: int) -> Claim:
         runtime_sha256=_text(document, "runtime_sha256"),
         template={label: _number(document["template"], label) for label in TEMPLATE_LABELS},
         kept=_list(document, "kept", _integer),
+        gs_uses=_list(document, "gs_uses", _integer),
         unknown=_list(document, "unknown", _integer),
         note_index=note_index,
     )

@@ -22,7 +22,7 @@ _CONFIG: Final = struct.Struct("<QIIQQQQQQQQQIIII16B")
 _SITE: Final = struct.Struct("<IIIHH")
 _INSN: Final = struct.Struct("<Hh")
 _TRAP: Final = struct.Struct("<II")
-_F_TRAPS, _F_FILLS = 1, 2
+_F_TRAPS, _F_FILLS, _F_OWN_GS = 1, 2, 64
 _ROLES: Final = {"host": 0, "client": 16, "interpreter": 32}
 _SLOTS_SIZE: Final = 16
 _VDSO: Final = {"hook": 0, "keep": 4, "hide": 8}
@@ -151,10 +151,14 @@ def _config(subject: Subject, tables: Tables) -> Iterator[Finding]:
             yield _bad("config", vaddr, f"the runtime's {name} is not in RX behind the trampolines")
     tactics = any(w.claim.tactic == TRAP_TACTIC for w in subject.windows)
     fills = any(vaddr not in {w.claim.site for w in subject.windows if w.is_trap} for vaddr in tables.traps)
-    for flag, wanted, what in ((_F_TRAPS, tactics, "trap sites"), (_F_FILLS, fills, "trapping fills")):
+    for flag, wanted, what in (
+        (_F_TRAPS, tactics, "trap sites"),
+        (_F_FILLS, fills, "trapping fills"),
+        (_F_OWN_GS, bool(claim.gs_uses) and claim.role != "client", "uses of gs"),
+    ):
         if bool(tables.flags & flag) != wanted:
             yield _bad("config", at, f"flags {tables.flags:#x}: {'some' if wanted else 'no'} {what} in the windows")
-    others = tables.flags & ~(_F_TRAPS | _F_FILLS)
+    others = tables.flags & ~(_F_TRAPS | _F_FILLS | _F_OWN_GS)
     if _VDSO.get(claim.vdso, 0) | _ROLES[claim.role] != others:
         yield _bad(
             "config", at, f"flags {tables.flags:#x} do not say vDSO {claim.vdso!r}, {claim.role} and nothing else"

@@ -11,12 +11,16 @@
  * interrupts the runtime nests below what the runtime is using (kernel: arch/x86/kernel/signal.c, get_sigframe).
  */
 #define REGION_SIZE 0x20000
+#define REGION_ALIGN 0x10000
 #define GUARD_SIZE 0x1000
-#define BLK_SIZE 0x4000
-#define BLK_OFF (REGION_SIZE - BLK_SIZE)
+/* Eight behind a multiple of 16: no gs base that a program chooses for itself ends in these 16 bits (own_gs.c). */
+#define BLK_OFF 0x1c008
+#define BLK_SIZE (REGION_SIZE - BLK_OFF)
 #define FP_SAVE_SIZE 0x4000 /* extended state of a deferred signal: 11 KiB with AMX */
+#define FP_SAVE_OFF 0x18000
+#define OWN_WAY_SIZE 64 /* struct own_way, above the top of the own stack */
 #define OWN_LO GUARD_SIZE
-#define OWN_HI (BLK_OFF - FP_SAVE_SIZE)
+#define OWN_HI (FP_SAVE_OFF - OWN_WAY_SIZE)
 
 /* Offsets in struct blk that assembly uses; start.c asserts them. */
 #define BLK_SELF 8
@@ -49,14 +53,20 @@
 #define SF_RAX 152
 #define SF_RSP 168
 #define SF_RIP 176
+#define SF_STACK_SP 24
+#define SF_STACK_SIZE 40
 #define SF_SIZE 440
 
-#define THUNK_COUNT 512 /* distinct (handler, flags, mask, restorer) at a time */
+#define THUNK_COUNT 512 /* distinct (handler, flags, mask, restorer) without a page mapped for them */
+#define MORE_PAGES 64    /* pages of further thunks */
+#define MORE_BYTES 10    /* a thunk there */
+#define MORE_THUNKS 409  /* in a page */
+#define MORE_BIT 0x80000000u /* in eax: a thunk of those pages */
 #define THUNK_GROUP 32
 #define THUNK_GROUP_SHIFT 5
 #define THUNK_GROUP_SIZE (4 * THUNK_GROUP + 8) /* thunks of four bytes, then what they share */
 
-#define VDSO_SITES 8
+#define VDSO_SITES FLK_OWN_GS_EXTRA
 #define VDSO_TRAMP_SIZE 64
 #define VDSO_EXPORTS 6
 #define VDSO_STUB_SIZE 16
@@ -65,12 +75,20 @@
 #define BLK_CALL_NR 120
 #define BLK_CHANGED 128
 #define BLK_RENUMBERED 136
-#define BLK_COUNTS 144
+#define BLK_GS_OUT 144
+#define BLK_COUNTS 152
 
 #define FLAGS_STATUS 0x8d5 /* CF, PF, AF, ZF, SF, OF */
 #define COUNTED 512 /* system call numbers that have a counter of their own, and a kind */
 
-#define RT_FREE_LIST 32 /* offset of free_list in struct runtime */
+#define RT_FREE_LIST 32 /* offsets in struct runtime */
+#define RT_OWN_GS 40
+#define RT_ENTRY 56
+
+/* own_gs.c: what stands in for `mov %gs:0,%rsp` of each trampoline once the program has a gs of its own. */
+#define OWN_STRIDE (FLK_OWN_GS_BYTES / 2)
+
+#define OWN_GRANULE_WORDS 64
 
 #ifndef FLK_ASM
 
@@ -81,6 +99,8 @@ typedef flk_u32 u32;
 typedef flk_u16 u16;
 typedef flk_u8 u8;
 typedef long i64;
+
+#define ADDR(label) ((u64)(label))
 
 struct frame {
     i64 action;
@@ -165,6 +185,7 @@ struct blk {
     u64 changed;    /* bit 1..6: argument 0..5 was changed, orig holds the application's value */
     u32 renumbered; /* the hook has set another number */
     u32 pad;
+    u64 gs_out; /* gs outside of the runtime: this block, or the program's own (own_gs.c) */
 
     u64 counts[COUNTED];
     u64 ended_counts[COUNTED]; /* in the process's block: of threads that ended */
@@ -182,6 +203,7 @@ struct blk {
     u32 sp_arg;           /* SPECIAL_MASK: which argument is the mask, and its value */
     u32 vfork;            /* this block serves a vfork child; its parent frees it */
     i64 sp_value;
+    u32 sp_clears, sp_before_clear; /* clone3 with CLONE_CLEAR_SIGHAND, and signals_before_clear */
     u64 slow_mask; /* without FSGSBASE: the mask around a clone */
 
     /* The application's view of its alternate stack, and of the signals that are kept out of its mask. */
@@ -223,6 +245,8 @@ _Static_assert(__builtin_offsetof(struct blk, parent) == BLK_PARENT, "parent");
 _Static_assert(__builtin_offsetof(struct blk, refs) == BLK_REFS, "refs");
 _Static_assert(__builtin_offsetof(struct blk, sp_resume) == BLK_SP_RESUME, "sp_resume");
 _Static_assert(__builtin_offsetof(struct blk, next) == BLK_NEXT, "next");
+_Static_assert(__builtin_offsetof(struct blk, gs_out) == BLK_GS_OUT, "gs_out");
+_Static_assert(FP_SAVE_OFF + FP_SAVE_SIZE <= BLK_OFF, "region");
 
 static inline struct blk *self_blk(void) {
     struct blk *b;
@@ -230,7 +254,15 @@ static inline struct blk *self_blk(void) {
     return b;
 }
 
-static inline u8 *fp_save(struct blk *b) { return (u8 *)b - FP_SAVE_SIZE; }
+static inline u8 *region_of(const struct blk *b) { return (u8 *)b - BLK_OFF; }
+static inline u8 *fp_save(const struct blk *b) { return region_of(b) + FP_SAVE_OFF; }
+
+/* Where a call goes on that was entered by flk_own_enter: read by way of rsp, when gs is the program's again. */
+struct own_way {
+    u64 sys, lea;
+};
+static inline struct own_way *own_way(const struct blk *b) { return (struct own_way *)b->top; }
+static inline int has_own_gs(const struct blk *b) { return b->gs_out != ADDR(b); }
 
 struct runtime { /* one an address space */
     u64 bias;
@@ -240,14 +272,26 @@ struct runtime { /* one an address space */
     u32 pad;
     u32 forbidden; /* bits OWN_*: calls of the runtime's own that a seccomp filter refuses */
     u64 free_list; /* tagged: bits 48-63 count changes, against ABA */
+    u32 own_gs;       /* a thread has, or had, a gs of its own: gs tells nothing until flk_wrap_entry has set it */
+    u32 own_gs_ready; /* the trampolines are turned */
+    u32 own_gs_always; /* by instructions, in any thread: every thread's gs is the program's */
+    u32 pad2;
+    u64 entry;
+    u64 vdso_arena; /* the page behind the vDSO, 0: none */
+    u64 own_granules[OWN_GRANULE_WORDS]; /* own_pages.c */
     struct blk *all;
     struct record records[THUNK_COUNT];
+    struct record *more[MORE_PAGES]; /* of further thunks, MORE_THUNKS each */
 };
+_Static_assert(__builtin_offsetof(struct runtime, own_gs) == RT_OWN_GS, "own_gs");
+_Static_assert(__builtin_offsetof(struct runtime, entry) == RT_ENTRY, "entry");
 _Static_assert(__builtin_offsetof(struct runtime, free_list) == RT_FREE_LIST, "free_list");
 
 extern struct runtime flk_rt;
 extern const struct flk_config flk_config;
-extern u8 flk_first_region[REGION_SIZE];
+extern u8 flk_first_area[REGION_SIZE + REGION_ALIGN];
+extern u8 flk_more_thunks[MORE_PAGES * 4096];
+static inline u8 *first_region(void) { return (u8 *)((u64)(flk_first_area + REGION_ALIGN - 1) & -(u64)REGION_ALIGN); }
 
 /* Labels of call.S and entry.S. */
 extern char flk_enter[], flk_leave[], flk_full[], flk_fast_flags[], flk_fast_done[], flk_fast_sahf[], flk_fast_ret[];
@@ -257,14 +301,14 @@ extern char flk_wrap_ret[], flk_wrap_end[], flk_sigreturn_end[];
 extern char flk_copy_start[], flk_copy_end[], flk_copy_fault[];
 extern char flk_sp_native[], flk_sp_sys[], flk_sp_after[], flk_sp_repaired[], flk_sp_ret[], flk_sp_jump[];
 extern char flk_special_fast_end[], flk_ss_ret[];
+extern char flk_own_enter[], flk_own_exit[], flk_own_sys_jump[], flk_own_leave[], flk_own_vexit[], flk_own_lea_jump[];
+extern char flk_wrap_more[], flk_text_start[], flk_text_end[], flk_bss_end[]; /* the last three: stub.ld */
 extern char flk_special_plain[], flk_pl_after[], flk_pl_ret[], flk_pl_jump[], flk_special_plain_end[];
-
-#define ADDR(label) ((u64)(label))
 
 /* entry.S */
 long flk_copy(void *to, const void *from, u64 bytes); /* 0, or -EFAULT where either side faulted; bytes % 8 == 0 */
 long flk_sys(long nr, long a, long b, long c, long d, long e, long f);
-void flk_sigreturn(struct sigframe *f) __attribute__((noreturn));
+void flk_sigreturn(struct sigframe *f, u64 gs) __attribute__((noreturn));
 
 #define SYS0(nr) flk_sys(nr, 0, 0, 0, 0, 0, 0)
 #define SYS2(nr, a, b) flk_sys(nr, (long)(a), (long)(b), 0, 0, 0, 0)
@@ -284,6 +328,7 @@ enum own_call {
     OWN_WRITE,
     OWN_STAT,
     OWN_ACCESS,
+    OWN_MREMAP,
     OWN_CALLS
 };
 void filter_installed(const void *fprog);
@@ -345,6 +390,8 @@ struct where {
     u32 rax;     /* and rax is in that slot */
 };
 struct where where_is(u64 ip);
+const struct flk_site *site_table(void);
+extern const struct flk_template flk_vdso_template;
 u64 trap_target(u64 ip); /* 0: not one of ours */
 int settle(struct kucontext *uc); /* 1: uc was on the own stack in an entry path, and is moved to native state */
 
@@ -365,7 +412,30 @@ void unchange(struct blk *b, i64 *args); /* the application's values again */
 void hide_changes(struct blk *b, struct kucontext *uc);
 int show_changes(struct blk *b, struct kucontext *uc); /* 1: uc was changed */
 
+/* own_gs.c */
+u64 own_gs_end(void); /* of the memory behind the runtime's bss that it may need */
+void own_gs_start_always(void);
+i64 own_gs_set(struct blk *b, struct frame *f, u64 base);
+void own_gs_leave_by(struct blk *b, struct frame *f, u64 lea); /* f goes on natively at `lea` with the program's gs */
+int own_gs_trap(struct blk *b, struct kucontext *uc);           /* 1: uc goes on in the runtime */
+int own_gs_place(u64 ip, u32 *index, int *is_leave);            /* 1: ip stands in for an instruction of trampoline `index` */
+u64 site_return(const struct blk *b, u64 ret);          /* an address in the trampoline that a frame's `ret` leads back to */
+
+/* own_pages.c */
+int own_pages_refuse(struct frame *f); /* 1: answered, f->rax is the result */
+void own_pages_add(u64 start, u64 end); /* memory that was mapped for the runtime */
+
+/* thunks.c */
+u64 intern(const struct ksigaction *act); /* -> thunk; 0: no memory */
+const struct record *record_at(u32 index);
+const struct record *record_of(u64 handler); /* 0: no thunk */
+int is_more_thunk(u64 ip);
+
 /* sigaction.c */
+void sigill_serve(void);          /* SIGILL becomes the runtime's in a running process */
+void sigill_hide(struct blk *b);  /* out of this thread's kernel mask */
+u32 signals_before_clear(void);
+void signals_cleared(u32 before); /* in a child that CLONE_CLEAR_SIGHAND made */
 i64 do_rt_sigaction(struct frame *f);
 i64 do_rt_sigprocmask(struct blk *b, struct frame *f);
 i64 do_sigaltstack(struct blk *b, struct frame *f);
@@ -378,15 +448,18 @@ void signals_served(u32 flags); /* a client with these FLK_F_ has come */
 void exec_prepare_signals(void);
 void exec_undo_signals(void);
 u64 hidden_mask(void); /* signals that never reach the kernel's mask */
-const struct record *record_at(u32 index);
 const struct record *record_of_kernel(u32 sig); /* 0: default or ignored */
 void set_default(u32 sig);
-void reset_sigill(void);
+void reset_handler(u32 sig);
 int on_alt(const struct kstack *alt, u64 sp);
 void alt_reset(struct kstack *alt);
 
 /* signal.c */
-struct sigframe *flk_wrap(u32 sig, struct sigframe *f, u32 index, struct sigframe *buffer);
+struct resume {
+    struct sigframe *frame; /* for rt_sigreturn */
+    u64 gs;                 /* right before it */
+};
+struct resume flk_wrap(u32 sig, struct sigframe *f, u32 index, struct sigframe *buffer, u64 gs);
 void flk_deliver(struct frame *f, const u64 *callee_saved) __attribute__((noreturn));
 
 #define FRAME_COOKIE 0x746f612d6b636c66

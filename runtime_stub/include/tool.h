@@ -10,6 +10,7 @@
 
 #include "rt.h"
 
+int tool_guards_stack(void); /* 1: user code runs on the own stack; SIGSEGV then tells when it is full */
 int tool_counts_vdso(void); /* 1: the vDSO's exports are to be counted in the blocks */
 void tool_start(u64 *stack);            /* process start: argc, argv, envp as the kernel laid them */
 void tool_process_end(struct blk *b);   /* before exit_group, or the last thread's exit */

@@ -31,9 +31,11 @@ i64 arm_altstack(const struct blk *b) {
 void block_init(struct blk *b, u8 *region) {
     b->self = b;
     b->refs = 1;
+    b->gs_out = ADDR(b);
     b->process = b;
     b->top = ADDR(region) + OWN_HI;
     b->lo = ADDR(region) + OWN_LO;
+    own_pages_add(ADDR(region), ADDR(region) + REGION_SIZE);
     struct blk *head = __atomic_load_n(&flk_rt.all, __ATOMIC_ACQUIRE);
     do
         b->all_next = head;
@@ -79,6 +81,7 @@ static void reset(struct blk *b) {
     b->process = b;
     b->fresh = 0;
     b->refs = 1;
+    b->gs_out = ADDR(b);
     b->sp_kind = SPECIAL_NONE;
     alt_reset(&b->alt);
     b->vmask = 0;
@@ -94,9 +97,10 @@ _Static_assert(__builtin_offsetof(struct blk, ended_vdso) ==
 
 static struct blk *map_batch(void) {
     struct blk *b = 0;
-    i64 p = flk_sys(__NR_mmap, 0, BATCH * REGION_SIZE, 0, 0x4022 /* PRIVATE|ANONYMOUS|NORESERVE */, -1, 0);
+    i64 p = flk_sys(__NR_mmap, 0, BATCH * REGION_SIZE + REGION_ALIGN, 0, 0x4022 /* PRIVATE|ANONYMOUS|NORESERVE */, -1, 0);
     if (p < 0 && p > -4096)
         return 0;
+    p = (p + REGION_ALIGN - 1) & -REGION_ALIGN;
     for (u32 i = 0; i < BATCH; i++) {
         u8 *region = (u8 *)p + (u64)i * REGION_SIZE;
         /* The first page of each stays without access: the own stack's guard. */

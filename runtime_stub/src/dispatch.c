@@ -7,12 +7,12 @@
 
 #include TOOL_HEADER
 
-#define EPERM 1
 #define EINTR 4
 #define EAGAIN 11
 #define CLONE_VM 0x100ul
 #define CLONE_VFORK 0x4000ul
 #define CLONE_THREAD 0x10000ul
+#define CLONE_CLEAR_SIGHAND 0x100000000ul
 #define ARCH_SET_GS 0x1001
 #define ARCH_GET_GS 0x1004
 #define PR_SET_SECCOMP 22
@@ -41,6 +41,7 @@ enum kind {
     SECCOMP,
     MMAP,
     MUNMAP,
+    MAPPING,
 };
 
 const u8 flk_kinds[COUNTED] = {
@@ -69,6 +70,13 @@ const u8 flk_kinds[COUNTED] = {
     [__NR_epoll_pwait] = TEMPORARY_MASK,
     [441 /* epoll_pwait2 */] = TEMPORARY_MASK,
     [__NR_io_pgetevents] = TEMPORARY_MASK,
+    [__NR_mprotect] = MAPPING,
+    [__NR_mremap] = MAPPING,
+    [__NR_madvise] = MAPPING,
+    [__NR_shmat] = MAPPING,
+    [__NR_remap_file_pages] = MAPPING,
+    [__NR_pkey_mprotect] = MAPPING,
+    [462 /* mseal */] = MAPPING,
 };
 
 /* The kernel looks at the low half of rax only (arch/x86/entry/common.c, do_syscall_64). */
@@ -99,7 +107,7 @@ static void leave(struct blk *b, struct frame *f) {
 
 /* The call will go through a stub instead of the trampoline's own syscall. */
 static void begin_special(struct blk *b, struct frame *f, enum special kind, struct blk *child) {
-    struct where w = where_is(f->ret);
+    struct where w = where_is(site_return(b, f->ret));
     b->sp_kind = kind;
     b->sp_resume = w.entry + w.tpl->lea;
     b->sp_entry = w.entry;
@@ -128,14 +136,21 @@ static void start_clone(struct blk *b, struct frame *f) {
             flags = 0; /* the kernel will answer -EFAULT */
     }
     struct blk *child = 0;
+    b->sp_clears = (u32)f->rax == 435 && flags & CLONE_CLEAR_SIGHAND;
+    if (b->sp_clears)
+        b->sp_before_clear = signals_before_clear();
     if (flags & CLONE_VM) {
-        child = block_new();
+        /* A thread with a gs of its own is found by its alternate stack. */
+        if (!has_own_gs(b) || may_call(OWN_SIGALTSTACK))
+            child = block_new();
         if (!child) {
             answer(f, -EAGAIN);
             leave(b, f);
             return;
         }
         child->vmask = b->vmask;
+        if (has_own_gs(b))
+            child->gs_out = b->gs_out;
         child->vfork = (flags & CLONE_VFORK) && !(flags & CLONE_THREAD);
         if (flags & CLONE_VFORK)
             child->alt = b->alt; /* else a new thread starts without: kernel/fork.c, sas_ss_reset */
@@ -153,6 +168,8 @@ static void start_clone(struct blk *b, struct frame *f) {
     child->fresh = 1;
     child->refs = 2;
     child->sp_kind = SPECIAL_CLONE;
+    child->sp_clears = b->sp_clears;
+    child->sp_before_clear = b->sp_before_clear;
     child->sp_resume = b->sp_resume;
     child->sp_site = b->sp_site;
     child->sp_entry = b->sp_entry;
@@ -204,6 +221,8 @@ u64 special_give_up(struct blk *b, i64 *args) {
 void special_finish(struct blk *b, i64 result, i64 *args) {
     switch (b->sp_kind) {
     case SPECIAL_CLONE:
+        if (result == 0 && b->sp_clears)
+            signals_cleared(b->sp_before_clear);
         if (result == 0 && b->fresh) {
             b->fresh = 0;
             arm_altstack(b); /* a new thread has none; a vfork child has its parent's */
@@ -245,6 +264,8 @@ void flk_post(struct frame *f) {
     } else {
         special_finish(b, f->rax, f->args);
     }
+    if (has_own_gs(b))
+        own_gs_leave_by(b, f, b->sp_resume);
     leave(b, f);
 }
 
@@ -329,13 +350,11 @@ u64 temporary_mask_of(struct blk *b, i64 result, u64 otherwise) {
     return mask & ~(1ul << 8 | 1ul << 18); /* never KILL, STOP */
 }
 
-/* gs is the runtime's. A program that sets a gs base of its own is told that it may not, instead of reading the runtime's block
- * through it (docs/limitations.md); one that reads it sees what it had at its start. */
-static i64 do_arch_prctl(struct frame *f) {
-    static const u64 none = 0;
+static i64 do_arch_prctl(struct blk *b, struct frame *f) {
+    u64 base = has_own_gs(b) ? b->gs_out : 0;
     if ((int)f->args[0] == ARCH_GET_GS)
-        return user_write((void *)f->args[1], &none, sizeof none);
-    return f->args[1] ? -EPERM : 0;
+        return user_write((void *)f->args[1], &base, sizeof base);
+    return own_gs_set(b, f, (u64)f->args[1]);
 }
 
 /* If the installation then fails, the runtime is only more careful than it had to be. */
@@ -373,7 +392,7 @@ static void dispatch_special(struct frame *f, u32 kind) {
     case ARCH_PRCTL:
         if ((int)f->args[0] != ARCH_SET_GS && (int)f->args[0] != ARCH_GET_GS)
             return;
-        answer(f, do_arch_prctl(f));
+        answer(f, do_arch_prctl(b, f));
         break;
     case PRCTL:
         if ((int)f->args[0] == PR_SET_SECCOMP)
@@ -403,11 +422,17 @@ static void dispatch_special(struct frame *f, u32 kind) {
     case TEMPORARY_MASK:
         start_masked(b, f);
         return;
+    case MAPPING:
     case MMAP:
-        start_mapping(b, f);
-        return;
     case MUNMAP:
-        module_unmapped((u64)f->args[0], (u64)f->args[1]);
+        if (kind == MUNMAP)
+            module_unmapped((u64)f->args[0], (u64)f->args[1]);
+        if (own_pages_refuse(f)) {
+            answer(f, f->rax);
+            break;
+        }
+        if (kind == MMAP)
+            start_mapping(b, f);
         return;
     }
     leave(b, f);

@@ -40,6 +40,7 @@ static const u16 own_calls[] = {
     [OWN_WRITE] = __NR_write,
     [OWN_STAT] = __NR_newfstatat,
     [OWN_ACCESS] = 439, /* faccessat2 */
+    [OWN_MREMAP] = __NR_mremap,
 };
 
 static int alu(u32 op, u32 *a, u32 v) {

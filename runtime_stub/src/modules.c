@@ -82,6 +82,10 @@ void module_mapped(u64 addr, u64 bytes) {
         tell("flicker-aot: a library was rewritten by another version: its system calls are not hooked\n");
         return;
     }
+    if (__atomic_load_n(&flk_rt.own_gs, __ATOMIC_ACQUIRE)) { /* its trampolines would look for the block by gs */
+        tell("flicker-aot: the program has a gs of its own: a library's system calls are not hooked\n");
+        return;
+    }
     if (tramp < addr || tramp - addr > bytes || c.tramp_size > bytes - (tramp - addr) || lo > addr || !c.site_count ||
         user_read(&slots, (const void *)(c.slots_vaddr + bias), sizeof slots) || slots.enter || slots.leave)
         return;

@@ -29,7 +29,7 @@ enum part { CALLING, HOOKED, RETURNED };
 /* rsp points to the return address into the trampoline, behind it the application's rsp. */
 static int from_call(struct kucontext *uc, enum part part) {
     const u64 *sp = (const u64 *)uc->rsp;
-    struct where w = where_is(sp[0]);
+    struct where w = where_is(site_return(self_blk(), sp[0]));
     if (!w.found)
         return 0;
     uc->rip = w.entry + (part == CALLING ? 0 : part == HOOKED ? w.tpl->sys : w.tpl->after);
@@ -37,8 +37,36 @@ static int from_call(struct kucontext *uc, enum part part) {
     return 1;
 }
 
+/* Where a thread's gs is the program's (own_gs.c): before the call of flk_enter or flk_leave, which nothing has seen, and behind. */
+static int in_own_gs(struct kucontext *uc) {
+    const struct own_way *way = own_way(self_blk());
+    u64 ip = uc->rip;
+    u32 index;
+    int is_leave;
+    if (own_gs_place(ip, &index, &is_leave)) {
+        struct where w = where_is(ip);
+        uc->rip = w.resume;
+        uc->rsp = uc->rcx;
+        return 1;
+    }
+    if (ip < ADDR(flk_own_enter) || ip >= ADDR(flk_own_lea_jump))
+        return 0;
+    struct where w = where_is(way->sys);
+    if (ip < ADDR(flk_own_exit) || (ip >= ADDR(flk_own_leave) && ip < ADDR(flk_own_vexit))) {
+        uc->rip = w.entry + (ip < ADDR(flk_own_exit) ? 0 : w.tpl->after);
+        uc->rsp = uc->rcx;
+        return 1;
+    }
+    int is_call = ip == ADDR(flk_own_exit) ? uc->rcx != 0 : ip < ADDR(flk_own_sys_jump);
+    uc->rip = is_call ? way->sys : way->lea;
+    uc->rsp = *(const u64 *)uc->rsp;
+    return 1;
+}
+
 int settle(struct kucontext *uc) {
     u64 ip = uc->rip;
+    if (in_own_gs(uc))
+        return 1;
     if (in_fast(uc))
         return from_call(uc, ip >= ADDR(flk_fast_done) && ip < ADDR(flk_slow) ? HOOKED : CALLING);
     if (ip == ADDR(flk_full) || ip == ADDR(flk_leave)) /* nothing is pushed yet */

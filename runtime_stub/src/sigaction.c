@@ -9,7 +9,7 @@
  */
 #include <asm/unistd_64.h>
 
-#include "../include/rt.h"
+#include "../include/tool.h"
 
 #define SIGILL 4
 #define SIGTRAP 5
@@ -35,48 +35,18 @@
 #define EFAULT 14
 #define EINVAL 22
 
-enum { RECORD_FREE, RECORD_CLAIMED, RECORD_READY };
-
 extern char flk_restorer[];
 
-u64 hidden_mask(void) { return flk_rt.served & FLK_F_TRAPS ? SIGBIT(SIGILL) : 0; }
-
-static int serves_sigill(void) { return (flk_rt.served & (FLK_F_TRAPS | FLK_F_FILLS)) != 0; }
-
-const struct record *record_at(u32 index) { return &flk_rt.records[index]; }
-
-static const struct record *record_of(u64 handler) {
-    u64 off = handler - ADDR(flk_thunks);
-    if (off >= THUNK_COUNT / THUNK_GROUP * THUNK_GROUP_SIZE)
-        return 0;
-    return &flk_rt.records[off / THUNK_GROUP_SIZE * THUNK_GROUP + off % THUNK_GROUP_SIZE / 4];
+u64 hidden_mask(void) {
+    return flk_rt.served & FLK_F_TRAPS || __atomic_load_n(&flk_rt.own_gs, __ATOMIC_ACQUIRE) ? SIGBIT(SIGILL) : 0;
 }
 
-static u64 thunk_of(u32 index) {
-    return ADDR(flk_thunks) + index / THUNK_GROUP * THUNK_GROUP_SIZE + index % THUNK_GROUP * 4;
-}
+static int serves_sigill(void) { return hidden_mask() || flk_rt.served & FLK_F_FILLS; }
 
-static int equal(const struct ksigaction *a, const struct ksigaction *b) {
-    return a->handler == b->handler && a->flags == b->flags && a->restorer == b->restorer && a->mask == b->mask;
-}
-
-/* The thunk of a record with these contents; 0 where the table is full. A vfork child may die between claim and ready:
- * that slot is lost, no more. */
-static u64 intern(const struct ksigaction *act) {
-    for (u32 i = 0; i < THUNK_COUNT; i++) {
-        struct record *r = &flk_rt.records[i];
-        u32 state = __atomic_load_n(&r->state, __ATOMIC_ACQUIRE);
-        if (state == RECORD_FREE &&
-            __atomic_compare_exchange_n(&r->state, &state, RECORD_CLAIMED, 0, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE)) {
-            r->act = *act;
-            __atomic_store_n(&r->state, RECORD_READY, __ATOMIC_RELEASE);
-            state = RECORD_READY;
-        }
-        if (state == RECORD_READY && equal(&r->act, act))
-            return thunk_of(i);
-    }
-    return 0;
-}
+/* Signals whose disposition in the kernel is always the runtime's. SIGSEGV in files with a hook: it tells when the hook's stack is full. */
+static int serves(u32 sig) { return sig == SIGSEGV ? tool_guards_stack() : sig == SIGILL && serves_sigill(); }
+static const u32 served[] = {SIGILL, SIGSEGV};
+#define SERVED 2
 
 static i64 kernel_sigaction(u32 sig, const struct ksigaction *act, struct ksigaction *old) {
     return SYS4(__NR_rt_sigaction, sig, act, old, 8);
@@ -97,15 +67,15 @@ const struct record *record_of_kernel(u32 sig) {
 /* What the kernel is given for what the application asked. 0, or -ENOMEM where no record is left. */
 static i64 to_kernel(u32 sig, const struct ksigaction *app, struct ksigaction *k) {
     *k = *app;
-    int own = app->handler > SIG_IGN || (sig == SIGILL && serves_sigill());
+    int own = app->handler > SIG_IGN || serves(sig);
     if (!own)
         return 0;
     k->handler = intern(app);
     if (!k->handler)
         return -ENOMEM;
     k->flags |= SA_ADDED;
-    if (sig == SIGILL && serves_sigill())
-        k->flags &= ~SA_RESETHAND; /* the wrapper does it: the kernel would forget the trap sites' handler */
+    if (serves(sig))
+        k->flags &= ~SA_RESETHAND; /* the wrapper does it: the kernel would forget the runtime's handler */
     k->restorer = ADDR(flk_restorer);
     /* Nothing interrupts the wrapper but a fault on the stack that it writes to. The handler's own mask is set later. */
     k->mask = ~(SIGBIT(SIGSEGV) | SIGBIT(SIGBUS));
@@ -134,12 +104,15 @@ i64 do_rt_sigaction(struct frame *f) {
         return -EFAULT;
     if (sig < 1 || sig > NSIG || (act && (sig == SIGKILL || sig == SIGSTOP)))
         return -EINVAL;
+    int served_before = serves_sigill();
     i64 r = act ? to_kernel(sig, &app, &k) : 0;
     if (r)
         return r;
     r = kernel_sigaction(sig, act ? &k : 0, &was);
     if (r)
         return r;
+    if (sig == SIGILL && act && !served_before && serves_sigill())
+        sigill_serve(); /* another thread has begun to need it since */
     if (old) {
         from_kernel(&was, &app);
         if (user_write(old, &app, sizeof app))
@@ -148,48 +121,84 @@ i64 do_rt_sigaction(struct frame *f) {
     return 0;
 }
 
-/* SA_RESETHAND of a SIGILL handler that the application set. */
-void reset_sigill(void) {
-    struct ksigaction dfl = {.handler = SIG_DFL}, k;
-    if (!to_kernel(SIGILL, &dfl, &k))
-        kernel_sigaction(SIGILL, &k, 0);
+static void set_served(u32 sig, u64 handler) {
+    struct ksigaction app = {.handler = handler}, k;
+    if (!to_kernel(sig, &app, &k))
+        kernel_sigaction(sig, &k, 0);
 }
 
-/* At process start: SIGILL is ours where the file has trapping bytes. It may have been ignored by the parent. */
+/* SA_RESETHAND of a handler that the application set. */
+void reset_handler(u32 sig) {
+    if (serves(sig))
+        set_served(sig, SIG_DFL);
+}
+
+/* At process start: what the file needs becomes ours. The parent may have it ignored. */
 void signals_start(void) {
-    struct ksigaction now, k;
-    if (!serves_sigill() || kernel_sigaction(SIGILL, 0, &now) || record_of(now.handler))
-        return;
-    struct ksigaction app = {.handler = now.handler == SIG_IGN ? SIG_IGN : SIG_DFL};
-    if (!to_kernel(SIGILL, &app, &k))
-        kernel_sigaction(SIGILL, &k, 0);
+    struct ksigaction now;
+    for (u32 i = 0; i < SERVED; i++)
+        if (serves(served[i]) && !kernel_sigaction(served[i], 0, &now) && !record_of(now.handler))
+            set_served(served[i], now.handler == SIG_IGN ? SIG_IGN : SIG_DFL);
 }
 
-/* From a thread that blocked SIGILL before the first trap site came the signal is taken out of the mask now; of other threads only
- * their own calls could (docs/limitations.md). */
+/* A file with trapping bytes was mapped. Out of the mask of a thread that blocked SIGILL before the signal is taken now; of other
+ * threads only their own calls could (docs/limitations.md). */
 void signals_served(u32 flags) {
-    u64 old, hidden;
     flags &= FLK_F_TRAPS | FLK_F_FILLS;
     if ((flk_rt.served & flags) == flags)
         return;
     __atomic_or_fetch(&flk_rt.served, flags, __ATOMIC_ACQ_REL);
     signals_start();
-    hidden = hidden_mask();
-    if (hidden && !SYS4(__NR_rt_sigprocmask, 1 /* SIG_UNBLOCK */, &hidden, &old, 8))
-        self_blk()->vmask |= old & hidden;
+    if (hidden_mask())
+        sigill_hide(self_blk());
 }
 
-/* An ignored SIGILL is inherited by exec; a handler, which is what the kernel has, becomes the default. */
+static int is_ignored(u32 sig) {
+    const struct record *r = serves(sig) ? record_of_kernel(sig) : 0;
+    return r && r->act.handler == SIG_IGN;
+}
+
+/* An ignored signal is inherited by exec; a handler, which is what the kernel has, becomes the default. */
 void exec_prepare_signals(void) {
-    const struct record *r = serves_sigill() ? record_of_kernel(SIGILL) : 0;
-    if (r && r->act.handler == SIG_IGN)
-        kernel_sigaction(SIGILL, &r->act, 0);
+    struct ksigaction ignore = {.handler = SIG_IGN, .flags = SA_RESTORER, .restorer = ADDR(flk_restorer)};
+    for (u32 i = 0; i < SERVED; i++)
+        if (is_ignored(served[i]))
+            kernel_sigaction(served[i], &ignore, 0);
 }
 
 void exec_undo_signals(void) {
-    struct ksigaction now, k;
-    if (serves_sigill() && !kernel_sigaction(SIGILL, 0, &now) && now.handler == SIG_IGN && !to_kernel(SIGILL, &now, &k))
-        kernel_sigaction(SIGILL, &k, 0);
+    struct ksigaction now;
+    for (u32 i = 0; i < SERVED; i++)
+        if (serves(served[i]) && !kernel_sigaction(served[i], 0, &now) && now.handler == SIG_IGN)
+            set_served(served[i], SIG_IGN);
+}
+
+/* CLONE_CLEAR_SIGHAND makes the runtime's handlers the default; ignored signals would have stayed so (kernel/fork.c). */
+u32 signals_before_clear(void) {
+    u32 ignored = 0;
+    for (u32 i = 0; i < SERVED; i++)
+        ignored |= (u32)is_ignored(served[i]) << i;
+    return ignored;
+}
+
+void signals_cleared(u32 ignored) {
+    for (u32 i = 0; i < SERVED; i++)
+        if (serves(served[i]))
+            set_served(served[i], ignored >> i & 1 ? SIG_IGN : SIG_DFL);
+}
+
+/* The application's disposition stays what it is, behind a record. Another thread may set it meanwhile: what was
+ * overwritten is looked at again, and do_rt_sigaction looks whether it has to do this. */
+void sigill_serve(void) {
+    struct ksigaction now, was, app, k;
+    if (kernel_sigaction(SIGILL, 0, &now))
+        return;
+    for (;;) {
+        from_kernel(&now, &app);
+        if (to_kernel(SIGILL, &app, &k) || kernel_sigaction(SIGILL, &k, &was) || was.handler == now.handler)
+            return;
+        now = was;
+    }
 }
 
 /* A hidden signal that the application blocks waits in the thread that it met. */
@@ -211,6 +220,20 @@ static void set_vmask(struct blk *b, u64 vmask) {
     struct siginfo info = b->vinfo;
     b->vpending = 0;
     SYS4(__NR_rt_tgsigqueueinfo, SYS0(__NR_getpid), SYS0(__NR_gettid), SIGILL, &info);
+}
+
+/* SIGILL leaves the mask that the kernel has of this thread; the block keeps it. The bit is in the block first, so that one that
+ * waits in the kernel stays pending. */
+void sigill_hide(struct blk *b) {
+    u64 bit = SIGBIT(SIGILL), was, vmask = b->vmask;
+    int deferred = b->pending != 0;
+    b->vmask |= bit;
+    SYS4(__NR_rt_sigprocmask, 1 /* SIG_UNBLOCK */, &bit, &was, 8);
+    if (deferred || (b->pending && (was | NEVER_BLOCKED) == DEFERRED_MASK)) {
+        was = b->pframe.uc.sigmask; /* the application's mask while a signal is deferred */
+        b->pframe.uc.sigmask &= ~bit;
+    }
+    set_vmask(b, vmask | (was & bit));
 }
 
 int do_rt_sigtimedwait(struct blk *b, struct frame *f) {

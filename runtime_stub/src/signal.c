@@ -20,6 +20,7 @@
 #define SIGTRAP 5
 #define TRAP_TRACE 2
 #define SIGSEGV 11
+#define STDERR 2
 #define SA_ONSTACK 0x08000000ul
 #define SA_RESTORER 0x04000000ul
 #define SA_NODEFER 0x40000000ul
@@ -119,7 +120,7 @@ static void requeue(u32 sig, struct sigframe *f) {
  * interrupted, or the process ends by it. */
 static struct sigframe *force_segv(struct blk *b, u32 sig, struct sigframe *f, u8 *fp, struct sigframe *buffer) {
     const struct record *r = sig == SIGSEGV ? 0 : record_of_kernel(SIGSEGV);
-    if (r && !(f->uc.sigmask & SIGBIT(SIGSEGV))) {
+    if (r && r->act.handler > 1 && !(f->uc.sigmask & SIGBIT(SIGSEGV))) {
         f->info = (struct siginfo){.signo = SIGSEGV, .code = 0x80 /* SI_KERNEL */};
         if (!push_handler(b, SIGSEGV, &r->act, f, fp, f->uc.sigmask, buffer))
             return buffer;
@@ -143,14 +144,15 @@ static struct sigframe *default_action(u32 sig, const struct record *r, struct s
     return f;
 }
 
-static struct sigframe *defer(struct blk *b, u32 sig, struct sigframe *f, u32 index) {
+/* `gs`: what it was in f, for where it goes on. */
+static struct resume defer(struct blk *b, u32 sig, struct sigframe *f, u32 index, u64 gs) {
     u64 ip = f->uc.rip;
-    int wrapping = b->in_wrap > 1 || (ip >= ADDR(flk_thunks) && ip < ADDR(flk_wrap_end)) ||
+    int wrapping = b->in_wrap > 1 || is_more_thunk(ip) || (ip >= ADDR(flk_thunks) && ip < ADDR(flk_wrap_end)) ||
                    (ip >= ADDR(flk_sigreturn) && ip < ADDR(flk_sigreturn_end));
     if (b->pending || wrapping) {
         /* Whoever is at work ends in rt_sigreturn with the handler's mask: the kernel delivers it again then. */
         requeue(sig, f);
-        return f;
+        return (struct resume){f, gs};
     }
     b->pframe = *f;
     b->precord = index;
@@ -174,7 +176,7 @@ static struct sigframe *defer(struct blk *b, u32 sig, struct sigframe *f, u32 in
         f->uc.rip = ADDR(flk_chk);
         f->uc.rsp = b->top - FR_SIZE;
     }
-    return f;
+    return (struct resume){f, gs};
 }
 
 #define EACH_ARGUMENT(uc) {&(uc)->rdi, &(uc)->rsi, &(uc)->rdx, &(uc)->r10, &(uc)->r8, &(uc)->r9}
@@ -263,37 +265,58 @@ static u64 translate(struct blk *b, struct kucontext *uc) {
     return blocked;
 }
 
-struct sigframe *flk_wrap(u32 sig, struct sigframe *f, u32 index, struct sigframe *buffer) {
+/* A hook has filled the own stack: its guard page was touched. The fault comes again and ends the process, with the registers of the
+ * hook in the core file. */
+static int overflowed(const struct blk *b, u32 sig, const struct sigframe *f) {
+    static const char told[] = "flicker-aot: the hook has overflowed its stack\n";
+    if (sig != SIGSEGV || f->info.code <= 0 || f->info.addr_or_pid - ADDR(region_of(b)) >= GUARD_SIZE)
+        return 0;
+    if (may_call(OWN_WRITE))
+        SYS3(__NR_write, STDERR, told, sizeof told - 1);
+    set_default(SIGSEGV);
+    return 1;
+}
+
+struct resume flk_wrap(u32 sig, struct sigframe *f, u32 index, struct sigframe *buffer, u64 gs) {
     struct blk *b = self_blk();
+    if (gs != ADDR(b))
+        b->gs_out = gs; /* the program may have changed it by an instruction */
     const struct record *r = record_at(index);
     u64 ip = f->uc.rip;
+    if (ip == ADDR(flk_own_sys_jump) || ip == ADDR(flk_own_lea_jump))
+        ip = f->uc.rip = f->uc.rcx;
     int sync = f->info.code > 0 && (SIGBIT(sig) & SYNCHRONOUS);
     own_altstack(b, &f->uc.stack);
     if (!sync && stays_pending(b, sig, &f->info))
-        return f;
+        return (struct resume){f, gs};
+    if (overflowed(b, sig, f))
+        return (struct resume){f, gs};
     if (is_own(b, f->uc.rsp)) {
         if (sync) {
             if (ip >= ADDR(flk_copy_start) && ip < ADDR(flk_copy_end))
                 f->uc.rip = ADDR(flk_copy_fault);
             else if (sig != SIGTRAP || f->info.code != TRAP_TRACE) /* the application steps itself: not through here */
                 set_default(sig); /* a fault of the runtime or of the hook: it comes again and ends the process */
-            return f;
+            return (struct resume){f, gs};
         }
         if (!settle(&f->uc))
-            return defer(b, sig, f, index);
+            return defer(b, sig, f, index, gs);
+        gs = b->gs_out;
     }
     if (sig == SIGILL && sync) {
         u64 target = trap_target(ip);
         if (target) {
             b->traps++;
             f->uc.rip = target;
-            return f;
+            return (struct resume){f, gs};
         }
+        if (own_gs_trap(b, &f->uc))
+            return (struct resume){f, ADDR(b)};
     }
     if (r->act.handler <= 1)
-        return default_action(sig, r, f);
-    if (sig == SIGILL && (r->act.flags & SA_RESETHAND))
-        reset_sigill();
+        return (struct resume){default_action(sig, r, f), gs};
+    if (r->act.flags & SA_RESETHAND)
+        reset_handler(sig);
     u64 blocked = translate(b, &f->uc);
     if ((SIGBIT(sig) & AT_INSTRUCTION) && f->info.addr_or_pid && f->info.code > 0) {
         struct where w = where_is(f->info.addr_or_pid);
@@ -303,9 +326,9 @@ struct sigframe *flk_wrap(u32 sig, struct sigframe *f, u32 index, struct sigfram
     u8 *fp = f->uc.fpstate;
     if (push_handler(b, sig, &r->act, f, fp, blocked, buffer)) {
         f->uc.fpstate = fp;
-        return force_segv(b, sig, f, fp, buffer);
+        return (struct resume){force_segv(b, sig, f, fp, buffer), b->gs_out};
     }
-    return buffer;
+    return (struct resume){buffer, b->gs_out};
 }
 
 /* The deferred signal, at flk_chk. `fr` is what flk_enter or flk_leave pushed; rbx, rbp, r12-r15 are live. */
@@ -330,9 +353,9 @@ void flk_deliver(struct frame *fr, const u64 *callee_saved) {
         uc->rip = b->sp_site + 2;
         uc->priv[1] = b->sp_resume;
     } else {
-        struct where w = where_is(fr->ret);
+        struct where w = where_is(fr->ret == ADDR(flk_own_vexit) ? own_way(b)->lea : site_return(b, fr->ret));
         const struct flk_template *t = w.tpl;
-        int before = fr->ret == w.entry + t->ret && fr->action;
+        int before = (fr->ret == w.entry + t->ret || fr->ret == ADDR(flk_own_exit)) && fr->action;
         u64 site = w.after ? w.rip - 2 : w.rip;
         uc->rip = before ? site : site + 2;
         uc->priv[1] = w.entry + (before ? t->sys : t->lea);
@@ -353,7 +376,7 @@ void flk_deliver(struct frame *fr, const u64 *callee_saved) {
     struct sigframe q;
     if (push_handler(b, sig, &r->act, &f, fp, f.uc.sigmask | b->vmask, &q)) {
         f.uc.fpstate = fp;
-        flk_sigreturn(force_segv(b, sig, &f, fp, &q));
+        flk_sigreturn(force_segv(b, sig, &f, fp, &q), b->gs_out);
     }
-    flk_sigreturn(&q);
+    flk_sigreturn(&q, b->gs_out);
 }

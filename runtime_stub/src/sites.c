@@ -19,19 +19,19 @@ static void in_template(struct where *w, u64 site, u32 o) {
 }
 
 /* The shape of flk_vdso_tramps; tests compare it with the code. */
-static const struct flk_template vdso_template = {
+const struct flk_template flk_vdso_template = {
     .load = 3, .push = 12, .call = 13, .ret = 18, .pop = 20, .sys = 21, .after = 23, .vload = 26, .vpush = 35,
     .vcall = 36, .vret = 41, .apop = 41, .lea = 42, .lea_end = 49, .has_leave = 1,
 };
 
 static struct where in_vdso(u64 ip) {
-    struct where w = {.rip = ip, .resume = ip, .tpl = &vdso_template};
+    struct where w = {.rip = ip, .resume = ip, .tpl = &flk_vdso_template};
     u64 off = ip - ADDR(flk_vdso_tramps);
     if (off < VDSO_SITES * VDSO_TRAMP_SIZE) {
         u64 i = off / VDSO_TRAMP_SIZE;
         w.entry = ADDR(flk_vdso_tramps) + i * VDSO_TRAMP_SIZE;
         w.found = 1;
-        if (off % VDSO_TRAMP_SIZE < vdso_template.lea_end)
+        if (off % VDSO_TRAMP_SIZE < flk_vdso_template.lea_end)
             in_template(&w, flk_vdso_sites[i].site, (u32)(off % VDSO_TRAMP_SIZE));
         else
             w.after = 1, w.rip = flk_vdso_sites[i].site + 2;
@@ -123,7 +123,28 @@ static struct where in_file(const struct flk_config *c, u64 bias, u64 ip) {
     return w;
 }
 
+const struct flk_site *site_table(void) { return (const struct flk_site *)(flk_config.sites_vaddr + flk_rt.bias); }
+
+/* What stands in for an instruction of a trampoline (own_gs.c) is that instruction. */
+static u64 stood_for(u64 ip) {
+    const struct flk_template *t = &flk_config.tpl;
+    u64 entry;
+    u32 index;
+    int is_leave;
+    if (!own_gs_place(ip, &index, &is_leave))
+        return ip;
+    if (index < flk_config.site_count) {
+        const struct flk_site *s = site_table() + index;
+        entry = flk_config.tramp_vaddr + flk_rt.bias + s->tramp + s->entry;
+    } else {
+        t = &flk_vdso_template;
+        entry = ADDR(flk_vdso_tramps) + (u64)(index - flk_config.site_count) * VDSO_TRAMP_SIZE;
+    }
+    return entry + (is_leave ? t->vload : t->load);
+}
+
 static struct where find(u64 ip) {
+    ip = stood_for(ip);
     if (holds(&flk_config, flk_rt.bias, ip))
         return in_file(&flk_config, flk_rt.bias, ip);
     for (const struct module *m = next_module(0); m; m = next_module(m))

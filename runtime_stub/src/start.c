@@ -22,7 +22,7 @@
 #define ARCH_SET_GS 0x1001
 
 struct runtime flk_rt;
-u8 flk_first_region[REGION_SIZE] __attribute__((aligned(4096)));
+u8 flk_first_area[REGION_SIZE + REGION_ALIGN] __attribute__((aligned(4096)));
 
 struct auxv {
     u64 type, value;
@@ -67,22 +67,23 @@ static void program_mapped(const struct phdr *table, u64 count) {
             module_mapped((table[i].vaddr & -4096ul) + bias, (table[i].vaddr & 4095) + table[i].memsz);
 }
 
-u64 flk_init(u64 *stack);
+void flk_init(u64 *stack);
 
-u64 flk_init(u64 *stack) {
-    struct blk *b = (struct blk *)(flk_first_region + BLK_OFF);
+void flk_init(u64 *stack) {
+    u8 *region = first_region();
+    struct blk *b = (struct blk *)(region + BLK_OFF);
     struct auxv *av = (struct auxv *)after_null(after_null(stack + 1)), *a, *phdr = 0;
     u64 phnum = 0;
     int is_interpreter = (flk_config.flags & FLK_F_INTERP) != 0;
     flk_rt.bias = ADDR(&flk_config) - flk_config.self_vaddr;
-    block_init(b, flk_first_region);
+    block_init(b, region);
     alt_reset(&b->alt);
     b->in_use = 1;
     b->threads = 1;
-    u64 entry = flk_config.entry_vaddr + flk_rt.bias;
+    flk_rt.entry = flk_config.entry_vaddr + flk_rt.bias;
     for (a = av; a->type != AT_NULL; a++) {
         if (a->type == AT_ENTRY && !is_interpreter)
-            a->value = entry;
+            a->value = flk_rt.entry;
         else if (a->type == AT_PHDR)
             phdr = a;
         else if (a->type == AT_PHNUM)
@@ -96,11 +97,13 @@ u64 flk_init(u64 *stack) {
     }
     if (!is_interpreter)
         correct_phdr(phdr, phnum);
+    if (flk_config.flags & FLK_F_NO_FSGSBASE)
+        flk_rt.fsgsbase = 0;
     if (flk_rt.fsgsbase)
         __asm__ volatile("wrgsbase %0" ::"r"(b));
     else
         SYS2(__NR_arch_prctl, ARCH_SET_GS, b);
-    SYS3(__NR_mprotect, flk_first_region, GUARD_SIZE, 0);
+    SYS3(__NR_mprotect, region, GUARD_SIZE, 0);
     arm_altstack(b);
     flk_rt.served = flk_config.flags & (FLK_F_TRAPS | FLK_F_FILLS);
     signals_start();
@@ -109,5 +112,6 @@ u64 flk_init(u64 *stack) {
     if (!(flk_config.flags & FLK_F_VDSO_KEEP))
         vdso_start(tool_counts_vdso());
     tool_start(stack);
-    return entry;
+    if (flk_config.flags & FLK_F_OWN_GS)
+        own_gs_start_always();
 }

@@ -277,3 +277,4 @@ void tool_forked(struct blk *b) {
     block_clear_counters(b);
     count.lock = 0;
 }
+int tool_guards_stack(void) { return 0; }

@@ -19,3 +19,4 @@ long flicker_syscall(long nr, long a, long b, long c, long d, long e, long f) { 
 
 long flicker_read(void *to, const void *from, unsigned long bytes) { return user_read(to, from, bytes); }
 int tool_counts_vdso(void) { return 0; }
+int tool_guards_stack(void) { return 1; }

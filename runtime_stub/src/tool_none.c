@@ -8,3 +8,4 @@ void tool_exec(struct blk *b, struct frame *f) { (void)b, (void)f; }
 void tool_exec_failed(struct blk *b) { (void)b; }
 void tool_forked(struct blk *b) { (void)b; }
 int tool_counts_vdso(void) { return 0; }
+int tool_guards_stack(void) { return 0; }

@@ -209,6 +209,9 @@ void vdso_start(int count_exports) {
             }
     }
     SYS3(__NR_mprotect, base, span, 5);
-    if (arena)
+    if (arena) {
         SYS3(__NR_mprotect, arena, PAGE, 5);
+        flk_rt.vdso_arena = ADDR(arena);
+        own_pages_add(ADDR(arena), ADDR(arena) + PAGE);
+    }
 }

@@ -317,7 +317,8 @@ static int attack(struct run *r, long k, long m, long block_at, long *steps_m)
     return 1;
 }
 
-static int is_usr(int sig, int which) { return sig == (which == 1 ? SIGUSR1 : SIGUSR2); }
+/* With the option `segv` of the target its second handler is that of SIGSEGV, too. */
+static int is_usr(int sig, int which) { return which == 1 ? sig == SIGUSR1 : sig == SIGUSR2 || sig == SIGSEGV; }
 
 /* The program found no fault, and each signal was handled as often as it was sent; but the same signal, sent twice while it
  * cannot be delivered, is pending once. */

@@ -10,7 +10,9 @@
 #endif
 #include "body.h"
 
+#include <asm/prctl.h>
 #include <errno.h>
+#include <pthread.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdio.h>
@@ -37,7 +39,7 @@ struct ksigaction {
 
 /* How the handlers are installed and what they do. */
 static struct {
-    int jump1, jump2, raise2, on_stack, no_defer, reset_hand, restart, child_mark;
+    int jump1, jump2, raise2, on_stack, no_defer, reset_hand, restart, child_mark, own_gs;
     uint64_t alt_bytes, mask1, flags;
 } config;
 
@@ -65,6 +67,8 @@ static struct ksigaction installed[65];
 static int pipe_fds[2];
 static uint8_t byte_read;
 static volatile int32_t child_tid;
+#define GS_MARK 0x6e776f2073676ul
+static uint64_t gs_area[4] = {[1] = GS_MARK};
 static union {
     uint64_t words[8];
     struct ksigaction action;
@@ -123,8 +127,27 @@ static int has_children(void) { return shape->name[0] == 'c'; }
 
 /* ---- What must hold anywhere ---- */
 
+/* The program's own gs is in gs, and not only told so. */
+static void check_gs(const char *where)
+{
+    uint64_t there, base = UNSET;
+    if (config.own_gs) {
+        __asm__ volatile("mov %%gs:8, %0" : "=r"(there));
+        EXPECT(where, there, GS_MARK);
+    }
+    EXPECT(where, raw(SYS_arch_prctl, ARCH_GET_GS, (long)&base, 0, 0), 0);
+    EXPECT(where, base, config.own_gs ? (uint64_t)gs_area : 0);
+}
+
+static void *set_gs(void *unused)
+{
+    EXPECT("gs", raw(SYS_arch_prctl, ARCH_SET_GS, (long)gs_area, 0, 0), 0);
+    return unused;
+}
+
 static void check_calls(const char *where)
 {
+    check_gs(where);
     int64_t parent = raw(SYS_getpid, 0, 0, 0, 0) == main_tid ? parent_pid : main_tid;
     for (int i = 0; i < 2; i++)
         EXPECT(where, raw(SYS_getppid, 0x111, 0x222, 0x333, 0x444), parent);
@@ -694,6 +717,13 @@ static void read_options(char **option)
             config.restart = 1;
         else if (IS("childmark")) /* the child is the one under attack, and finishes */
             config.child_mark = 1;
+        else if (IS("gs")) /* a gs base of its own */
+            set_gs(NULL), config.own_gs = 1;
+        else if (IS("othergs")) { /* a thread that has ended had one: this one does not */
+            pthread_t other;
+            EXPECT("gs", pthread_create(&other, NULL, set_gs, NULL) || pthread_join(other, NULL), 0);
+        } else if (IS("segv")) /* the signal that the runtime does not mask while it enters a handler */
+            install(SIGSEGV, h2, 0);
         else if (IS("mask")) /* SIGUSR1's handler blocks SIGUSR2 too */
             config.mask1 = BIT(SIGUSR2) | BIT(SIGILL);
         else if (IS("flags"))

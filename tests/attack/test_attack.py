@@ -49,6 +49,16 @@ WHOLE = [
     "-b readblk before restart",
     "-b readblk after alt=8192 jump1",
 ]
+# A gs base of the program's own: by a trap, and past one, since another thread had one.
+OWN_GS = [
+    "getppid before gs",
+    "getppid before gs alt=8192 jump1",
+    "getppid after gs flags=0xcd5 skew=8 raise2",
+    "-b readblk before gs restart",
+    "read after othergs resethand",
+    "getppid before othergs alt=8192 jump1",
+    "-b readblk after othergs jump1",
+]
 # Calls that the runtime answers itself or takes through a stub, by a trap, and children with and without the parent's
 # memory; with -c it is the child that is attacked.
 LONG = [
@@ -58,6 +68,8 @@ LONG = [
     "-b suspend before",
     "getppid trap alt=16384 jump1",
     "fork child",
+    "fork child gs",
+    "block before gs",
     "vfork child",
     "clone child",
     "-c fork child childmark",
@@ -133,6 +145,13 @@ def _attack(driver: Path, target: Path, case: str, *how: str) -> None:
 @pytest.mark.parametrize("case", WHOLE)
 def test_signal_at_every_instruction(driver: Path, targets: dict[str, Path], mode: str, case: str) -> None:
     """A signal at any instruction of a call does no harm, whether its handler returns or jumps out."""
+    _attack(driver, targets[mode], case)
+
+
+@pytest.mark.parametrize("mode", COMPILERS)
+@pytest.mark.parametrize("case", OWN_GS)
+def test_signal_at_every_instruction_with_own_gs(driver: Path, targets: dict[str, Path], mode: str, case: str) -> None:
+    """The same where gs is the program's: it is there in every handler and afterwards."""
     _attack(driver, targets[mode], case)
 
 

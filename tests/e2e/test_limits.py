@@ -10,20 +10,11 @@ import pytest
 
 from ..support.artifacts import Artifacts
 from ..support.build import SOURCES, load_program
-from ..support.execute import run
 from ..support.need import need
 from ..support.note import read_note
 from ..support.rewrite import rewrite, try_rewrite
 
 LIMITS = Path(__file__).parent / "limits"
-
-
-def test_own_gs_base_is_refused(tmp_path: Path) -> None:
-    """ARCH_SET_GS succeeds natively and is answered EPERM in the rewritten program, which goes on."""
-    original = tmp_path / "set_gs"
-    subprocess.run(["gcc", "-O2", "-static", "-o", original, LIMITS / "set_gs.c"], check=True)
-    rewritten = rewrite(original, tmp_path / "out" / "set_gs")
-    assert (run([original]).stdout, run([rewritten]).stdout) == (b"0\n", b"-1\n")
 
 
 def test_int80_is_named(artifacts: Artifacts, tmp_path: Path) -> None:

@@ -29,6 +29,10 @@ CONSTANTS = {
     "FLK_F_VDSO_HIDE": abi.F_VDSO_HIDE,
     "FLK_F_CLIENT": abi.F_CLIENT,
     "FLK_F_INTERP": abi.F_INTERP,
+    "FLK_F_OWN_GS": abi.F_OWN_GS,
+    "FLK_F_NO_FSGSBASE": abi.F_NO_FSGSBASE,
+    "FLK_OWN_GS_BYTES": abi.OWN_GS_BYTES,
+    "FLK_OWN_GS_EXTRA": abi.OWN_GS_EXTRA,
 }
 
 

@@ -11,7 +11,11 @@
  *   2. While C runs on the own stack signals are deferred (signal.c). The instructions of a trampoline on the own stack are
  *      not: from their program counter the thread is moved back to T or on behind `pop %rsp`. A stub's first instruction
  *      is restarted at flk_chk.
- *   3. Where gs is the child's block in the parent ([flk_sp_sys, flk_sp_repaired), rax != 0), flk_wrap_entry repairs it
+ *   3. gs is the thread's block wherever the program counter is in the runtime, and everywhere in a thread without a gs of
+ *      its own. The exceptions are [flk_by_stack, flk_by_stack_end) and the last instruction before a handler, flk_wrap_sys
+ *      and flk_sigreturn_sys: there, and outside of the runtime, gs may be the program's (own_gs.c). flk_wrap_entry
+ *      then finds the block by the alternate stack that the kernel put into the frame: it is the thread's own stack.
+ *   4. Where gs is the child's block in the parent ([flk_sp_sys, flk_sp_repaired), rax != 0), flk_wrap_entry repairs it
  *      before anything reads gs.
  */
 #define FLK_ASM
@@ -27,12 +31,12 @@ flk_start:
         .cfi_startproc
         .cfi_undefined rip
         mov     %rsp, %rdi
-        lea     flk_first_region(%rip), %rsi
+        lea     flk_first_area+REGION_ALIGN-1(%rip), %rsi
+        and     $-REGION_ALIGN, %rsi
         lea     OWN_HI(%rsi), %rsp
         mov     %rdi, %rbp
         mov     %rdx, %rbx
-        call    flk_init                # rax = original entry
-        mov     %rax, %rcx
+        call    flk_init                # leaves the original entry in flk_rt
         mov     %rbx, %rdx
         mov     %rbp, %rsp
         xor     %eax, %eax
@@ -44,9 +48,8 @@ flk_start:
         xor     %r9d, %r9d
         xor     %r10d, %r10d
         xor     %r11d, %r11d
-        mov     %rcx, %gs:BLK_SP_RESUME
         mov     $0, %ecx
-        jmp     *%gs:BLK_SP_RESUME
+        jmp     *flk_rt+RT_ENTRY(%rip)
         .cfi_endproc
         .size flk_start, .-flk_start
 
@@ -158,6 +161,39 @@ flk_ss_ret:
         .cfi_endproc
         .size flk_special_slow, .-flk_special_slow
 
+/* ---- In and out for threads whose gs is the program's (own_gs.c). In: from a SIGILL on the trampoline's behalf, rsp the top of the
+ * own stack, rcx the application's rsp, gs the block. Out: gs the program's; the place to go on is read by way of rsp, above the
+ * top of the own stack. A signal between flk_own_exit and the jump is deferred, and the way out starts over at flk_chk. */
+        .balign 16
+        .globl flk_by_stack, flk_own_enter, flk_own_exit, flk_own_sys_jump, flk_own_leave, flk_own_vexit, flk_own_lea_jump
+        .type flk_own_enter, @function
+flk_by_stack:
+flk_own_enter:
+        .cfi_startproc
+        .cfi_undefined rip
+        push    %rcx
+        call    flk_enter
+flk_own_exit:
+        jrcxz   flk_own_vexit
+        mov     %gs:BLK_GS_OUT, %rcx
+        wrgsbase %rcx
+        mov     8(%rsp), %rcx
+        pop     %rsp
+flk_own_sys_jump:
+        jmp     *%rcx
+flk_own_leave:
+        push    %rcx
+        call    flk_leave
+flk_own_vexit:
+        mov     %gs:BLK_GS_OUT, %rcx
+        wrgsbase %rcx
+        mov     16(%rsp), %rcx
+        pop     %rsp
+flk_own_lea_jump:
+        jmp     *%rcx
+        .cfi_endproc
+        .size flk_own_enter, .-flk_own_enter
+
 /* ---- Trampolines for the vDSO's own system calls (vdso.c): the shape of docs/design.md with leave, but where a site's address would
  * be in the code it comes from flk_vdso_back. ---- */
         .balign 64
@@ -204,6 +240,7 @@ flk_vdso_stubs:
         .endr
         .cfi_endproc
         .size flk_vdso_stubs, .-flk_vdso_stubs
+flk_by_stack_end:
 
 /* ---- The end of a thread. Signals are blocked. The block goes to the free list only after the own stack was left; from
  * then on another thread may own it, so nothing here touches gs or that stack again. exit(2) does not return, so
@@ -261,7 +298,11 @@ flk_thunks:
         .byte   0x90
         .set    group, group + 1
         .endr
+        /* From flk_more_thunks (thunks.c): eax = MORE_BIT | index. */
+        .globl flk_wrap_more
+flk_wrap_more:
 flk_wrap_entry:
+        xor     %r12d, %r12d            # r12 = 1: r13 is what gs was. Every register is free here: rt_sigreturn ends all
         /* The frame whose program counter counts: this one, or that of a wrapper that a SIGSEGV or SIGBUS (the only signals
          * not masked here) stopped before it had repaired gs. */
         mov     %rsp, %r10
@@ -270,23 +311,68 @@ flk_wrap_entry:
         mov     %r8, %r11
         sub     %r9, %r11
         cmp     $(.Lgs_right - flk_thunks), %r11
+        jb      4f
+        lea     flk_more_thunks(%rip), %r9
+        mov     %r8, %r11
+        sub     %r9, %r11
+        cmp     $(MORE_PAGES * 4096), %r11
         jae     1f
-        mov     SF_RSP(%r10), %r10
+4:      mov     SF_RSP(%r10), %r10
         jmp     0b
-1:      lea     flk_sp_sys(%rip), %r9
+1:      cmpl    $0, flk_rt+RT_OWN_GS(%rip)
+        jne     .Lown_gs
+.Ltrust_gs:
+        lea     flk_sp_sys(%rip), %r9
         sub     %r9, %r8
         cmp     $(flk_sp_repaired - flk_sp_sys), %r8
         jae     .Lgs_right
         cmpq    $0, SF_RAX(%r10)
         je      .Lgs_right
         mov     %gs:BLK_PARENT, %r8
-        wrgsbase %r8                    # the last instruction of the range: done once
+        wrgsbase %r8                    # the last instruction of this way: done once
+        jmp     .Lgs_right
+.Lown_gs:
+        /* The program has a gs of its own, r8 is the program counter in frame r10: invariant 3. */
+        lea     flk_wrap_sys(%rip), %r9
+        cmp     %r9, %r8
+        je      5f
+        lea     flk_sigreturn_sys(%rip), %r9
+        cmp     %r9, %r8
+        je      5f
+        lea     flk_by_stack(%rip), %r9
+        mov     %r8, %r11
+        sub     %r9, %r11
+        cmp     $(flk_by_stack_end - flk_by_stack), %r11
+        jb      6f
+        lea     flk_text_start(%rip), %r9
+        cmp     %r9, %r8
+        jb      6f
+        lea     flk_text_end(%rip), %r9
+        cmp     %r9, %r8
+        jb      .Ltrust_gs
+6:      cmpq    $0, SF_STACK_SIZE(%r10)
+        je      .Ltrust_gs              # a filter kept it from arming its own stack: it has no gs of its own (own_gs_set)
+        mov     SF_STACK_SP(%r10), %r9
+        lea     BLK_OFF-OWN_LO(%r9), %r9
+        jmp     7f
+5:      mov     SF_R8(%r10), %r9
+7:      rdgsbase %r13                   # a wrapper that is stopped behind wrgsbase starts over, and finds the block: no harm,
+        mov     $1, %r12d               # since the one that it stops goes on with what it read
+        wrgsbase %r9
 .Lgs_right:
+        mov     %gs:BLK_SELF, %r11
+        test    %r12d, %r12d
+        cmovz   %r11, %r13
         mov     %rsp, %rsi
+        mov     %eax, %edx
+        and     $~MORE_BIT, %edx
+        test    %eax, %eax
+        js      1f
         movzbl  %al, %edx               # record = group * THUNK_GROUP + low
         movzbl  %ah, %eax
         shl     $THUNK_GROUP_SHIFT, %eax
         add     %eax, %edx
+1:
         mov     %rsp, %r9
         sub     %gs:BLK_LO, %r9
         mov     %gs:FLK_BLK_TOP, %r8
@@ -301,12 +387,18 @@ flk_wrap_entry:
 2:      mov     %rsp, %rcx              # the frame itself serves to enter the handler
 3:      and     $-16, %rsp
         incl    %gs:BLK_IN_WRAP
-        call    flk_wrap                # (sig, frame, record, buffer) -> frame for rt_sigreturn
+        mov     %r13, %r8
+        call    flk_wrap                # (sig, frame, record, buffer, gs) -> frame for rt_sigreturn, gs for what follows
         .globl  flk_wrap_ret
 flk_wrap_ret:
         decl    %gs:BLK_IN_WRAP         # nested ones count up and down by themselves
+        mov     %gs:BLK_SELF, %r8
         lea     SF_UC(%rax), %rsp
         mov     $__NR_rt_sigreturn, %eax
+        cmp     %r8, %rdx
+        je      flk_wrap_sys
+        wrgsbase %rdx
+flk_wrap_sys:                           # r8 is the block
         syscall
         .globl  flk_wrap_end
 flk_wrap_end:
@@ -314,15 +406,20 @@ flk_wrap_end:
         .cfi_endproc
         .size flk_thunks, .-flk_thunks
 
-/* void flk_sigreturn(struct sigframe *): by way of the kernel to the context in it */
+/* void flk_sigreturn(struct sigframe *, u64 gs): by way of the kernel to the context in it */
         .globl flk_sigreturn
         .type flk_sigreturn, @function
 flk_sigreturn:
         .cfi_startproc
         .cfi_undefined rip
         decl    %gs:BLK_IN_WRAP
+        mov     %gs:BLK_SELF, %r8
         lea     SF_UC(%rdi), %rsp
         mov     $__NR_rt_sigreturn, %eax
+        cmp     %r8, %rsi
+        je      flk_sigreturn_sys
+        wrgsbase %rsi
+flk_sigreturn_sys:                      # r8 is the block
         syscall
         .globl  flk_sigreturn_end
 flk_sigreturn_end:

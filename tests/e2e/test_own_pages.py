@@ -1,0 +1,71 @@
+"""The runtime's own pages stay, whatever the program does to its address space; a hook's stack has an end."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from ..support.artifacts import Artifacts
+from ..support.build import load_program
+from ..support.execute import run
+from ..support.rewrite import Invocation, assert_same_behaviour, rewrite
+
+HERE = Path(__file__).parent
+PROGRAM = HERE / "gs" / "hostile_pages.c"
+OVERFLOW = """
+#include <signal.h>
+#include <stdio.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+static void handler(int sig) { (void)sig; write(1, "handler\\n", 8); _exit(3); }
+int main(int argc, char **argv) {
+    (void)argv;
+    if (argc > 1)
+        signal(SIGSEGV, handler);
+    if (argc > 2)
+        *(volatile int *)8 = 1;
+    puts("before");
+    fflush(stdout);
+    syscall(SYS_getppid);
+    puts("after");
+    return 0;
+}
+"""
+
+
+@pytest.mark.parametrize("tool", ["none", "count"])
+@pytest.mark.parametrize("mode", ["gcc", "gcc-pie", "musl"])
+def test_hostile_calls(artifacts: Artifacts, mode: str, tool: str) -> None:
+    """munmap, mprotect, mmap and their kin on each mapping of the runtime do no harm; on ordinary memory they work."""
+    original = artifacts.built(load_program(PROGRAM), mode)
+    rewritten = artifacts.rewritten(original, "--tool", tool)
+    quiet = {"FLICKER_AOT_OUTPUT": "/dev/null"}
+    assert_same_behaviour(original, rewritten, Invocation(env=quiet), 0)
+    attacked = run([rewritten, "attack"], env=quiet)
+    assert (attacked.status, attacked.stdout) == (0, b"ok hostile_pages\n")
+
+
+@pytest.fixture(scope="module")
+def overflowing(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A program whose getppid makes the hook fill its stack."""
+    folder = tmp_path_factory.mktemp("overflow")
+    (folder / "program.c").write_text(OVERFLOW)
+    subprocess.run(["gcc", "-O2", "-static", "-o", folder / "program", folder / "program.c"], check=True)
+    return rewrite(folder / "program", folder / "out" / "program", "--hook", HERE / "hooks" / "overflow.c")
+
+
+@pytest.mark.parametrize("arguments", [(), ("handler",)])
+def test_overflow_of_a_hook(overflowing: Path, arguments: tuple[str, ...]) -> None:
+    """It is told on standard error, and the process ends by SIGSEGV, whatever handler the program has."""
+    outcome = run([overflowing, *arguments])
+    assert outcome.status == -11
+    assert outcome.stdout == b"before\n"
+    assert outcome.stderr == b"flicker-aot: the hook has overflowed its stack\n"
+
+
+def test_faults_of_the_program_are_its_own(overflowing: Path) -> None:
+    """With that watch its own SIGSEGV comes to its own handler, or ends it without a word."""
+    handled = run([overflowing, "handler", "fault"])
+    assert (handled.status, handled.stdout, handled.stderr) == (3, b"handler\n", b"")
