@@ -10,7 +10,6 @@
 #endif
 #include "body.h"
 
-#include <asm/prctl.h>
 #include <errno.h>
 #include <pthread.h>
 #include <setjmp.h>
@@ -67,6 +66,8 @@ static struct ksigaction installed[65];
 static int pipe_fds[2];
 static uint8_t byte_read;
 static volatile int32_t child_tid;
+#define ARCH_SET_GS 0x1001 /* asm/prctl.h, which musl does not have */
+#define ARCH_GET_GS 0x1004
 #define GS_MARK 0x6e776f2073676ul
 static uint64_t gs_area[4] = {[1] = GS_MARK};
 static union {
