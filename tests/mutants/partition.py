@@ -60,6 +60,12 @@ def _claims(pair: Pair) -> Iterator[Piece]:
         first = min(site.start + 5, site.end)
         yield Piece(offset, offset + first - site.start, "window jump")
         yield Piece(offset + first - site.start, offset + site.end - site.start, "window fill")
+    if claim.displaced_start is not None:
+        moved = claim.displaced_start
+        offset = original.offset(moved.start, moved.end - moved.start)
+        yield Piece(offset, offset + moved.end - moved.start, "start")
+        copy = pair.offset(moved.copy)
+        yield Piece(copy, copy + moved.copy_size, "start")
     for branch, _, _ in claim.retargets:
         offset = original.offset(branch, 2)
         insn = decode_one(pair.original[offset : offset + 15], branch)
@@ -70,13 +76,15 @@ def _claims(pair: Pair) -> Iterator[Piece]:
     note = elf.segments[claim.note_index]
     yield Piece(note.offset, note.offset + note.filesz, "note")
     found = _tables(pair)
-    for (start, end), kind in zip(found.tables, ("site table", "instruction table", "trap table"), strict=True):
+    for (start, end), kind in zip(
+        found.tables, ("site table", "instruction table", "trap table", "slots"), strict=True
+    ):
         if start < end:
             yield Piece(pair.offset(start), pair.offset(start) + end - start, kind)
     yield from _trampolines(pair)
     config = pair.offset(claim.config)
     yield Piece(config, config + tables.CONFIG_SIZE, "configuration")
-    rx, rw = claim.segments["rx"], claim.segments["rw"]
+    rx, rw = claim.segments["rx"], claim.writable
     yield Piece(rx.offset, rx.offset + rx.filesz, "runtime text and padding")
     yield Piece(rw.offset, rw.offset + rw.filesz, "runtime data")
     yield from _sections(pair, elf, original)

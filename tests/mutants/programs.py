@@ -44,6 +44,15 @@ def _stripped(folder: Path) -> Pair:
     return make_pair(assemble(folder, "stripped", "-static", "-s", source=SHAPES), folder / "out")
 
 
+def _client(folder: Path) -> Pair:
+    """A library: its trampolines ask slots for the runtime."""
+    return make_pair(assemble(folder, "lib.so", "-shared", "-Wl,-Bsymbolic", source=SHAPES), folder / "out")
+
+
+def _real(*names: str) -> Callable[[Path], Pair]:
+    return lambda folder: make_pair(need(*names).resolve(), folder / "out")
+
+
 def _compiled(compiler: str, *flags: str) -> Callable[[Path], Pair]:
     def make(folder: Path) -> Pair:
         source = folder / "hello.c"
@@ -76,6 +85,7 @@ SMALL: Final[dict[str, Callable[[Path], Pair]]] = {
     "pie": _pie,
     "leave": _leave,
     "stripped": _stripped,
+    "client": _client,
 }
 REAL: Final[dict[str, Callable[[Path], Pair]]] = {
     "musl": _compiled("musl-gcc", "-static"),
@@ -83,4 +93,6 @@ REAL: Final[dict[str, Callable[[Path], Pair]]] = {
     "glibc-pie": _compiled("gcc", "-static-pie", "-fPIE"),
     "go": _go,
     "busybox": _busybox,
+    "ld.so": _real("/lib64/ld-linux-x86-64.so.2"),
+    "libc": _real("/lib/x86_64-linux-gnu/libc.so.6"),
 }

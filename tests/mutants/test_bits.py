@@ -71,6 +71,12 @@ def some(pair: Pair, pieces: list[Piece], count: int, seed: str) -> Iterator[tup
             yield offset, made
 
 
+def count_of(name: str) -> int:
+    """Real files take longer, and have more of the same."""
+    return MUTANTS or 5000 if name in SMALL or MUTANTS != 40 else 10
+
+
+@pytest.mark.slow
 def test_every_class(subject: tuple[str, Pair, list[Piece]]) -> None:
     """100 % of the mutants of each class but ``names``, of which none makes the verifier fail."""
     name, pair, pieces = subject
@@ -81,7 +87,7 @@ def test_every_class(subject: tuple[str, Pair, list[Piece]]) -> None:
         mine = [p for p in pieces if p.kind == kind]
         size = sum(p.end - p.start for p in mine)
         exhaustive = MUTANTS == 0 and name in SMALL and size < 20_000
-        made = every_bit(pair, mine) if exhaustive else some(pair, mine, MUTANTS or 5000, f"{name}/{kind}")
+        made = every_bit(pair, mine) if exhaustive else some(pair, mine, count_of(name), f"{name}/{kind}")
         count = killed = 0
         for offset, value in made:
             count += 1
