@@ -258,7 +258,7 @@ def test_i386_candidates_in_data_are_no_code(tmp_path: Path) -> None:
 
 
 def test_section_flags_are_no_proof(tmp_path: Path) -> None:
-    """Section headers without the executable flag, over functions, make no data of them: the kernel never reads them."""
+    """Section headers without the executable flag, over functions, make no data of them."""
     image = assemble(tmp_path, FUNCTIONS + function("work", "mov $39, %eax\nsyscall\nret"))
     sections = tuple(replace(s, flags=s.flags & ~SHF_EXECINSTR) for s in image.sections)
     verdicts = [c.verdict for c in discover(replace(image, sections=sections)).candidates]
