@@ -8,6 +8,7 @@
 # attack  signals at every instruction of calls, handlers and children, where `test` takes samples (hours)
 # soak    the test programs SOAK_ROUNDS times while the machine is busy
 # exec    every encoding found on this machine: its relocated copy read by objdump and run beside it on the CPU
+# mutants every bit of small rewritten files, and thousands a class of real ones: the verifier's kill rates
 # fuzz    hostile ELF files, for FUZZ_SECONDS
 # clean   removes what the above made
 
@@ -22,7 +23,7 @@ FUZZ_SECONDS ?= 60
 SOAK_ROUNDS ?= 20
 PYTEST_ARGS ?=
 
-.PHONY: setup stub check test packages demo bench corpus attack soak exec fuzz clean
+.PHONY: setup stub check test packages demo bench corpus attack soak exec mutants fuzz clean
 
 setup: $(READY) stub
 
@@ -67,6 +68,9 @@ soak: packages setup
 
 exec: setup
 	EXEC_ALL=1 EXEC_STATES=4 $(BIN)/python -m pytest tests/exec $(PYTEST_ARGS)
+
+mutants: setup
+	MUTANTS=0 $(BIN)/python -m pytest tests/mutants -s $(PYTEST_ARGS)
 
 fuzz: setup
 	FUZZ_SECONDS=$(FUZZ_SECONDS) $(BIN)/python -m pytest tests/malformed $(PYTEST_ARGS)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import resource
+import stat
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -149,13 +150,20 @@ def inspect(path: Path, data: bytes, listener: StageListener) -> Report:
 
 
 def read_file(path: Path) -> bytes:
-    """The bytes of ``path``; InputError where there is no regular file to read."""
+    """The bytes of ``path``; InputError where there is no regular file to read, or one that changes meanwhile."""
     try:
-        if path.exists() and not path.is_file():
-            raise InputError(f"{path}: not a regular file")
-        return path.read_bytes()
+        # Not blocking: a named pipe would wait for its writer. Looked at once it is open: names can be given anew.
+        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+            before = os.fstat(file.fileno())
+            if not stat.S_ISREG(before.st_mode):
+                raise InputError(f"{path}: not a regular file")
+            data = file.read()
+            after = os.fstat(file.fileno())
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+    if (before.st_size, before.st_mtime_ns, len(data)) != (after.st_size, after.st_mtime_ns, before.st_size):
+        raise InputError(f"{path}: changed while it was read: {before.st_size} bytes expected, {len(data)} read")
+    return data
 
 
 def check_destination(request: Request) -> None:

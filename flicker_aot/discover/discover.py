@@ -182,10 +182,13 @@ def _is_go(r: _Range) -> bool:
 
 
 def _known_data(image: Image, functions: Functions, vaddr: int, kind: CandidateKind) -> Candidate | None:
-    """The candidate as NON_CODE where a section or symbol says that its bytes are data."""
+    """The candidate as NON_CODE where a section or symbol says that its bytes are data.
+
+    No section flag is believed that functions contradict: the kernel maps segments, and never looks at sections.
+    """
     for section in image.sections:
         if section.vaddr and section.vaddr <= vaddr < section.vaddr + section.size:
-            if section.flags & SHF_EXECINSTR:
+            if section.flags & SHF_EXECINSTR or functions.known_starts(section.vaddr, section.vaddr + section.size):
                 break
             return _non_code(vaddr, kind, (f"section {section.name} is not executable",), section.vaddr)
     symbol = functions.object_at(vaddr)

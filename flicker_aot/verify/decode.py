@@ -69,10 +69,10 @@ _STACK = (x86.X86_REG_RSP, x86.X86_REG_ESP, x86.X86_REG_SP)
 _MASK64 = (1 << 64) - 1
 
 
-@lru_cache(maxsize=1)
-def _engine() -> Any:
+@lru_cache(maxsize=2)
+def _engine(*, detail: bool = True) -> Any:
     engine = capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_64)
-    engine.detail = True
+    engine.detail = detail
     return engine
 
 
@@ -83,6 +83,11 @@ def decode(data: bytes, vaddr: int, limit: int = 0) -> tuple[Instr, ...]:
     if size != len(data) and (not limit or len(found) < limit):
         raise Unsound("decode", vaddr + size, f"no instruction starts with {data[size : size + 15].hex()}")
     return found
+
+
+def lengths(data: bytes, vaddr: int) -> frozenset[int]:
+    """Where the instructions of ``data`` start, one behind the other up to a byte that does not decode. 1 M/s."""
+    return frozenset(start for start, _, _, _ in _engine(detail=False).disasm_lite(data, vaddr))
 
 
 def _instr(insn: Any) -> Instr:

@@ -8,7 +8,7 @@ from typing import Final
 
 from .decode import Kind, decode
 from .finding import Finding, Unsound
-from .rawelf import EHDR_SIZE, PHDR_SIZE
+from .rawelf import EHDR_SIZE, PHDR_SIZE, SHDR_SIZE, SHF_ALLOC, SHT_NOBITS, SHT_NULL
 from .subject import SYSCALL, Subject
 from .tables import Tables
 
@@ -37,7 +37,6 @@ def check_ownership(subject: Subject, tables: Tables) -> Iterator[Finding]:
             yield stop.finding
     yield from _unowned(subject, sorted(owned))
     yield from _hole(subject, tables)
-    yield from _payload(subject)
     yield from _kept(subject)
 
 
@@ -47,7 +46,7 @@ def _bad(code: str, vaddr: int | None, message: str) -> Finding:
 
 def _retarget(subject: Subject, branch: int, old: int, new: int) -> tuple[int, int]:
     """File range of the displacement of a retargeted branch, after proof that only its target changed, and rightly."""
-    text = _up_to_15(subject, branch)
+    text = subject.original.up_to(branch, 15)
     (before,) = decode(text, branch, 1)
     if before.kind not in _DIRECT or before.target != old:
         raise Unsound("retarget", branch, f"branch to {old:#x} expected in the input, {before.data.hex()} found")
@@ -59,16 +58,6 @@ def _retarget(subject: Subject, branch: int, old: int, new: int) -> tuple[int, i
     size = 1 if before.kind is Kind.COUNTED or len(before.data) < 5 else 4
     end = subject.original.offset(branch, len(before.data)) + len(before.data)
     return end - size, end
-
-
-def _up_to_15(subject: Subject, vaddr: int) -> bytes:
-    """The longest possible instruction at ``vaddr``, shorter only at the end of its segment's file bytes."""
-    for size in range(15, 0, -1):
-        try:
-            return subject.original.at(vaddr, size)
-        except Unsound:
-            continue
-    raise Unsound("address", vaddr, "not in the input's file bytes")
 
 
 def _unowned(subject: Subject, owned: list[tuple[int, int]]) -> Iterator[Finding]:
@@ -97,26 +86,36 @@ def _first_difference(old: bytes, new: bytes, start: int, end: int) -> int | Non
 
 
 def _hole(subject: Subject, tables: Tables) -> Iterator[Finding]:
-    """Between the input's end and the block, between its segments, and between the parts of R there is nothing."""
+    """Behind the input's end there are the parts that something describes, and zeros between them. The file ends with
+    the last part, or with what stands behind the input's ELF part (a zip, say): it is found from the end of the file.
+    """
     output, segments = subject.output, subject.claim.segments
     r, note = segments["r"], output.segments[subject.claim.note_index]
     parts = [(output.phoff, output.phoff + len(output.segments) * PHDR_SIZE), (note.offset, note.offset + note.filesz)]
     parts += [(start - r.vaddr + r.offset, end - r.vaddr + r.offset) for start, end in tables.tables if start < end]
     parts += [(s.offset, s.offset + s.filesz) for s in (segments["rx"], subject.claim.writable) if s.filesz]
     at = len(subject.original.data)
+    parts += [
+        (s.offset, s.offset + s.size)
+        for s in output.sections
+        if s.size and not s.flags & SHF_ALLOC and s.type not in (SHT_NULL, SHT_NOBITS) and s.offset + s.size > at
+    ]
+    if output.shoff >= at and output.sections:
+        parts.append((output.shoff, output.shoff + len(output.sections) * SHDR_SIZE))
+    payload = subject.original.data[subject.original.described_end :]
+    end_of_loads = max(s.offset + s.filesz for s in segments.values())
+    if payload:
+        parts.append((len(output.data) - len(payload), len(output.data)))
     for start, end in sorted(parts):
         if start < at:
             yield _bad("bytes", None, f"appended part [{start:#x}, {end:#x}) overlaps what ends at {at:#x}")
         elif output.data.count(0, at, start) != start - at:
             yield _bad("bytes", None, f"unexplained bytes in the file between {at:#x} and {start:#x}")
         at = max(at, end)
-
-
-def _payload(subject: Subject) -> Iterator[Finding]:
-    """What stands behind the input's ELF part (a zip, say) is found from the end of the file: it ends the output."""
-    original = subject.original
-    payload = original.data[original.described_end :]
-    if payload and not subject.output.data.endswith(payload):
+    at = max(at, end_of_loads)
+    if at != len(output.data):
+        yield _bad("bytes", None, f"the file has {len(output.data):#x} bytes, the last part of it ends at {at:#x}")
+    if payload and not output.data.endswith(payload):
         yield _bad("bytes", None, f"the output does not end with the {len(payload)} bytes behind the input's ELF part")
 
 

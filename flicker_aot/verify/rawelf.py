@@ -111,6 +111,14 @@ class RawElf:
                     return found
         raise Unsound("address", vaddr, f"{size} bytes expected in the file, no PT_LOAD holds them")
 
+    def up_to(self, vaddr: int, size: int) -> bytes:
+        """Like ``at``, shorter where the segment's file bytes end."""
+        for p in self.segments:
+            if p.type == PT_LOAD and p.vaddr <= vaddr < p.vaddr + p.filesz:
+                start = vaddr - p.vaddr + p.offset
+                return self.data[start : min(start + size, p.offset + p.filesz)]
+        raise Unsound("address", vaddr, "not in the file bytes of a PT_LOAD")
+
     def offset(self, vaddr: int, size: int) -> int:
         """File offset of [vaddr, vaddr + size). Raises Unsound where no single PT_LOAD holds it."""
         for p in self.segments:

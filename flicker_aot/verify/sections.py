@@ -19,6 +19,7 @@ _SHF_WRITE, _SHF_EXECINSTR = 1, 4
 _FLAGS: Final = {"r": SHF_ALLOC, "rx": SHF_ALLOC | _SHF_EXECINSTR, "rw": SHF_ALLOC | _SHF_WRITE}
 _SYM: Final = struct.Struct("<IBBHQQ")
 _TRAMPOLINE: Final = b"flk_at_"
+_GLOBAL_OBJECT, _GLOBAL_FUNC = 0x11, 0x12  # st_info
 
 
 def check_sections(subject: Subject) -> Iterator[Finding]:
@@ -33,6 +34,8 @@ def check_sections(subject: Subject) -> Iterator[Finding]:
     for new, name in zip(output.sections, output.names, strict=True):
         if new.type not in (SHT_NOBITS, SHT_NULL) and new.offset + new.size > len(output.data):
             yield _bad(None, f"section {name!r} ends at {new.offset + new.size:#x}, after the file's end")
+        elif new.type == SHT_STRTAB and new.offset >= len(original.data) and output.data[new.offset + new.size - 1]:
+            yield _bad(None, f"the strings of {name!r} do not end with a NUL")
     yield from _kept(original, output)
     yield from _added(subject)
     if output.sections:
@@ -123,10 +126,9 @@ def _coverage(subject: Subject) -> Iterator[Finding]:
 
 
 def _symbols(subject: Subject) -> Iterator[Finding]:
-    """Added symbols: flk_at_<site> is that site's trampoline, any other lies in the runtime."""
+    """Added symbols: flk_at_<site> is that site's trampoline, one for each; any other lies in the runtime."""
     original, output, claim = subject.original, subject.output, subject.claim
     trampolines = {s.site: (s.trampoline, s.trampoline_size) for s in claim.sites}
-    ranges = [(s.vaddr, s.vaddr + s.memsz) for name, s in claim.segments.items() if name != "r"]
     for index, section in enumerate(output.sections):
         if section.type != SHT_SYMTAB or section.link >= len(output.sections):
             continue
@@ -134,15 +136,29 @@ def _symbols(subject: Subject) -> Iterator[Finding]:
         rows = output.data[section.offset + old : section.offset + section.size]
         strings = output.sections[section.link]
         names = output.data[strings.offset : strings.offset + strings.size]
+        todo = dict(trampolines) if rows else {}
+        if index >= len(original.sections) and any(output.data[section.offset : section.offset + old]):
+            yield _bad(None, "the first added symbol is not the empty one")
         for at in range(0, len(rows) - _SYM.size + 1, _SYM.size):
-            name_at, _, _, _, value, size = _SYM.unpack_from(rows, at)
+            name_at, info, other, shndx, value, size = _SYM.unpack_from(rows, at)
             name = names[name_at : max(names.find(b"\0", name_at), name_at)]
             if name.startswith(_TRAMPOLINE):
-                good = (value, size) == trampolines.get(_site(name))
+                good = info == _GLOBAL_FUNC and (value, size) == todo.pop(_site(name), None)
             else:
-                good = any(start <= value and value + size <= end for start, end in ranges)
-            if not good:
-                yield _bad(value, f"symbol {name!r} of {size} bytes is not there")
+                good = info in (_GLOBAL_FUNC, _GLOBAL_OBJECT) and bool(name)
+            if not good or other or not _holds(subject, shndx, value, size):
+                yield _bad(value, f"symbol {name!r} of {size} bytes in section {shndx} is not there")
+        for site in todo:
+            yield _bad(site, "its trampoline has no symbol, others have")
+
+
+def _holds(subject: Subject, index: int, start: int, size: int) -> bool:
+    """Whether the section ``index`` is an added one that holds [start, start + size)."""
+    sections, first = subject.output.sections, len(subject.original.sections)
+    if not first <= index < len(sections):
+        return False
+    s = sections[index]
+    return bool(s.flags & SHF_ALLOC) and s.vaddr <= start and start + size <= s.vaddr + s.size
 
 
 def _site(name: bytes) -> int:

@@ -19,6 +19,7 @@ from .subject import TRAP_TACTIC, Subject
 _MAGIC: Final = 0x3166636B63696C66
 _ABI_VERSION: Final = 2
 _CONFIG: Final = struct.Struct("<QIIQQQQQQQQQIIII16B")
+CONFIG_SIZE: Final = _CONFIG.size
 _SITE: Final = struct.Struct("<IIIHH")
 _INSN: Final = struct.Struct("<Hh")
 _TRAP: Final = struct.Struct("<II")

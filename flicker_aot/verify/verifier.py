@@ -3,10 +3,7 @@
 The note in the output is read as a claim: each part of it is checked against both files. Nothing is shared with the
 planner, the layout, the emitter or ``x86/``; rules and structures are stated again from the documents.
 
-Not proved here: that the injected runtime does what it should (its bytes are those that were injected, by the hash in
-the note), and that indirect jumps lead to no address that a closed or cfg-dependent window hides (for a closed one
-it is proved that no address, branch or displacement in the file does). The note is no signature: who makes a consistent
-file with a runtime of his own and a note that fits it is not found out.
+What is proved and what is not: docs/verifier.md.
 """
 
 from __future__ import annotations
@@ -20,6 +17,7 @@ from .headers import check_headers
 from .note import find_claim
 from .ownership import check_ownership
 from .rawelf import read_raw
+from .reach import check_reach
 from .second_reader import check_second_reader
 from .sections import check_sections
 from .subject import Window, make_subject, read_windows
@@ -70,4 +68,5 @@ def _verify(original: bytes, output: bytes) -> Iterator[Finding]:
     yield from check_windows(subject, tables.traps)
     yield from check_closed(subject)
     yield from check_trampolines(subject, tables)
+    yield from check_reach(subject)
     yield from check_second_reader(subject)

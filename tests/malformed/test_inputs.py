@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 import subprocess
 from pathlib import Path
@@ -98,8 +99,6 @@ def test_missing_and_folder(tmp_path: Path) -> None:
 
 def test_unreadable_fifo(tmp_path: Path) -> None:
     """A named pipe is refused at once, instead of waiting for a writer that never comes."""
-    import os
-
     os.mkfifo(tmp_path / "fifo")
     assert_refused(tmp_path / "fifo", tmp_path / "out", "regular file")
 
@@ -131,3 +130,42 @@ def test_no_sites(tmp_path: Path) -> None:
     done = call("rewrite", source, tmp_path / "out")
     assert done.code == 0, done.err
     assert "nothing is hooked" in done.err
+
+
+@pytest.mark.parametrize("change", ["grows", "is cut off", "is written to"])
+def test_changing_input(tmp_path: Path, static: Path, change: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An input that somebody writes to while it is read is refused: half of one file and half of another is no file."""
+    source = written(tmp_path, static.read_bytes())
+    real, calls = os.fstat, 0
+
+    def changing(handle: int) -> os.stat_result:
+        """What stands at the second look at the file, after the reading."""
+        nonlocal calls
+        status = real(handle)
+        if (status.st_dev, status.st_ino) == (source.stat().st_dev, source.stat().st_ino):
+            calls += 1
+            if calls == 1:
+                data = source.read_bytes()
+                if change == "grows":
+                    source.write_bytes(data + b"more")
+                elif change == "is cut off":
+                    os.truncate(source, len(data) - 1)
+                else:
+                    os.utime(source, ns=(1, 1))
+        return status
+
+    monkeypatch.setattr(os, "fstat", changing)
+    assert_refused(source, tmp_path / "out", "changed while it was read")
+
+
+@pytest.mark.parametrize("name", ["/dev/null", "/dev/zero", "/dev/tty", "/proc/self/mem"])
+def test_devices(tmp_path: Path, name: str) -> None:
+    """What is no regular file, or reads like none, is refused at once."""
+    assert_refused(Path(name), tmp_path / "out")
+
+
+def test_x32(tmp_path: Path) -> None:
+    """A real x32 object file (ELFCLASS32, EM_X86_64) is refused as such."""
+    (tmp_path / "a.s").write_text("nop\n")
+    subprocess.run([need("as"), "--x32", "-o", tmp_path / "a.o", tmp_path / "a.s"], check=True)
+    assert_refused(tmp_path / "a.o", tmp_path / "out", "x32")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from flicker_aot.discover import discover
 from flicker_aot.model.code import CandidateKind, Code, Site, Verdict
-from flicker_aot.model.image import PF_X, Image
+from flicker_aot.model.image import PF_X, SHF_EXECINSTR, Image
 
 from .inputs import assemble, symbol
 
@@ -254,3 +255,11 @@ def test_i386_candidates_in_data_are_no_code(tmp_path: Path) -> None:
         (Verdict.NON_CODE, symbol(image, "work")),
         (Verdict.NON_CODE, symbol(image, "inner")),
     ]
+
+
+def test_section_flags_are_no_proof(tmp_path: Path) -> None:
+    """Section headers without the executable flag, over functions, make no data of them."""
+    image = assemble(tmp_path, FUNCTIONS + function("work", "mov $39, %eax\nsyscall\nret"))
+    sections = tuple(replace(s, flags=s.flags & ~SHF_EXECINSTR) for s in image.sections)
+    verdicts = [c.verdict for c in discover(replace(image, sections=sections)).candidates]
+    assert verdicts == [Verdict.SITE, Verdict.SITE]

@@ -1,0 +1,1 @@
+"""Rewritten files with something wrong in them: which of them the verifier rejects."""
