@@ -49,7 +49,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         parsed = _parser().parse_args(arguments)
         color = parsed.color
-        handler = {"rewrite": _rewrite, "verify": _verify, "inspect": _inspect}[parsed.command]
+        handlers = {"rewrite": _rewrite, "verify": _verify, "inspect": _inspect, "syscalls": _syscalls}
+        handler = handlers[parsed.command]
         code = handler(parsed)
         sys.stdout.flush()
         return code
@@ -128,7 +129,21 @@ def _parser() -> argparse.ArgumentParser:
     inspect.add_argument("--sites", action="store_true", help="each system call site with its evidence")
     inspect.add_argument("--json", action="store_true", help="a JSON document instead of tables")
 
-    for command in (rewrite, verify, inspect):
+    syscalls = commands.add_parser(
+        "syscalls",
+        help="which system calls a program can make",
+        description="The system calls found in the files without running them, and whether there may be more.",
+    )
+    syscalls.add_argument("sources", metavar="FILE", type=Path, nargs="+")
+    syscalls.add_argument(
+        "--closure", action="store_true", help="with the libraries that they need, as ld.so finds them"
+    )
+    syscalls.add_argument(
+        "--seccomp", metavar="OUT.json", type=Path, help="write a seccomp profile for containers (OCI)"
+    )
+    syscalls.add_argument("--json", action="store_true", help="a JSON document instead of names")
+
+    for command in (rewrite, verify, inspect, syscalls):
         loudness = command.add_mutually_exclusive_group()
         loudness.add_argument("-q", "--quiet", action="store_true", help="errors only")
         loudness.add_argument(
@@ -151,7 +166,9 @@ def _rewrite(parsed: argparse.Namespace) -> int:
     with _progress(parsed) as listener:
         report = rewrite(_request(parsed), listener)
     if parsed.report is not None:
-        _write_report(report, parsed.report)
+        from .report.document import to_json
+
+        _write_text(parsed.report, "the report", to_json(report))
     if not parsed.quiet:
         _tell(report, parsed)
     return 0
@@ -161,7 +178,7 @@ def _request(parsed: argparse.Namespace) -> Request:
     from .pipeline import Request
 
     if parsed.report is not None:
-        _check_report(parsed)
+        _check_written(parsed.report, "the report", (parsed.source, parsed.destination))
     return Request(
         source=parsed.source,
         destination=parsed.destination,
@@ -178,22 +195,20 @@ def _request(parsed: argparse.Namespace) -> Request:
     )
 
 
-def _check_report(parsed: argparse.Namespace) -> None:
-    """UsageError for a report that would overwrite a program or cannot be written, before a program is written."""
-    target = Path(os.path.realpath(parsed.report))
-    if str(target) in [os.path.realpath(path) for path in (parsed.source, parsed.destination)]:
-        raise UsageError(f"{parsed.report}: the report would overwrite IN or OUT")
+def _check_written(path: Path, what: str, others: Sequence[Path]) -> None:
+    """UsageError for ``what`` if it would overwrite a program or cannot be written, before any work is done for it."""
+    target = Path(os.path.realpath(path))
+    if str(target) in [os.path.realpath(other) for other in others]:
+        raise UsageError(f"{path}: {what} would overwrite an input or the output")
     if target.is_dir() or not os.access(target if target.exists() else target.parent, os.W_OK):
-        raise UsageError(f"{parsed.report}: the report cannot be written there")
+        raise UsageError(f"{path}: {what} cannot be written there")
 
 
-def _write_report(report: Report, path: Path) -> None:
-    from .report.document import to_json
-
+def _write_text(path: Path, what: str, text: str) -> None:
     try:
-        path.write_text(to_json(report), encoding="utf-8")
+        path.write_text(text, encoding="utf-8")
     except OSError as error:
-        raise UsageError(f"{path}: the report cannot be written: {error.strerror}") from error
+        raise UsageError(f"{path}: {what} cannot be written: {error.strerror}") from error
 
 
 def _tell(report: Report, parsed: argparse.Namespace) -> None:
@@ -261,6 +276,27 @@ def _inspect(parsed: argparse.Namespace) -> int:
 
 
 _NOTE_SCHEMA: Final = "flicker-aot/note/1"
+
+
+def _syscalls(parsed: argparse.Namespace) -> int:
+    from .pipeline import syscalls
+    from .report.syscalls import names, to_json, to_seccomp, warnings
+
+    if parsed.seccomp is not None:
+        _check_written(parsed.seccomp, "the profile", parsed.sources)
+    with _progress(parsed) as listener:
+        found = syscalls(parsed.sources, parsed.closure, listener)
+    if parsed.seccomp is not None:
+        _write_text(parsed.seccomp, "the profile", to_seccomp(found))
+    if parsed.json:
+        print(to_json(found), end="")
+    else:
+        for name in names(found):
+            print(name)
+    if not parsed.quiet:
+        for line in warnings(found):
+            _message(f"warning: there may be more: {line}", parsed.color)
+    return 0
 
 
 # ---------------------------------------------------------------------------------------------------------------------

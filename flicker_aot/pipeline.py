@@ -9,10 +9,11 @@ import os
 import resource
 import stat
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from . import __version__
 from .errors import InputError, PolicyError, UsageError, VerificationError
@@ -20,6 +21,9 @@ from .model.code import CandidateKind, Code, Verdict
 from .model.image import Image
 from .model.options import OnRefusal, Options, Role
 from .report.values import OutputReport, Report, StageTime, make_file_report
+
+if TYPE_CHECKING:
+    from .report.syscalls import SyscallSet
 
 StageListener = Callable[[str], None]
 
@@ -147,6 +151,33 @@ def inspect(path: Path, data: bytes, listener: StageListener) -> Report:
         stages=tuple(stages.times),
         peak_memory_bytes=peak_memory_bytes(),
     )
+
+
+def syscalls(paths: Sequence[Path], closure: bool, listener: StageListener) -> SyscallSet:
+    """The system calls that the sites of the files make; with ``closure`` also those of the libraries they need."""
+    from .discover import discover, resolve_wrappers
+    from .elf.closure import closure_of
+    from .elf.dynamic import DT_NEEDED, dynamic_entries
+    from .elf.read import read_image
+    from .report.syscalls import SyscallSet, make_file_calls
+
+    def read(path: Path) -> Image:
+        return read_image(path, read_file(path))
+
+    stages = Stages(listener)
+    with stages("read"):
+        given = [read(path) for path in paths]
+        images = [i for image in given for i in closure_of(image, read)] if closure else given
+    found = []
+    for image in {os.path.realpath(image.path): image for image in images}.values():
+        with stages(f"discover {image.path.name}"):
+            code = discover(image)
+            found.append(make_file_calls(image, code, resolve_wrappers(image, code)))
+    needy = [image for image in given if image.is_dynamic or DT_NEEDED in dynamic_entries(image)]
+    gaps = ["the libraries are not looked at; --closure does"] if needy and not closure else []
+    if any(needy):
+        gaps.append("what a dynamic program loads by dlopen is not looked at")
+    return SyscallSet(tool_version=__version__, files=tuple(found), gaps=tuple(gaps))
 
 
 def read_file(path: Path) -> bytes:

@@ -7,6 +7,7 @@ It ends since each (block, wanted value) is visited once.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
 from ..model.code import Flow, Insn
@@ -18,6 +19,10 @@ from .insns import PRESERVED, previous_insn
 _MAX_VALUES: Final = 32
 _MAX_STATES: Final = 400
 _LOW32: Final = (1 << 32) - 1
+# What Go's Syscall calls before and after the call itself.
+_WITHOUT_ARGUMENTS: Final = frozenset(
+    ("runtime.entersyscall", "runtime.entersyscall.abi0", "runtime.exitsyscall", "runtime.exitsyscall.abi0")
+)
 _MOV_EAX: Final = 0xB8  # mov $imm32,%eax
 
 # psABI 3.2.3: integer arguments.
@@ -25,11 +30,28 @@ _ARGUMENTS: Final = frozenset(("rdi", "rsi", "rdx", "rcx", "r8", "r9"))
 _READ_ONLY: Final = (cs.X86_INS_CMP, cs.X86_INS_TEST, cs.X86_INS_NOP)
 
 
+NameOf = Callable[[int], str | None]
+
+
+class Argument(NamedTuple):
+    """Where a function gets a number from: the register at its entry, or "" and the bytes above rsp there, where rsp
+    points at the return address; ``add`` is added to it."""
+
+    register: str
+    slot: int
+    add: int = 0
+
+
 class Numbers(NamedTuple):
-    """``values`` ascending, empty where unknown; ``wrapper``: the number is an argument of the function."""
+    """``values`` ascending, empty where unknown; ``wrapper``: the number is an argument of the function.
+
+    ``arguments``: which ones, ``constants``: what it may be besides.
+    """
 
     values: tuple[int, ...]
     wrapper: bool
+    arguments: frozenset[Argument] = frozenset()
+    constants: frozenset[int] = frozenset()
 
 
 class _Want(NamedTuple):
@@ -49,22 +71,46 @@ class _Unknown(Exception):
 class _Search:
     """What was found so far for one site."""
 
-    def __init__(self, go: bool) -> None:
-        self.go = go
+    def __init__(self, go: bool, decoded: Decoded, name_of: NameOf) -> None:
+        self.go, self._decoded, self._name_of = go, decoded, name_of
+        self._is_private: bool | None = None
         self.values: set[int] = set()
-        self.from_argument = False
+        self.arguments: set[Argument] = set()
 
     def constant(self, value: int) -> None:
         self.values.add(value & _LOW32)
         if len(self.values) > _MAX_VALUES:
             raise _Unknown
 
+    @property
+    def has_private_stack(self) -> bool:
+        """Whether nothing in the function takes an address of its stack: then only stores by rsp write to it.
+
+        rbp as a mere copy for unwinders does no harm, as long as nothing is stored by it.
+        """
+        if self._is_private is None:
+            insns = self._decoded.insns
+            # What a part in another range does with the stack is not seen here.
+            leaves = any(i.flow in (Flow.JUMP, Flow.BRANCH) and i.target not in insns for i in insns.values())
+            self._is_private = not leaves and not any(_exposes_stack(insn) for insn in insns.values())
+        return self._is_private
+
+    def keeps_slots(self, call: Insn) -> bool:
+        """Whether ``call`` leaves the wanted slot as it is.
+
+        The bottom of a frame holds what the callee gets, and in Go's ABI0 also what it gives back: of Go's functions
+        only those count that neither get nor give anything.
+        """
+        if not self.has_private_stack:
+            return False
+        return not self.go or (call.target is not None and self._name_of(call.target) in _WITHOUT_ARGUMENTS)
+
     def at_entry(self, want: _Want) -> None:
         """The want reached the start of the function: an argument, or nothing that is known."""
         in_register = want.register in _ARGUMENTS or (self.go and want.register == "rax")
         if not in_register and (want.register or want.slot < 8):
             raise _Unknown
-        self.from_argument = True
+        self.arguments.add(Argument(want.register, want.slot, want.add & _LOW32))
 
 
 def number_right_above(insns: dict[int, Insn], vaddr: int) -> int | None:
@@ -81,10 +127,12 @@ def number_right_above(insns: dict[int, Insn], vaddr: int) -> int | None:
 
 class NumberFinder:
     """Finds the numbers of all sites of one decoded range. ``entries``: addresses that others may enter it at; ``go``:
-    Go's register ABI, which passes rax in and preserves nothing."""
+    Go's register ABI, which passes rax in and preserves nothing; ``name_of`` names the function at an address."""
 
-    def __init__(self, decoded: Decoded, entries: frozenset[int], go: bool) -> None:
-        self._decoded, self._go = decoded, go
+    def __init__(
+        self, decoded: Decoded, entries: frozenset[int], go: bool, name_of: NameOf = lambda vaddr: None
+    ) -> None:
+        self._decoded, self._go, self._name_of = decoded, go, name_of
         insns = decoded.insns.values()
         calls = {i.target for i in insns if i.flow is Flow.CALL and i.target is not None}
         # A call in here enters a function of its own: its instructions before the call are no way inside the callee.
@@ -98,15 +146,24 @@ class NumberFinder:
         if site not in self._decoded.insns or not self._decoded.complete:
             return Numbers((), False)  # not all ways that lead here are known
         quick = self._straight_up(site)
-        if quick is not None:
-            return quick
-        search = _Search(self._go)
+        return quick if quick is not None else self._search(site, _Want("rax", 0, 0))
+
+    def find_at_call(self, call: Insn, argument: Argument) -> Numbers:
+        """The numbers that the call or jump ``call`` passes on as ``argument`` of its target."""
+        if call.vaddr not in self._decoded.insns or not self._decoded.complete:
+            return Numbers((), False)
+        slot = argument.slot - 8 if call.flow is Flow.CALL and not argument.register else argument.slot
+        return self._search(call.vaddr, _Want(argument.register, argument.add, slot))
+
+    def _search(self, vaddr: int, want: _Want) -> Numbers:
+        search = _Search(self._go, self._decoded, self._name_of)
         try:
-            self._over_graph(search, site)
+            self._over_graph(search, vaddr, want)
         except _Unknown:
             return Numbers((), False)
-        # A value that is sometimes an argument can be anything.
-        return Numbers((), True) if search.from_argument else Numbers(tuple(sorted(search.values)), False)
+        if search.arguments:  # a value that is sometimes an argument can be anything
+            return Numbers((), True, frozenset(search.arguments), frozenset(search.values))
+        return Numbers(tuple(sorted(search.values)), False)
 
     def _straight_up(self, site: int) -> Numbers | None:
         """The common case `mov $n,%eax` in the site's own block, without building a graph. None: not so simple."""
@@ -123,13 +180,13 @@ class NumberFinder:
             at = previous.vaddr
         return None
 
-    def _over_graph(self, search: _Search, site: int) -> None:
+    def _over_graph(self, search: _Search, site: int, wanted: _Want) -> None:
         if self._graph is None:
             self._graph = block_graph(self._decoded, self._entries)
             self._home = {i.vaddr: n for n in self._graph for i in self._graph.nodes[n]["insns"]}
         graph = self._graph
         home = self._home[site]
-        work = [(home, tuple(i for i in graph.nodes[home]["insns"] if i.vaddr < site), _Want("rax", 0, 0))]
+        work = [(home, tuple(i for i in graph.nodes[home]["insns"] if i.vaddr < site), wanted)]
         seen: set[tuple[int, _Want]] = set()
         while work:
             node, insns, want = work.pop()
@@ -142,7 +199,10 @@ class NumberFinder:
             elif not predecessors:
                 raise _Unknown
             for before in predecessors:
-                if (before, left) not in seen:
+                implied = _implied(graph.nodes[before]["insns"], node, left)
+                if implied is not None:
+                    search.constant(left.add + implied)
+                elif (before, left) not in seen:
                     seen.add((before, left))
                     if len(seen) > _MAX_STATES:
                         raise _Unknown
@@ -155,15 +215,17 @@ def _up(search: _Search, insns: tuple[Insn, ...], want: _Want) -> _Want | None:
     for index in range(len(insns) - 1, -1, -1):
         insn = insns[index]
         if insn.flow in (Flow.CALL, Flow.INDIRECT_CALL):
+            if not current.register and search.keeps_slots(insn):
+                continue
             if search.go or current.register not in PRESERVED:
                 raise _Unknown
             continue
         d = detail(insn)
         moved: _Want | None
-        if not current.register and insn.flow is Flow.SYSCALL:
+        if not current.register and insn.flow is Flow.SYSCALL and not search.has_private_stack:
             raise _Unknown  # the kernel may write there
         if not current.register:
-            moved = _stack(d, current)
+            moved = _stack(search, d, current)
         elif current.register not in d.regs_written:
             continue
         else:
@@ -174,18 +236,47 @@ def _up(search: _Search, insns: tuple[Insn, ...], want: _Want) -> _Want | None:
     return current
 
 
-def _stack(d: InsnDetail, want: _Want) -> _Want:
-    """The wanted stack slot above instruction ``d``."""
+def _implied(insns: tuple[Insn, ...], to: int, want: _Want) -> int | None:
+    """The value that the wanted register has where ``insns`` lead to ``to``: je behind a comparison says it.
+
+    musl's __stdio_read: ``test %rax,%rax; je`` leads to a read, whose number is 0.
+    """
+    if len(insns) < 2 or not want.register or want.low_byte is not None or insns[-1].flow is not Flow.BRANCH:
+        return None
+    branch, d = detail(insns[-1]), detail(insns[-2])
+    is_taken = insns[-1].target == to
+    if is_taken == (insns[-1].end == to) or branch.opcode_id != (cs.X86_INS_JE if is_taken else cs.X86_INS_JNE):
+        return None
+    if len(d.operands) != 2:
+        return None
+    first, second = d.operands
+    if not isinstance(first, Reg) or first.full != want.register or not _is_wide(first):
+        return None
+    if d.opcode_id == cs.X86_INS_TEST and second == first:
+        return 0
+    return second.value if d.opcode_id == cs.X86_INS_CMP and isinstance(second, Imm) else None
+
+
+def _stack(search: _Search, d: InsnDetail, want: _Want) -> _Want | None:
+    """The wanted stack slot above instruction ``d``; None for a constant."""
     if "rsp" not in d.regs_written:
         target = d.operands[0] if d.operands else None
-        if isinstance(target, Mem) and d.opcode_id not in _READ_ONLY:
+        if not isinstance(target, Mem) or d.opcode_id in _READ_ONLY:
+            return want
+        if target.base != "rsp" or target.index or target.segment:
+            if target.base != "rsp" and search.has_private_stack:
+                return want
             raise _Unknown  # may write the slot itself, by whatever name
-        return want
+        if target.disp + target.size <= want.slot or want.slot + 4 <= target.disp:
+            return want
+        if target.disp != want.slot or target.size not in (4, 8) or d.opcode_id != cs.X86_INS_MOV:
+            raise _Unknown
+        return _moved(search, d.operands[1], want)
     if d.opcode_id == cs.X86_INS_PUSH:
         if want.slot >= 8:
             return want._replace(slot=want.slot - 8)
         pushed = d.operands[0]
-        if isinstance(pushed, Reg) and pushed.name == pushed.full:
+        if want.slot == 0 and isinstance(pushed, Reg) and pushed.name == pushed.full:
             return _Want(pushed.full, want.add, 0)
         raise _Unknown  # constants are taken in _register, where the pop is seen
     if d.opcode_id == cs.X86_INS_POP:
@@ -195,6 +286,26 @@ def _stack(d: InsnDetail, want: _Want) -> _Want:
         if moved >= 0:
             return want._replace(slot=moved)
     raise _Unknown
+
+
+def _exposes_stack(insn: Insn) -> bool:
+    """Whether the instruction may give somebody an address on the stack, or stores by rbp."""
+    d = detail(insn)
+    if insn.flow is not Flow.NEXT or not {"rsp", "rbp"} & d.regs_read:
+        return False
+    target = d.operands[0] if d.operands else None
+    if isinstance(target, Mem) and "rbp" in (target.base, target.index) and d.opcode_id not in _READ_ONLY:
+        return True
+    if d.opcode_id in (cs.X86_INS_PUSH, cs.X86_INS_POP):
+        return isinstance(target, Reg) and d.opcode_id == cs.X86_INS_PUSH and target.full == "rsp"
+    if d.opcode_id == cs.X86_INS_LEA:
+        return not isinstance(target, Reg) or target.full not in ("rsp", "rbp")
+    sources = [op for op in d.operands[1:] if isinstance(op, Reg)]
+    if any(op.full in ("rsp", "rbp") for op in sources):
+        if d.opcode_id == cs.X86_INS_MOV and isinstance(target, Mem) and target.base == "rsp" and not target.index:
+            return False  # Go saves its caller's rbp so
+        return not isinstance(target, Reg) or target.full not in ("rsp", "rbp")
+    return False
 
 
 def _register(search: _Search, above: tuple[Insn, ...], d: InsnDetail, want: _Want) -> _Want | None:

@@ -99,6 +99,20 @@ class Site:
         return self.vaddr + 2
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WrapperCalls:
+    """What the callers of a wrapper ask for: of the one with the site ``site``, or (None) of an imported ``syscall``.
+
+    ``complete``: every possible caller is known and passes a known number; else there may be more.
+    """
+
+    name: str | None
+    site: int | None
+    numbers: tuple[int, ...]
+    callers: int
+    complete: bool
+
+
 REACH_BYTES = 48
 
 

@@ -46,6 +46,8 @@ KNOWN = [
     ("test %edi, %edi\nmov $1, %eax\nje 1f\nmov $2, %eax\n1: syscall\nret", (1, 2)),
     ("mov $202, %r9d\n1: mov %r9d, %eax\nsyscall\ncmp $-4, %eax\nje 1b\nret", (202,)),
     ("mov $202, %ebx\ncall *%rsi\nmov %ebx, %eax\nsyscall\nret", (202,)),  # kept across a call
+    ("mov (%rdi), %rax\ntest %rax, %rax\nje 1f\nmov $1, %eax\n1: syscall\nret", (0, 1)),  # musl's __stdio_read
+    ("mov (%rdi), %eax\ncmp $39, %eax\njne 1f\nsyscall\n1: ret", (39,)),
     ("mov $39, %ecx\npush %rcx\nmov %rdi, %rsi\npop %rax\nsyscall\nret", (39,)),
 ]
 
@@ -63,6 +65,7 @@ WRAPPERS = [
     "movslq %edi, %rax\nsyscall\nret",
     "mov %rsi, %rax\nmov %rdx, %rdi\nsyscall\nret",  # __syscall_cancel_arch
     "mov 8(%rsp), %rax\nsyscall\nret",  # Go's ABI0
+    "push $39\nmov %rdi, (%rsp)\npop %rax\nsyscall\nret",
     "test %edx, %edx\nmov $1, %eax\nje 1f\nmov %edi, %eax\n1: syscall\nret",  # sometimes an argument is enough
 ]
 
@@ -75,6 +78,11 @@ def test_wrappers(body: str, tmp_path: Path) -> None:
 
 
 UNKNOWN = [
+    "mov (%rdi), %eax\ntest %eax, %eax\njne 1f\nmov $1, %eax\n1: syscall\nret",
+    "mov (%rdi), %eax\ntest %al, %al\nje 1f\nmov $1, %eax\n1: syscall\nret",
+    "mov (%rdi), %eax\ncmp $39, %eax\njb 1f\nmov $1, %eax\n1: syscall\nret",
+    "mov (%rdi), %eax\ntest %eax, %ecx\nje 1f\nmov $1, %eax\n1: syscall\nret",
+    "mov (%rdi), %eax\ntest %eax, %eax\nmov $2, %ecx\nje 1f\nmov $1, %eax\n1: syscall\nret",
     "mov (%rdi), %eax\nsyscall\nret",
     "mov $39, %eax\ncall *%rsi\nsyscall\nret",  # a call leaves anything in eax
     "mov $202, %r9d\ncall *%rsi\nmov %r9d, %eax\nsyscall\nret",
@@ -84,7 +92,7 @@ UNKNOWN = [
     "mov $39, %eax\nlock cmpxchg %ecx, (%rdi)\nsyscall\nret",
     "mov $39, %eax\nxchg %eax, %ecx\nsyscall\nret",
     "mov $39, %eax\ncmovne %ecx, %eax\nsyscall\nret",
-    "push $39\nmov %rdi, (%rsp)\npop %rax\nsyscall\nret",
+    "push $39\nmov %dil, (%rsp)\npop %rax\nsyscall\nret",
     "test %edi, %edi\nmov $1, %eax\nje 1f\nmov (%rsi), %eax\n1: syscall\nret",
 ]
 
