@@ -22,6 +22,7 @@ FULL = os.environ.get("FLICKER_ATTACK") == "full"
 SEED = 1
 # Points of one case.
 SINGLE_POINTS = ("-k", "0:-1:1") if FULL else ("-n", f"24:{SEED}")
+OWN_GS_POINTS = SINGLE_POINTS if FULL else ("-n", f"150:{SEED}")  # a trap is thousands of steps
 DOUBLE_POINTS = ("-m", "0:-1:1", "-n", f"{2000 if FULL else 12}:{SEED}")
 LIMIT_SECONDS = 20000 if FULL else 300
 COMPILERS = {
@@ -150,9 +151,9 @@ def test_signal_at_every_instruction(driver: Path, targets: dict[str, Path], mod
 
 @pytest.mark.parametrize("mode", COMPILERS)
 @pytest.mark.parametrize("case", OWN_GS)
-def test_signal_at_every_instruction_with_own_gs(driver: Path, targets: dict[str, Path], mode: str, case: str) -> None:
+def test_signal_with_own_gs(driver: Path, targets: dict[str, Path], mode: str, case: str) -> None:
     """The same where gs is the program's: it is there in every handler and afterwards."""
-    _attack(driver, targets[mode], case)
+    _attack(driver, targets[mode], case, *OWN_GS_POINTS)
 
 
 @pytest.mark.parametrize("mode", ["traps", "hook-leave"])
