@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from .decode import Kind, decode
+from .decode import LONGEST, Kind, decode
 from .finding import Finding, Unsound
 from .rawelf import EHDR_SIZE, PHDR_SIZE
 from .subject import SYSCALL, Subject
@@ -23,9 +23,9 @@ def check_ownership(subject: Subject, tables: Tables) -> Iterator[Finding]:
     owned = list(_HEADER_FIELDS)
     if not subject.original.sections:
         owned.append(_SHENTSIZE)
-    for window in subject.windows:
-        start = subject.original.offset(window.claim.start, window.claim.end - window.claim.start)
-        owned.append((start, start + window.claim.end - window.claim.start))
+    for area in (area for window in subject.windows for area in window.areas):
+        start = subject.original.offset(area.start, area.end - area.start)
+        owned.append((start, start + area.end - area.start))
     if subject.claim.displaced_start is not None:
         moved = subject.claim.displaced_start
         offset = subject.original.offset(moved.start, moved.end - moved.start)
@@ -47,8 +47,7 @@ def _bad(code: str, vaddr: int | None, message: str) -> Finding:
 
 def _retarget(subject: Subject, branch: int, old: int, new: int) -> tuple[int, int]:
     """File range of the displacement of a retargeted branch, after proof that only its target changed, and rightly."""
-    text = _up_to_15(subject, branch)
-    (before,) = decode(text, branch, 1)
+    (before,) = decode(subject.original.up_to(branch, LONGEST), branch, 1)
     if before.kind not in _DIRECT or before.target != old:
         raise Unsound("retarget", branch, f"branch to {old:#x} expected in the input, {before.data.hex()} found")
     (after,) = decode(subject.output.at(branch, len(before.data)), branch, 1)
@@ -59,16 +58,6 @@ def _retarget(subject: Subject, branch: int, old: int, new: int) -> tuple[int, i
     size = 1 if before.kind is Kind.COUNTED or len(before.data) < 5 else 4
     end = subject.original.offset(branch, len(before.data)) + len(before.data)
     return end - size, end
-
-
-def _up_to_15(subject: Subject, vaddr: int) -> bytes:
-    """The longest possible instruction at ``vaddr``, shorter only at the end of its segment's file bytes."""
-    for size in range(15, 0, -1):
-        try:
-            return subject.original.at(vaddr, size)
-        except Unsound:
-            continue
-    raise Unsound("address", vaddr, "not in the input's file bytes")
 
 
 def _unowned(subject: Subject, owned: list[tuple[int, int]]) -> Iterator[Finding]:

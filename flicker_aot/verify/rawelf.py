@@ -111,6 +111,13 @@ class RawElf:
                     return found
         raise Unsound("address", vaddr, f"{size} bytes expected in the file, no PT_LOAD holds them")
 
+    def up_to(self, vaddr: int, size: int) -> bytes:
+        """The same, but fewer bytes where the file's part of the segment ends before."""
+        for p in self.segments:
+            if p.type == PT_LOAD and p.vaddr <= vaddr < p.vaddr + p.filesz:
+                return self.at(vaddr, min(size, p.vaddr + p.filesz - vaddr))
+        return self.at(vaddr, size)
+
     def offset(self, vaddr: int, size: int) -> int:
         """File offset of [vaddr, vaddr + size). Raises Unsound where no single PT_LOAD holds it."""
         for p in self.segments:

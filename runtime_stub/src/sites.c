@@ -123,24 +123,13 @@ static struct where in_file(const struct flk_config *c, u64 bias, u64 ip) {
     return w;
 }
 
-static struct where find(u64 ip) {
+static struct where in_trampolines(u64 ip) {
     if (holds(&flk_config, flk_rt.bias, ip))
         return in_file(&flk_config, flk_rt.bias, ip);
     for (const struct module *m = next_module(0); m; m = next_module(m))
         if (ip - m->lo < m->hi - m->lo && holds(m->config, m->bias, ip))
             return in_file(m->config, m->bias, ip);
     return in_vdso(ip);
-}
-
-struct where where_is(u64 ip) {
-    struct where w = find(ip);
-    if (w.found && w.rip == w.resume) {
-        /* A loop's target: it may be an instruction of a window itself. */
-        struct where target = find(w.rip);
-        if (target.found)
-            w.rip = target.rip;
-    }
-    return w;
 }
 
 static u64 trap_in(const struct flk_config *c, u64 bias, u64 ip) {
@@ -162,4 +151,22 @@ u64 trap_target(u64 ip) {
     for (const struct module *m = next_module(0); m && !target; m = next_module(m))
         target = trap_in(m->config, m->bias, ip);
     return target;
+}
+
+struct where where_is(u64 ip) {
+    struct where w = in_trampolines(ip);
+    u64 target = w.found ? 0 : trap_target(ip);
+    if (target) {
+        /* A hole's jump is on the way from a site to T. The other trapping addresses are those of instructions, as natively. */
+        struct where on = in_trampolines(target);
+        if (on.rip != ip)
+            return on;
+    }
+    if (w.found && w.rip == w.resume) {
+        /* A loop's target: it may be an instruction of a window itself. */
+        struct where on = in_trampolines(w.rip);
+        if (on.found)
+            w.rip = on.rip;
+    }
+    return w;
 }

@@ -60,6 +60,14 @@ def fills(pair: Pair) -> Iterator[Range]:
     return (in_input(pair, s.start + 5, s.end) for s in pair.claim.sites if s.tactic == "window")
 
 
+def holes(pair: Pair) -> Iterator[Range]:
+    """Short jumps, and the padding or the evicted instructions that they lead to."""
+    for s in pair.claim.sites:
+        if s.hole is not None:
+            yield in_input(pair, s.start, s.end)
+            yield in_input(pair, s.hole[1], s.hole[2])
+
+
 def retargets(pair: Pair) -> Iterator[Range]:
     return (in_input(pair, branch, branch + 2) for branch, _, _ in pair.claim.retargets)
 
@@ -90,17 +98,17 @@ def copies_after(pair: Pair) -> Iterator[Range]:
 
 def config(pair: Pair) -> tuple[int, ...]:
     """The fields of struct flk_config (abi.h)."""
-    return struct.unpack_from("<QIIQQQQQQQQIIII", pair.output, pair.offset(pair.claim.config))
+    return struct.unpack_from("<QIIQQQQQQQQQIIII", pair.output, pair.offset(pair.claim.config))
 
 
 def configuration(pair: Pair) -> Iterator[Range]:
-    yield in_block(pair, pair.claim.config, pair.claim.config + 112)
+    yield in_block(pair, pair.claim.config, pair.claim.config + 120)
 
 
 def table(index: int, row: int) -> Callable[[Pair], Iterator[Range]]:
     def found(pair: Pair) -> Iterator[Range]:
         fields = config(pair)
-        start, count = fields[8 + index], fields[11 + index]
+        start, count = fields[8 + index], fields[12 + index]
         return (in_block(pair, start + i * row, start + (i + 1) * row) for i in range(count))
 
     return found
@@ -109,7 +117,7 @@ def table(index: int, row: int) -> Callable[[Pair], Iterator[Range]]:
 def runtime_text(pair: Pair) -> Iterator[Range]:
     rx, fields = pair.claim.segments["rx"], config(pair)
     start = rx.offset + -(-fields[7] // rawelf.PAGE) * rawelf.PAGE
-    first, last = in_block(pair, pair.claim.config, pair.claim.config + 112)
+    first, last = in_block(pair, pair.claim.config, pair.claim.config + 120)
     yield start, first
     yield last, rx.offset + rx.filesz
 
@@ -136,7 +144,7 @@ def section_headers(pair: Pair) -> Iterator[Range]:
 
 def not_owned(pair: Pair) -> Iterator[Range]:
     """Gaps between owned bytes in the input, whatever is there."""
-    owned = sorted(chain(jumps(pair), fills(pair), retargets(pair)))
+    owned = sorted(chain(jumps(pair), fills(pair), holes(pair), retargets(pair)))
     at = 64
     for start, end in owned:
         if at < start:
@@ -146,13 +154,14 @@ def not_owned(pair: Pair) -> Iterator[Range]:
 
 
 def next_to_windows(pair: Pair) -> Iterator[Range]:
-    """The bytes directly before and behind each window."""
-    starts = {s.end for s in pair.claim.sites} & {s.start for s in pair.claim.sites}
-    for s in pair.claim.sites:
-        if s.start not in starts:
-            yield in_input(pair, s.start - 1, s.start)
-        if s.end not in starts:
-            yield in_input(pair, s.end, s.end + 1)
+    """The bytes directly before and behind what a patch owns."""
+    owned = [(s.start, s.end) for s in pair.claim.sites] + [s.hole[1:] for s in pair.claim.sites if s.hole is not None]
+    shared = {end for _, end in owned} & {start for start, _ in owned}
+    for start, end in owned:
+        if start not in shared:
+            yield in_input(pair, start - 1, start)
+        if end not in shared:
+            yield in_input(pair, end, end + 1)
 
 
 def hole(pair: Pair) -> Iterator[Range]:
@@ -165,6 +174,7 @@ def hole(pair: Pair) -> Iterator[Range]:
 KINDS: dict[str, Callable[[Pair], Iterator[Range]]] = {
     "window jump": jumps,
     "window fill": fills,
+    "short jump, hole": holes,
     "retargeted branch": retargets,
     "copies before": copies_before,
     "entry sequence": entries,
