@@ -44,7 +44,7 @@ def check_reach(subject: Subject) -> Iterator[Finding]:
 
 
 def _window(functions: _Functions, window: Window) -> Iterator[Finding]:
-    starts = (*window.starts, window.claim.end)
+    starts = (*window.areas[0].starts, window.claim.end)
     in_line = functions.in_line(window.claim.start, window.claim.end)
     if in_line is None or in_line.issuperset(starts[:-1]):
         return
