@@ -9,6 +9,7 @@ MAX_HOLE it would cost too much; then R stands right behind RW, and the runtime'
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -51,7 +52,7 @@ START_ALIGN: Final = 16  # of the copy of an interpreter's first instructions, b
 R_SIZE_UNIT: Final = 64  # bytes; coarse, so that the size of R and the size of the note that tells it soon agree
 MAX_HOLE: Final = 4 * PAGE_SIZE  # bytes of the file that may stay empty for R to be at ``vaddr - base``
 SECTION_HEADER_SIZE: Final = 64
-_ADDED_SECTIONS: Final = 9
+_ADDED_SECTIONS: Final = 12  # with what their names take
 _NOTE_ESTIMATE: Final = 48  # bytes a site; it compresses well
 
 
@@ -102,7 +103,7 @@ def lay_out(image: Image, code: Code, plan: Plan, stub: Stub, options: Options) 
     tables = make_tables(slots, image.base_vaddr)
     unwind = plan_unwind(image, slots, labels)
     added = unwind.table is not None and not unwind.table.header
-    if phnum + added > MAX_PHDRS or _too_large(image, stub, tables, slots, phnum, unwind):
+    if phnum + added > MAX_PHDRS or _too_large(image, stub, tables, slots, unwind, phnum + added, start, is_client):
         unwind, added = unwind.without_table(), False
     phnum += added
     unplaced = fixed_part(image, code, plan, options) | {"runtime_sha256": runtime_sha256(stub)}
@@ -182,12 +183,26 @@ def _align(value: int, alignment: int) -> int:
     return -(-value // alignment) * alignment
 
 
-def _too_large(image: Image, stub: Stub, tables: Tables, slots: Sequence[Slot], phnum: int, unwind: Unwind) -> bool:
-    """Whether the unwind tables that are loaded take the output beyond its budget (model/layout.py)."""
-    rest = unwind.size + _NOTE_ESTIMATE * len(slots) + SECTION_HEADER_SIZE * (len(image.sections) + _ADDED_SECTIONS)
-    size = phnum * PHDR_SIZE + len(tables.sites) + len(tables.insns) + len(tables.traps) + rest
-    block = _page_up(slots[-1].end if slots else 0) + _page_up(len(stub.text)) + _page_up(len(stub.data)) + size
-    return _page_up(len(image.data)) + block > size_budget(len(image.data))
+def _too_large(
+    image: Image,
+    stub: Stub,
+    tables: Tables,
+    slots: Sequence[Slot],
+    unwind: Unwind,
+    phnum: int,
+    start: Start | None,
+    is_client: bool,
+) -> bool:
+    """Whether the unwind tables that are loaded take the output beyond its budget (model/layout.py).
+
+    What debuggers read comes first: `.debug_frame`, whose size hardly depends on addresses, has its place.
+    """
+    where = _addresses(image, stub, tables, slots, unwind, phnum, 0, start, is_client)
+    in_r = where.note - where.r + _NOTE_ESTIMATE * len(slots)
+    headers = SECTION_HEADER_SIZE * (len(image.sections) + _ADDED_SECTIONS)
+    debug_frame = len(zlib.compress(unwind.debug_frame(where.rx, where.text, stub.frames), 9))
+    size = where.r_offset + in_r + headers + debug_frame + image.trailing
+    return size > size_budget(len(image.data))
 
 
 def _addresses(

@@ -14,12 +14,17 @@ import zlib
 import pytest
 
 from flicker_aot.elf.call_frames import RawEntry, read_entries
-from flicker_aot.verify import rawelf, verifier
+from flicker_aot.verify import rawelf, verifier, verify
 
 from .pairs import Pair, flipped, make_pair
 
 FLAGS = {"static": ("-static",), "static-pie": ("-static-pie", "-fPIE")}
-SOURCE = '#include <stdio.h>\nint main(void) { return puts("hello") < 0; }\n'
+# A larger file may grow by more: there is room for the table.
+SOURCE = """#include <stdio.h>
+extern const char ballast[];
+const char ballast[2 << 20] = {1};
+int main(void) { return puts("hello") < ballast[0]; }
+"""
 CHDR = 24
 
 
@@ -101,17 +106,20 @@ def with_debug_frame(pair: Pair, content: bytes) -> bytes:
     return bytes(out + raw)
 
 
+def found(pair: Pair, content: bytes) -> bool:
+    """Whether the unwind check rejects ``content``; that the file ends otherwise than it should is not the point."""
+    return any(f.code == "unwind" for f in verify(pair.original, with_debug_frame(pair, content)))
+
+
 def test_bits_of_the_debuggers_entries(pair: Pair) -> None:
     """Rules of trampolines in .debug_frame are compared with the original's as well."""
     _, header = section(pair.output, b".debug_frame")
     content = zlib.decompress(pair.output[header.offset + CHDR : header.offset + header.size])
-    assert not pair.rejects(with_debug_frame(pair, content))
+    assert not found(pair, content)
     length = int.from_bytes(content[:4], "little")
     entry = length + 4
     size = int.from_bytes(content[entry : entry + 4], "little")
-    rejected = sum(
-        pair.rejects(with_debug_frame(pair, flipped(content, at, bit))) for at, bit in bits(entry, size - 8, 12)
-    )
+    rejected = sum(found(pair, flipped(content, at, bit)) for at, bit in bits(entry, size - 8, 12))
     assert rejected == 12
 
 
