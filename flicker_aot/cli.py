@@ -30,6 +30,7 @@ _DEBUG_VARIABLE: Final = "FLICKER_AOT_DEBUG"
 _INTERRUPTED: Final = 130  # 128 + SIGINT, as shells report it
 _BROKEN_PIPE: Final = 141  # 128 + SIGPIPE
 _VERIFICATION_FAILED: Final = 4
+_PATH_MAX: Final = 4096  # linux/limits.h
 _FINDINGS_SHOWN: Final = 20
 
 
@@ -117,6 +118,12 @@ def _parser() -> argparse.ArgumentParser:
         default="hook",
         help="the kernel's vDSO: hook its system calls (default), keep it as it is, or hide it from the program",
     )
+    rewrite.add_argument(
+        "--exe-path",
+        metavar="PATH",
+        type=_exe_path,
+        help="what /proc/self/exe answers (default: the absolute path of IN)",
+    )
     rewrite.add_argument("--report", metavar="FILE.json", type=Path, help="write a report of this rewriting")
     rewrite.add_argument("--force", action="store_true", help="overwrite OUT")
 
@@ -156,6 +163,13 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _exe_path(text: str) -> Path:
+    """A path that the kernel could answer: absolute, with its NUL at most PATH_MAX bytes long."""
+    if not Path(text).is_absolute() or len(os.fsencode(text)) >= _PATH_MAX:
+        raise argparse.ArgumentTypeError(f"an absolute path of less than {_PATH_MAX} bytes expected, {text!r} found")
+    return Path(text)
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # Commands
 
@@ -189,6 +203,7 @@ def _request(parsed: argparse.Namespace) -> Request:
             on_refusal=OnRefusal(parsed.on_refusal),
             only=None if parsed.only is None else parse_set(parsed.only),
             vdso=parsed.vdso,
+            exe_path=parsed.exe_path or Path(os.path.realpath(parsed.source)),
         ),
         excluded=None if parsed.excluded is None else parse_set(parsed.excluded),
         force=parsed.force,

@@ -9,6 +9,7 @@ MAX_HOLE it would cost too much; then R stands right behind RW, and the runtime'
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -60,6 +61,7 @@ class _Addresses:
     insns: int
     traps: int
     slots: int
+    exe: int
     note: int
     r_end: int
     rx: int
@@ -95,10 +97,11 @@ def lay_out(image: Image, code: Code, plan: Plan, stub: Stub, options: Options) 
     slots = measure(plan.patches, template, fixed=fixed)
     tables = make_tables(slots, image.base_vaddr)
     unplaced = fixed_part(image, code, plan, options) | {"runtime_sha256": runtime_sha256(stub)}
+    exe_path = b"" if options.exe_path is None else os.fsencode(options.exe_path)
     # The note tells how large R is, in which it stands: grow until it fits.
     size = 0
     while True:
-        where = _addresses(image, stub, tables, slots, phnum, size, start, is_client)
+        where = _addresses(image, stub, tables, slots, phnum, size, start, is_client, len(exe_path) + 1)
         moved = copies(slots, where.rx)
         segments = where.in_file(len(stub.data))
         runtime = _runtime(stub, where, is_client)
@@ -113,7 +116,7 @@ def lay_out(image: Image, code: Code, plan: Plan, stub: Stub, options: Options) 
     _check_reach(image, where)
     holes = runtime | {"bound": runtime["enter"], "leave_bound": runtime["leave"]}
     trampolines = build(slots, where.rx, template, moved, holes, fixed=fixed)
-    config = _config(image, code, plan, options, where, tables, slots, stub).pack(labels)
+    config = _config(image, code, plan, options, where, tables, slots, stub, exe_path).pack(labels)
     edits = make_edits(image, trampolines, moved)
     code_parts = [(t.vaddr, t.data) for t in trampolines]
     if start is not None:
@@ -126,7 +129,7 @@ def lay_out(image: Image, code: Code, plan: Plan, stub: Stub, options: Options) 
             vaddr=where.r,
             offset=where.r_offset,
             memsz=where.r_end - where.r,
-            data=_r_data(where, tables, encoded),
+            data=_r_data(where, tables, exe_path + b"\0", encoded),
         ),
         rx=Placement(
             place=Place.RX,
@@ -177,6 +180,7 @@ def _addresses(
     r_size: int,
     start: Start | None,
     is_client: bool,
+    exe_size: int,
 ) -> _Addresses:
     first = min(image.loads, key=lambda s: s.vaddr)
     # What kernels before 5.18 add e_phoff to, and where file offset 0 is mapped (fs/binfmt_elf.c: load_addr).
@@ -195,8 +199,8 @@ def _addresses(
     sites = r + phnum * PHDR_SIZE
     insns = sites + len(tables.sites)
     traps = _align(insns + len(tables.insns), 4)
-    traps_end = traps + len(tables.traps)
-    slots_at = _align(traps_end, SLOTS_SIZE)
+    exe = traps + len(tables.traps)
+    slots_at = _align(exe + exe_size, SLOTS_SIZE)
     rx = _page_up(r + r_size)
     text = rx + tramp_size
     rw = text + stub.data_vaddr
@@ -206,7 +210,8 @@ def _addresses(
         insns=insns,
         traps=traps,
         slots=slots_at,
-        note=slots_at + SLOTS_SIZE if is_client else _align(traps_end, 4),
+        exe=exe,
+        note=slots_at + SLOTS_SIZE if is_client else _align(exe + exe_size, 4),
         r_end=r + r_size,
         rx=rx,
         start_copy=rx + start_copy,
@@ -280,6 +285,7 @@ def _config(
     tables: Tables,
     slots: Sequence[Slot],
     stub: Stub,
+    exe_path: bytes,
 ) -> FlkConfig:
     flags = {"hook": 0, "keep": F_VDSO_KEEP, "hide": F_VDSO_HIDE}[options.vdso]
     if any(p.tactic is Tactic.TRAP for p in plan.patches):
@@ -301,9 +307,11 @@ def _config(
         insns_vaddr=where.insns,
         traps_vaddr=where.traps,
         slots_vaddr=where.slots if options.role is Role.CLIENT else 0,
+        exe_vaddr=where.exe,
         site_count=tables.site_count,
         insn_count=tables.insn_count,
         trap_count=tables.trap_count,
+        exe_size=len(exe_path),
     )
 
 
@@ -321,8 +329,14 @@ def _fill(start: int, end: int, parts: Sequence[tuple[int, bytes]], padding: byt
     return bytes(data)
 
 
-def _r_data(where: _Addresses, tables: Tables, note: bytes) -> bytes:
-    parts = (where.sites, tables.sites), (where.insns, tables.insns), (where.traps, tables.traps), (where.note, note)
+def _r_data(where: _Addresses, tables: Tables, exe_path: bytes, note: bytes) -> bytes:
+    parts = (
+        (where.sites, tables.sites),
+        (where.insns, tables.insns),
+        (where.traps, tables.traps),
+        (where.exe, exe_path),
+        (where.note, note),
+    )
     return _fill(where.r, where.r_end, parts, b"\0")
 
 
