@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from . import __version__
 from .errors import InputError, PolicyError, UsageError, VerificationError
@@ -23,6 +23,8 @@ from .report.values import OutputReport, Report, StageTime, make_file_report
 
 if TYPE_CHECKING:
     from .report.syscalls import SyscallSet
+
+_MAX_FILE_BYTES: Final = 1 << 31  # what a jump's rel32 reaches
 
 StageListener = Callable[[str], None]
 
@@ -184,6 +186,9 @@ def read_file(path: Path) -> bytes:
     try:
         if path.exists() and not path.is_file():
             raise InputError(f"{path}: not a regular file")
+        size_bytes = path.stat().st_size
+        if size_bytes > _MAX_FILE_BYTES:
+            raise InputError(f"{path}: {size_bytes} bytes: files above {_MAX_FILE_BYTES} bytes are not supported")
         return path.read_bytes()
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from error
