@@ -213,7 +213,9 @@ def _addresses(
         text=text,
         text_end=text + len(stub.text),
         rw=rw,
-        rw_end=rw + _page_up(stub.data_memsz) + _page_up(OWN_GS_BYTES * (len(slots) + OWN_GS_EXTRA)),
+        # A client has neither data nor a gs mode of its own: the process's runtime has both.
+        rw_end=rw
+        + (0 if is_client else _page_up(stub.data_memsz) + _page_up(OWN_GS_BYTES * (len(slots) + OWN_GS_EXTRA))),
         r_offset=r_offset,
         rx_offset=rx_offset,
         rw_offset=rw_offset,
