@@ -213,7 +213,8 @@ def _addresses(
         text=text,
         text_end=text + len(stub.text),
         rw=rw,
-        rw_end=rw + _page_up(stub.data_memsz) + _page_up(OWN_GS_BYTES * (len(slots) + OWN_GS_EXTRA)),
+        rw_end=rw
+        + (0 if is_client else _page_up(stub.data_memsz) + _page_up(OWN_GS_BYTES * (len(slots) + OWN_GS_EXTRA))),
         r_offset=r_offset,
         rx_offset=rx_offset,
         rw_offset=rw_offset,
