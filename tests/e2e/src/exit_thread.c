@@ -1,5 +1,5 @@
 // modes: default
-// counts: futex pread64 select
+// counts: futex pread64 select munmap
 // status: 43
 /* exit_group from a thread while the main thread is blocked. */
 #include "asleep.h"

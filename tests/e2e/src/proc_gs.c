@@ -1,5 +1,5 @@
 // modes: default
-// counts: futex pread64 select
+// counts: futex pread64 select munmap
 /* A program that does not use gs finds its base zero, whatever lives there, in every thread. */
 #include "asleep.h"
 #include <asm/prctl.h>
