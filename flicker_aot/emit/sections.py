@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from ..errors import InputError
+from ..errors import InputError, InternalError
 from ..model.image import (
     SHF_ALLOC,
     SHF_EXECINSTR,
@@ -80,7 +80,7 @@ def section_part(image: Image, layout: Layout, offset: int, *, with_symbols: boo
         numbers[section] = len(headers)
         headers.append(_new_header(section, layout, _add(strings, section.name)))
     if with_symbols:
-        _add_symbols(image, layout, headers, strings, {s.place: n for s, n in numbers.items() if not s.is_note})
+        _add_symbols(image, layout, headers, strings, numbers)
     if len(headers) >= _SHN_LORESERVE:
         raise InputError(f"{image.path}: {len(headers)} sections, expected fewer than {_SHN_LORESERVE}")
     return _place(headers, offset, names)
@@ -147,7 +147,7 @@ def _new_header(section: NewSection, layout: Layout, name: int) -> _Header:
 
 
 def _add_symbols(
-    image: Image, layout: Layout, headers: list[_Header], section_names: bytearray, numbers: dict[Place, int]
+    image: Image, layout: Layout, headers: list[_Header], section_names: bytearray, numbers: dict[NewSection, int]
 ) -> None:
     """Extends the input's .symtab, or adds one. New symbols are global: only these may follow what is there."""
     table = next((i for i, h in enumerate(headers) if h.type == SHT_SYMTAB and _is_whole(image, headers, i)), None)
@@ -164,7 +164,16 @@ def _add_symbols(
     content = _movable(image, headers, table)
     names = _movable(image, headers, headers[table].link)
     for symbol in layout.symbols:
-        content += _symbol(symbol, _add(names, symbol.name), numbers[symbol.place])
+        content += _symbol(symbol, _add(names, symbol.name), _section_of(symbol, numbers))
+
+
+def _section_of(symbol: NewSymbol, numbers: dict[NewSection, int]) -> int:
+    """Number of the section that holds ``symbol``: data and bss are two of one segment."""
+    end = symbol.vaddr + symbol.size
+    for section, number in numbers.items():
+        if section.vaddr <= symbol.vaddr and end <= section.vaddr + section.size:
+            return number
+    raise InternalError(f"symbol {symbol.name} at {symbol.vaddr:#x} is in no section that was added")
 
 
 def _is_whole(image: Image, headers: Sequence[_Header], index: int) -> bool:

@@ -228,7 +228,7 @@ def test_shapes_of_sites(tmp_path: Path) -> None:
     assert not [c for c in code.candidates if c.verdict is not Verdict.SITE]
     _, loop, first, second, last, page = code.sites
     assert loop.vaddr in loop.entries and loop.vaddr in {b.target for b in loop.branches}
-    assert loop.numbers == ()  # the loop comes back with the result in eax
+    assert loop.numbers == (39, 0xFFFFFFFC)  # the loop comes back with the result in eax, where that is -4
     assert first.after[0].vaddr == second.vaddr and second.before[-1].vaddr == first.vaddr
     assert (first.numbers, second.numbers) == ((39,), ())
     assert last.after == () and last.numbers == (231,)
