@@ -22,8 +22,8 @@ FULL = os.environ.get("FLICKER_ATTACK") == "full"
 SEED = 1
 # Points of one case.
 SINGLE_POINTS = ("-k", "0:-1:1") if FULL else ("-n", f"24:{SEED}")
-OWN_GS_POINTS = SINGLE_POINTS if FULL else ("-n", f"150:{SEED}")  # a trap is thousands of steps
-DOUBLE_POINTS = ("-m", "0:-1:1", "-n", f"{2000 if FULL else 12}:{SEED}")
+OWN_GS_POINTS = SINGLE_POINTS if FULL else ("-n", f"60:{SEED}")  # a trap is thousands of steps
+DOUBLE_POINTS = ("-m", "0:-1:1", "-n", f"{2000 if FULL else 8}:{SEED}")
 LIMIT_SECONDS = 20000 if FULL else 300
 COMPILERS = {
     "gcc": "gcc -static -O2 -DMARKERS",
