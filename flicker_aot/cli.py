@@ -49,7 +49,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         parsed = _parser().parse_args(arguments)
         color = parsed.color
-        handlers = {"rewrite": _rewrite, "verify": _verify, "inspect": _inspect, "syscalls": _syscalls}
+        handlers = {
+            "rewrite": _rewrite,
+            "rootfs": _rootfs,
+            "verify": _verify,
+            "inspect": _inspect,
+            "syscalls": _syscalls,
+        }
         handler = handlers[parsed.command]
         code = handler(parsed)
         sys.stdout.flush()
@@ -93,32 +99,22 @@ def _parser() -> argparse.ArgumentParser:
     rewrite = commands.add_parser("rewrite", help="write a hooked copy of a program", description="IN becomes OUT.")
     rewrite.add_argument("source", metavar="IN", type=Path, help="a statically linked x86-64 program")
     rewrite.add_argument("destination", metavar="OUT", type=Path, help="the rewritten program")
-    hooks = rewrite.add_mutually_exclusive_group()
-    hooks.add_argument("--tool", choices=TOOLS, default="none", help="what the hook does (default: none: pass through)")
-    hooks.add_argument("--hook", metavar="FILE.c|.o", type=Path, help="a hook of your own instead of a tool")
-    which = rewrite.add_mutually_exclusive_group()
-    which.add_argument("--only", metavar="SET", help="hook these alone: names, numbers, classes (@file)")
-    which.add_argument(
-        "--except",
-        metavar="SET",
-        dest="excluded",
-        help="hook all but these; a site whose number is not known is hooked",
-    )
-    rewrite.add_argument("--strict", action="store_true", help="exit 1 unless every system call is surely hooked")
-    rewrite.add_argument(
-        "--on-refusal",
-        choices=[choice.value for choice in OnRefusal],
-        default=OnRefusal.TRAP.value,
-        help="a site with no room for a jump: trap (default), keep it unhooked, or fail with exit 1",
-    )
-    rewrite.add_argument(
-        "--vdso",
-        choices=("hook", "keep", "hide"),
-        default="hook",
-        help="the kernel's vDSO: hook its system calls (default), keep it as it is, or hide it from the program",
-    )
+    _add_options(rewrite)
     rewrite.add_argument("--report", metavar="FILE.json", type=Path, help="write a report of this rewriting")
     rewrite.add_argument("--force", action="store_true", help="overwrite OUT")
+
+    rootfs = commands.add_parser(
+        "rootfs",
+        help="rewrite a container or chroot tree whole",
+        description="SRC becomes DST: ELF files rewritten, the rest copied faithfully. Again: only what changed.",
+    )
+    rootfs.add_argument("source", metavar="SRC", type=Path, help="a folder with a whole root file system")
+    rootfs.add_argument("destination", metavar="DST", type=Path, help="made, or brought up to date")
+    _add_options(rootfs)
+    rootfs.add_argument("-j", "--jobs", metavar="N", type=_jobs, help="processes (default: one a processor)")
+    rootfs.add_argument("--keep-setuid", action="store_true", help="keep setuid, setgid, capabilities of ELF files")
+    rootfs.add_argument("--report", metavar="FILE.json", type=Path, help="write a report of this run")
+    rootfs.add_argument("--force", action="store_true", help="write into a DST that was not made from SRC")
 
     verify = commands.add_parser("verify", help="prove that OUT is IN plus owned edits")
     verify.add_argument("source", metavar="IN", type=Path)
@@ -143,7 +139,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     syscalls.add_argument("--json", action="store_true", help="a JSON document instead of names")
 
-    for command in (rewrite, verify, inspect, syscalls):
+    for command in (rewrite, rootfs, verify, inspect, syscalls):
         loudness = command.add_mutually_exclusive_group()
         loudness.add_argument("-q", "--quiet", action="store_true", help="errors only")
         loudness.add_argument(
@@ -154,6 +150,40 @@ def _parser() -> argparse.ArgumentParser:
             "--color", choices=("auto", "always", "never"), default="auto", metavar="WHEN", help="auto, always or never"
         )
     return parser
+
+
+def _add_options(parser: argparse.ArgumentParser) -> None:
+    """What a hook does and which calls it is asked for: the same for every command that rewrites."""
+    hooks = parser.add_mutually_exclusive_group()
+    hooks.add_argument("--tool", choices=TOOLS, default="none", help="what the hook does (default: none: pass through)")
+    hooks.add_argument("--hook", metavar="FILE.c|.o", type=Path, help="a hook of your own instead of a tool")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--only", metavar="SET", help="hook these alone: names, numbers, classes (@file)")
+    which.add_argument(
+        "--except",
+        metavar="SET",
+        dest="excluded",
+        help="hook all but these; a site whose number is not known is hooked",
+    )
+    parser.add_argument("--strict", action="store_true", help="exit 1 unless every system call is surely hooked")
+    parser.add_argument(
+        "--on-refusal",
+        choices=[choice.value for choice in OnRefusal],
+        default=OnRefusal.TRAP.value,
+        help="a site with no room for a jump: trap (default), keep it unhooked, or fail with exit 1",
+    )
+    parser.add_argument(
+        "--vdso",
+        choices=("hook", "keep", "hide"),
+        default="hook",
+        help="the kernel's vDSO: hook its system calls (default), keep it as it is, or hide it from the program",
+    )
+
+
+def _jobs(text: str) -> int:
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of processes")
+    return int(text)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -182,17 +212,61 @@ def _request(parsed: argparse.Namespace) -> Request:
     return Request(
         source=parsed.source,
         destination=parsed.destination,
-        options=Options(
-            tool=parsed.tool,
-            hook=parsed.hook,
-            strict=parsed.strict,
-            on_refusal=OnRefusal(parsed.on_refusal),
-            only=None if parsed.only is None else parse_set(parsed.only),
-            vdso=parsed.vdso,
-        ),
+        options=_options(parsed),
         excluded=None if parsed.excluded is None else parse_set(parsed.excluded),
         force=parsed.force,
     )
+
+
+def _options(parsed: argparse.Namespace) -> Options:
+    return Options(
+        tool=parsed.tool,
+        hook=parsed.hook,
+        strict=parsed.strict,
+        on_refusal=OnRefusal(parsed.on_refusal),
+        only=None if parsed.only is None else parse_set(parsed.only),
+        vdso=parsed.vdso,
+    )
+
+
+def _rootfs(parsed: argparse.Namespace) -> int:
+    from .report.tables import make_console
+    from .report.tree import TreeProgress, print_tree_report, problem_lines, tree_to_json
+    from .rootfs import TreeRequest, rewrite_tree
+    from .tree.pool import default_jobs
+
+    request = TreeRequest(
+        source=parsed.source,
+        destination=parsed.destination,
+        options=_options(parsed),
+        jobs=parsed.jobs or default_jobs(),
+        excluded=None if parsed.excluded is None else parse_set(parsed.excluded),
+        force=parsed.force,
+        keep_privileges=parsed.keep_setuid,
+    )
+    if parsed.report is not None:
+        _check_tree_report(parsed)
+    console = make_console(sys.stderr, parsed.color)
+    shown = not (parsed.quiet or parsed.no_progress)
+    with TreeProgress(console, is_shown=shown, names_files=parsed.verbose) as progress:
+        report = rewrite_tree(request, progress)
+    for level, line in problem_lines(report, with_all=parsed.verbose):
+        if level == "error" or not parsed.quiet:
+            _message(f"{level}: {line}", parsed.color)
+    if parsed.report is not None:
+        _write_text(parsed.report, "the report", tree_to_json(report))
+    if not parsed.quiet:
+        print_tree_report(report, console, with_all=parsed.verbose)
+    return report.exit_code
+
+
+def _check_tree_report(parsed: argparse.Namespace) -> None:
+    """UsageError for a report that would stand in SRC or DST, or cannot be written."""
+    target = Path(os.path.realpath(parsed.report))
+    for folder in (parsed.source, parsed.destination):
+        if target.is_relative_to(os.path.realpath(folder)):
+            raise UsageError(f"{parsed.report}: the report would be part of {folder}")
+    _check_written(parsed.report, "the report", ())
 
 
 def _check_written(path: Path, what: str, others: Sequence[Path]) -> None:

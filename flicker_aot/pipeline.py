@@ -20,7 +20,7 @@ from .errors import InputError, PolicyError, UsageError, VerificationError
 from .model.code import CandidateKind, Code, Verdict
 from .model.image import Image
 from .model.options import OnRefusal, Options, Role
-from .report.values import OutputReport, Report, StageTime, make_file_report
+from .report.values import FileReport, OutputReport, Report, StageTime, make_file_report
 
 if TYPE_CHECKING:
     from .report.syscalls import SyscallSet
@@ -30,13 +30,18 @@ StageListener = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """One rewriting. ``excluded``: system call numbers not asked for (--except); ``force``: OUT may exist."""
+    """One rewriting. ``excluded``: system call numbers not asked for (--except); ``force``: OUT may exist.
+
+    ``only_with_sites``: a file without a single site is not written (``Report.output`` is None), unless it is an
+    interpreter: there is nothing in it to hook.
+    """
 
     source: Path
     destination: Path
     options: Options
     excluded: frozenset[int] | None = None
     force: bool = False
+    only_with_sites: bool = False
 
 
 class Stages:
@@ -81,6 +86,8 @@ def rewrite(request: Request, listener: StageListener) -> Report:
         from .plan import make_plan
 
         plan = make_plan(image, code, options)
+    if request.only_with_sites and not code.sites and request.options.role is not Role.INTERPRETER:
+        return _report(make_file_report(image, code, plan, options.only), None, (), stages)
     with stages("lay out"):
         from .layout import lay_out
 
@@ -106,14 +113,7 @@ def rewrite(request: Request, listener: StageListener) -> Report:
         hole_bytes=layout.hole_size(len(image.data)),
         tool=_tool_name(options),
     )
-    return Report(
-        tool_version=__version__,
-        file=make_file_report(image, code, plan, options.only),
-        output=written,
-        warnings=warnings,
-        stages=tuple(stages.times),
-        peak_memory_bytes=peak_memory_bytes(),
-    )
+    return _report(make_file_report(image, code, plan, options.only), written, warnings, stages)
 
 
 def _with_role(request: Request, image: Image) -> Request:
@@ -143,11 +143,15 @@ def inspect(path: Path, data: bytes, listener: StageListener) -> Report:
         from .plan import make_plan
 
         plan = make_plan(image, code, Options())
+    return _report(make_file_report(image, code, plan, None), None, (), stages)
+
+
+def _report(file: FileReport, output: OutputReport | None, warnings: tuple[str, ...], stages: Stages) -> Report:
     return Report(
         tool_version=__version__,
-        file=make_file_report(image, code, plan, None),
-        output=None,
-        warnings=(),
+        file=file,
+        output=output,
+        warnings=warnings,
         stages=tuple(stages.times),
         peak_memory_bytes=peak_memory_bytes(),
     )
@@ -178,6 +182,13 @@ def syscalls(paths: Sequence[Path], closure: bool, listener: StageListener) -> S
     if any(needy):
         gaps.append("what a dynamic program loads by dlopen is not looked at")
     return SyscallSet(tool_version=__version__, files=tuple(found), gaps=tuple(gaps))
+
+
+def load_stages() -> None:
+    """Imports every stage: processes forked from this one have them."""
+    from . import discover, emit, layout, plan, toolchain, verify  # noqa: F401
+    from .elf import read  # noqa: F401
+    from .verify import second_reader  # noqa: F401
 
 
 def read_file(path: Path) -> bytes:

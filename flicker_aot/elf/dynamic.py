@@ -8,6 +8,7 @@ from typing import Final
 from ..model.image import PT_DYNAMIC, Image
 
 DT_NEEDED, DT_SYMTAB, DT_RELA, DT_RELASZ, DT_INIT, DT_FINI, DT_SONAME, DT_DEBUG = 1, 6, 7, 8, 12, 13, 14, 21
+DT_STRTAB: Final = 5
 DT_INIT_ARRAY, DT_FINI_ARRAY, DT_INIT_ARRAYSZ, DT_FINI_ARRAYSZ = 25, 26, 27, 28
 DT_RELRSZ, DT_RELR, DT_FLAGS_1 = 35, 36, 0x6FFFFFFB
 DF_1_PIE: Final = 0x08000000
@@ -31,6 +32,18 @@ def dynamic_entries(image: Image) -> dict[int, int]:
             break
         entries[tag] = value
     return entries
+
+
+def soname_of(image: Image) -> str | None:
+    """DT_SONAME's text, None without one."""
+    entries = dynamic_entries(image)
+    if DT_SONAME not in entries or DT_STRTAB not in entries:
+        return None
+    text = image.read(entries[DT_STRTAB] + entries[DT_SONAME], _NAME_LIMIT)
+    return text.split(b"\0")[0].decode("utf-8", "replace")
+
+
+_NAME_LIMIT: Final = 4096
 
 
 def _rela_tables(image: Image) -> list[bytes]:

@@ -55,3 +55,13 @@ def image_notes(image: Image) -> Iterator[Note]:
             if note.offset not in seen:
                 seen.add(note.offset)
                 yield note
+
+
+def build_id_of(image: Image) -> str | None:
+    """The build-id as hexadecimal text, None without one."""
+    return next(
+        (n.descriptor.hex() for n in image_notes(image) if n.name == "GNU" and n.type == _NT_GNU_BUILD_ID), None
+    )
+
+
+_NT_GNU_BUILD_ID: Final = 3

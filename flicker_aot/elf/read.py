@@ -7,7 +7,9 @@ rewritten.
 
 from __future__ import annotations
 
+import os
 import struct
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Final, NamedTuple, NoReturn
@@ -52,29 +54,56 @@ _STT_NOTYPE, _STT_OBJECT, _STT_FUNC, _STT_GNU_IFUNC = 0, 1, 2, 10
 
 def read_image(path: Path, data: bytes) -> Image:
     """The file's headers, sections and symbols. ``data`` is the whole file, kept in the Image as it is."""
+    image = read_headers(path, data)
+    header = _read_header(path, data)
+    sections = _read_sections(path, data, header)
+    image = replace(
+        image,
+        shoff=header.shoff if sections else 0,
+        shstrndx=_names_index(header, sections[0].link) if sections else 0,
+        sections=sections,
+        symbols=_read_symbols(path, data, sections),
+        trailing=_trailing(data, header, image.segments, sections),
+    )
+    _refuse_rewritten(image)
+    return image
+
+
+def read_headers(path: Path, data: bytes) -> Image:
+    """The same without sections and symbols, which take most of the time: what the kernel and ld.so look at."""
     header = _read_header(path, data)
     segments = _read_segments(path, data, header)
     loads = _check_loads(path, data, segments)
-    sections = _read_sections(path, data, header)
-    is_dynamic = any(s.type == PT_INTERP for s in segments)
     image = Image(
         path=path,
         data=data,
         type=header.type,
         entry=header.entry,
         phoff=header.phoff,
-        shoff=header.shoff if sections else 0,
-        shstrndx=_names_index(header, sections[0].link) if sections else 0,
+        shoff=0,
+        shstrndx=0,
         base_vaddr=loads[0].vaddr // PAGE_SIZE * PAGE_SIZE,
         segments=segments,
-        sections=sections,
-        symbols=_read_symbols(path, data, sections),
-        is_dynamic=is_dynamic,
-        trailing=_trailing(data, header, segments, sections),
+        sections=(),
+        symbols=(),
+        is_dynamic=any(s.type == PT_INTERP for s in segments),
+        trailing=0,
     )
-    if any(note.name == REWRITER_NOTE_NAME for note in image_notes(image)):
-        _refuse(path, f"already rewritten: it has a note '{REWRITER_NOTE_NAME}'")
+    _refuse_rewritten(image)
     return image
+
+
+def interpreter_of(image: Image) -> str | None:
+    """The path in PT_INTERP, None without one."""
+    segment = next((s for s in image.segments if s.type == PT_INTERP), None)
+    if segment is None:
+        return None
+    return os.fsdecode(image.data[segment.offset : segment.offset + segment.filesz].split(b"\0")[0])
+
+
+def _refuse_rewritten(image: Image) -> None:
+    if any(note.name == REWRITER_NOTE_NAME for note in image_notes(image)):
+        _refuse(image.path, f"already rewritten: it has a note '{REWRITER_NOTE_NAME}'")
 
 
 def refuse_unsupported(image: Image) -> None:

@@ -1,0 +1,211 @@
+"""A run over a tree, for people and as JSON. In: how far it is, a ``TreeReport``. Out: a bar, a table, text."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+from collections.abc import Iterator
+from types import TracebackType
+from typing import Any, Final
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from ..model.options import Role
+from ..model.tree import Action, TreeReport
+from .text import bytes_text
+
+SCHEMA: Final = "flicker-aot/tree-report/1"
+_ESCAPES_SHOWN: Final = 10
+_PROBLEMS_SHOWN: Final = 20
+_REFRESH_SECONDS: Final = 0.1
+_LINE_SECONDS: Final = 10.0
+_NAME_WIDTH: Final = 40
+
+
+class TreeProgress:
+    """On a terminal a bar, elsewhere a line at the start and one every ten seconds; with ``names_files`` a line a file.
+
+    The bar is drawn by whoever calls ``done``: a thread would not live in the processes that are forked meanwhile.
+    """
+
+    def __init__(self, console: Console, *, is_shown: bool, names_files: bool) -> None:
+        self._console = console
+        self._is_shown = is_shown
+        self._names_files = names_files and is_shown
+        self._bar: Progress | None = None
+        self._task: TaskID | None = None
+        self._files = self._all_files = self._size = self._all_size = 0
+        self._last = 0.0
+
+    def __enter__(self) -> TreeProgress:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def started(self, files: int, size_bytes: int) -> None:
+        self._all_files, self._all_size = files, size_bytes
+        self._last = time.monotonic()
+        if not self._is_shown or not files:
+            return
+        if not self._console.is_terminal:
+            self._console.print(f"{files} files to do, {bytes_text(size_bytes)}")
+            return
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[size]}"),
+            TimeRemainingColumn(),
+            console=self._console,
+            auto_refresh=False,
+            transient=True,
+        )
+        self._task = self._bar.add_task("rewriting", total=files, size="")
+        self._bar.start()
+
+    def done(self, path: str, files: int, size_bytes: int) -> None:
+        self._files += files
+        self._size += size_bytes
+        now = time.monotonic()
+        if self._names_files:
+            self._console.print(path)
+        if self._bar is not None and self._task is not None:
+            text = f"{bytes_text(self._size)} of {bytes_text(self._all_size)}"
+            self._bar.update(
+                self._task, completed=self._files, description=path[-_NAME_WIDTH:].rjust(_NAME_WIDTH), size=text
+            )
+            if now - self._last >= _REFRESH_SECONDS:
+                self._bar.refresh()
+                self._last = now
+        elif self._is_shown and now - self._last >= _LINE_SECONDS:
+            self._console.print(f"{self._files} of {self._all_files} files, {bytes_text(self._size)}")
+            self._last = now
+
+
+def print_tree_report(report: TreeReport, console: Console, *, with_all: bool) -> None:
+    """The summary, then what escapes: all of it with ``with_all``, else the first few."""
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in _facts(report):
+        table.add_row(name, value)
+    console.print(table)
+    escapes = report.escapes
+    shown = escapes if with_all else escapes[:_ESCAPES_SHOWN]
+    for path, escape in shown:
+        where = "" if escape.vaddr is None else f" at {escape.vaddr:#x}"
+        console.print(f"escape: {path}{where}: {escape.reason}")
+    if len(escapes) > len(shown):
+        console.print(f"and {len(escapes) - len(shown)} more escapes; -v lists them")
+
+
+def _facts(report: TreeReport) -> Iterator[tuple[str, str]]:
+    actions = Counter(r.action for r in report.records)
+    sites = report.sites
+    roles = {role: len(report.rewritten(role)) for role in Role}
+    if not report.is_written:
+        yield "tree", f"{report.destination}: not written"
+    else:
+        yield "tree", f"{report.destination}: tool {report.tool}, {len(report.records)} paths"
+    yield (
+        "rewritten",
+        f"{actions[Action.REWRITTEN]} files: {roles[Role.INTERPRETER]} interpreters, {roles[Role.HOST]} static "
+        f"programs, {roles[Role.CLIENT]} dynamic programs and libraries",
+    )
+    without = sum(r.facts.kind.is_rewritable and r.action is Action.COPIED for r in report.records)
+    yield (
+        "copied",
+        f"{actions[Action.COPIED]} files ({without} ELF files without a system call or refused), "
+        f"{actions[Action.LINKED]} hard links, {actions[Action.MADE]} folders, links, devices",
+    )
+    yield "unchanged", f"{report.unchanged} files; {len(report.removed)} paths removed"
+    yield (
+        "sites",
+        f"{sites.total}: {sites.agnostic} agnostic, {sites.cfg_dependent} cfg-dependent, {sites.trap} trap, "
+        f"{sites.keep} kept",
+    )
+    yield "unknown", f"{sites.unknown} candidates, {sites.other_kinds} int 0x80 or sysenter"
+    files = len({path for path, _ in report.escapes})
+    yield "escapes", f"{len(report.escapes)} in {files} files" if files else "none known"
+    dropped = [r for r in report.records if r.dropped and r.action is not Action.LINKED]
+    names = ", ".join(r.path for r in dropped[:_ESCAPES_SHOWN])
+    if dropped:
+        yield "setuid", f"dropped of {len(dropped)} files: {names}{', ...' if len(dropped) > _ESCAPES_SHOWN else ''}"
+    yield "growth", f"+{bytes_text(report.growth_bytes)} of {bytes_text(report.input_bytes)}"
+    memory = bytes_text(report.peak_memory_bytes)
+    yield "time", f"{report.seconds:.1f} s, {report.jobs} processes of at most {memory}"
+
+
+def problem_lines(report: TreeReport, *, with_all: bool) -> Iterator[tuple[str, str]]:
+    """("error" or "warning", text). Warnings that say the same of many paths are one line."""
+    errors = [p for p in report.problems if p.exit_code]
+    shown = errors if with_all else errors[:_PROBLEMS_SHOWN]
+    for problem in shown:
+        yield "error", f"{problem.path or '.'}: {problem.message}"
+    if len(errors) > len(shown):
+        yield "error", f"{len(errors) - len(shown)} more; -v lists them"
+    warnings: dict[str, list[str]] = {}
+    for problem in report.problems:
+        if not problem.exit_code:
+            warnings.setdefault(problem.message, []).append(problem.path or ".")
+    for message, paths in warnings.items():
+        if with_all:
+            yield from (("warning", f"{path}: {message}") for path in paths)
+        elif len(paths) == 1:
+            yield "warning", f"{paths[0]}: {message}"
+        else:
+            yield "warning", f"{paths[0]} and {len(paths) - 1} more: {message}"
+
+
+def tree_to_json(report: TreeReport) -> str:
+    """The report as one JSON object (docs/manifest-schema.md)."""
+    return json.dumps(_document(report), indent=1) + "\n"
+
+
+def _document(report: TreeReport) -> dict[str, Any]:
+    actions = Counter(r.action.value for r in report.records)
+    sites = report.sites
+    return {
+        "schema": SCHEMA,
+        "tool_version": report.tool_version,
+        "source": report.source,
+        "destination": report.destination,
+        "tool": report.tool,
+        "is_written": report.is_written,
+        "exit_code": report.exit_code,
+        "paths": len(report.records),
+        "actions": {action.value: actions[action.value] for action in Action},
+        "roles": {role.value: len(report.rewritten(role)) for role in Role},
+        "unchanged": report.unchanged,
+        "removed": list(report.removed),
+        "sites": {
+            "agnostic": sites.agnostic,
+            "cfg_dependent": sites.cfg_dependent,
+            "trap": sites.trap,
+            "keep": sites.keep,
+        },
+        "unknown": sites.unknown,
+        "other_kinds": sites.other_kinds,
+        "escapes": [
+            {"path": path, "vaddr": None if e.vaddr is None else hex(e.vaddr), "reason": e.reason}
+            for path, e in report.escapes
+        ],
+        "dropped": [
+            {"path": r.path, "what": list(r.dropped)}
+            for r in report.records
+            if r.dropped and r.action is not Action.LINKED
+        ],
+        "problems": [{"path": p.path, "message": p.message, "exit_code": p.exit_code} for p in report.problems],
+        "input_bytes": report.input_bytes,
+        "growth_bytes": report.growth_bytes,
+        "seconds": round(report.seconds, 3),
+        "jobs": report.jobs,
+        "peak_memory_bytes": report.peak_memory_bytes,
+    }

@@ -1,0 +1,1 @@
+"""Trees of files: found, classified, copied faithfully, recorded. In: a folder. Out: entries, copies, a manifest."""

@@ -1,0 +1,43 @@
+"""What a regular file is. In: its path. Out: ``Facts``, from its first bytes or, for an ELF file, its headers."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Final
+
+from ..elf.dynamic import soname_of
+from ..elf.notes import build_id_of
+from ..elf.read import interpreter_of, is_library, read_headers
+from ..errors import InputError
+from ..model.image import ET_DYN, ET_REL
+from ..model.tree import Facts, Kind
+
+_MAGIC: Final = b"\x7fELF"
+
+
+def classify(path: Path) -> Facts:
+    """OSError where the file cannot be read."""
+    handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+    with os.fdopen(handle, "rb") as file:
+        head = file.read(len(_MAGIC))
+        if head != _MAGIC:
+            return Facts(kind=Kind.OTHER)
+        return classify_elf(path, head + file.read())
+
+
+def classify_elf(path: Path, data: bytes) -> Facts:
+    """Of an ELF file's bytes. ``path`` is for messages."""
+    try:
+        image = read_headers(path, data)
+    except InputError as error:
+        is_object = data[4:6] == b"\2\1" and data[16:20] == ET_REL.to_bytes(2, "little") + b"\x3e\0"
+        reason = str(error).removeprefix(f"{path}: ")
+        return Facts(kind=Kind.OBJECT if is_object else Kind.FOREIGN, refusal=reason)
+    kind = Kind.LIBRARY if is_library(image) else Kind.PROGRAM if image.is_dynamic else Kind.STATIC
+    return Facts(
+        kind=kind,
+        interpreter=interpreter_of(image),
+        soname=soname_of(image) if image.type == ET_DYN else None,
+        build_id=build_id_of(image),
+    )

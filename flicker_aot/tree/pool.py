@@ -1,0 +1,125 @@
+"""Processes that work on tasks. In: tasks with their memory cost, a function. Out: results, as they come.
+
+concurrent.futures gives a whole pool up when one process dies; here a process that dies (out of memory, a fault in a
+library) costs its task alone. Workers are forked, so that what the parent has imported need not be imported again.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import ForkProcess
+from pathlib import Path
+from typing import Final, Generic, Protocol, TypeVar
+
+
+class _Costly(Protocol):
+    @property
+    def cost_bytes(self) -> int: ...
+
+
+T = TypeVar("T", bound=_Costly)
+R = TypeVar("R")
+
+_FORK: Final = multiprocessing.get_context("fork")
+
+
+class _Worker(Generic[T, R]):
+    def __init__(self, function: Callable[[T], R], others: Sequence[Connection]) -> None:
+        self.pipe, theirs = _FORK.Pipe()
+        self.task: T | None = None
+        self.process: ForkProcess = _FORK.Process(
+            target=_serve, args=(theirs, function, (self.pipe, *others)), daemon=True
+        )
+        self.process.start()
+        theirs.close()
+
+    def give(self, task: T) -> None:
+        self.task = task
+        self.pipe.send(task)
+
+    def stop(self) -> None:
+        self.pipe.close()
+        self.process.kill()
+        self.process.join()
+
+
+def _serve(pipe: Connection, function: Callable[[T], R], inherited: Sequence[Connection]) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent's business; the terminal sends it to all
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    for each in inherited:
+        each.close()  # else no worker would see the parent's end
+    while True:
+        try:
+            task = pipe.recv()
+        except (EOFError, OSError):
+            return
+        pipe.send(function(task))
+
+
+def run(
+    tasks: Sequence[T], function: Callable[[T], R], crashed: Callable[[T, str], R], *, jobs: int, memory_bytes: int
+) -> Iterator[R]:
+    """``function`` of every task, in ``jobs`` processes, the costliest first.
+
+    Those that run at once cost at most ``memory_bytes`` together; one that alone costs more runs alone. ``crashed``
+    makes the result of a task whose process ended. Closing the iterator ends the processes.
+    """
+    todo = sorted(tasks, key=lambda task: task.cost_bytes)  # the costliest last: popped first
+    workers: list[_Worker[T, R]] = []
+    try:
+        while todo or any(w.task is not None for w in workers):
+            busy = [w for w in workers if w.task is not None]
+            while todo and len(busy) < jobs:
+                free = memory_bytes - sum(w.task.cost_bytes for w in busy if w.task is not None)
+                index = next((i for i in reversed(range(len(todo))) if todo[i].cost_bytes <= free), None)
+                if index is None and busy:
+                    break
+                task = todo.pop(-1 if index is None else index)
+                worker = next((w for w in workers if w.task is None), None)
+                if worker is None:
+                    worker = _Worker(function, [w.pipe for w in workers])
+                    workers.append(worker)
+                worker.give(task)
+                busy.append(worker)
+            ready = wait([w.pipe for w in busy])
+            for worker in [w for w in busy if w.pipe in ready]:
+                given = worker.task
+                assert given is not None
+                try:
+                    result: R = worker.pipe.recv()
+                except (EOFError, OSError):
+                    workers.remove(worker)
+                    worker.process.join()
+                    how = _how(worker.process.exitcode)
+                    worker.stop()
+                    yield crashed(given, how)
+                    continue
+                worker.task = None
+                yield result
+    finally:
+        for worker in workers:
+            worker.stop()
+
+
+def _how(exit_code: int | None) -> str:
+    if exit_code is not None and exit_code < 0:
+        return f"signal {-exit_code}"
+    return f"exit code {exit_code}"
+
+
+def default_jobs() -> int:
+    """The processors that this process may run on."""
+    return len(os.sched_getaffinity(0))
+
+
+def available_memory_bytes() -> int:
+    """What the kernel says could be used without swapping."""
+    with Path("/proc/meminfo").open(encoding="ascii") as file:
+        for line in file:
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    return 1 << 30
