@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 
 from ..model.options import Role
-from ..model.tree import Action, TreeReport
+from ..model.tree import Action, Kind, TreeReport
 from .text import bytes_text
 
 SCHEMA: Final = "flicker-aot/tree-report/1"
@@ -119,12 +119,14 @@ def _facts(report: TreeReport) -> Iterator[tuple[str, str]]:
         f"{actions[Action.REWRITTEN]} files: {roles[Role.INTERPRETER]} interpreters, {roles[Role.HOST]} static "
         f"programs, {roles[Role.CLIENT]} dynamic programs and libraries",
     )
-    without = sum(r.facts.kind.is_rewritable and r.action is Action.COPIED for r in report.records)
+    copied = Counter(r.facts.kind for r in report.records if r.action is Action.COPIED)
+    without = sum(number for kind, number in copied.items() if kind.is_rewritable)
     yield (
         "copied",
-        f"{actions[Action.COPIED]} files ({without} ELF files without a system call or refused), "
-        f"{actions[Action.LINKED]} hard links, {actions[Action.MADE]} folders, links, devices",
+        f"{actions[Action.COPIED]} files: {without} programs and libraries, of which nothing has to be changed, "
+        f"{copied[Kind.OBJECT]} objects, {copied[Kind.FOREIGN]} for other machines or refused",
     )
+    yield "made", f"{actions[Action.LINKED]} hard links, {actions[Action.MADE]} folders, symbolic links, devices"
     yield "unchanged", f"{report.unchanged} files; {len(report.removed)} paths removed"
     yield (
         "sites",

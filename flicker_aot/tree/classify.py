@@ -31,7 +31,7 @@ def classify_elf(path: Path, data: bytes) -> Facts:
     try:
         image = read_headers(path, data)
     except InputError as error:
-        is_object = data[4:6] == b"\2\1" and data[16:20] == ET_REL.to_bytes(2, "little") + b"\x3e\0"
+        is_object = data[16:18] == ET_REL.to_bytes(2, "little")
         reason = str(error).removeprefix(f"{path}: ")
         return Facts(kind=Kind.OBJECT if is_object else Kind.FOREIGN, refusal=reason)
     kind = Kind.LIBRARY if is_library(image) else Kind.PROGRAM if image.is_dynamic else Kind.STATIC

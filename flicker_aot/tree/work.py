@@ -15,7 +15,7 @@ from typing import Final
 
 from ..errors import FlickerError, InputError, InternalError, PolicyError, VerificationError
 from ..model.options import Options, Role
-from ..model.tree import Action, Entry, Escape, Facts, FileRecord, Problem, Sites
+from ..model.tree import Action, Entry, Escape, Facts, FileRecord, Kind, Problem, Sites
 from ..pipeline import Request, rewrite
 from ..report.values import FileReport
 from .copy import copy_contents, privileges_of, set_attributes
@@ -106,12 +106,14 @@ def _stage(task: Task, item: Item, source: Path, problems: list[Problem]) -> Fil
         copy_contents(source, item.staged)
         if not item.facts.kind.is_elf:
             return copied
-        escapes = () if item.facts.refusal is None else (Escape(reason=item.facts.refusal),)
+        # No process runs an object: it becomes part of what a linker makes, which is not in the tree yet.
+        is_run = item.facts.kind is not Kind.OBJECT
+        escapes = (Escape(reason=item.facts.refusal),) if is_run and item.facts.refusal is not None else ()
         return replace(copied, sha256=sha256_of(source), escapes=escapes)
     request = Request(
         source=source,
         destination=item.staged,
-        options=replace(task.options, role=item.role),
+        options=_options_of(task.options, item.role),
         excluded=task.excluded,
         only_with_sites=True,
     )
@@ -138,6 +140,13 @@ def _stage(task: Task, item: Item, source: Path, problems: list[Problem]) -> Fil
         output_bytes=report.output.size_bytes,
         hole_bytes=report.output.hole_bytes,
     )
+
+
+def _options_of(options: Options, role: Role) -> Options:
+    """A client has no tool of its own, the process's is asked: its bytes are the same whatever the tool."""
+    if role is Role.CLIENT:
+        return replace(options, role=role, tool="none", hook=None)
+    return replace(options, role=role)
 
 
 @contextmanager

@@ -16,6 +16,7 @@
 #define O_APPEND 02000
 #define O_CLOEXEC 02000000
 #define AT_FDCWD (-100)
+#define AT_SECURE 23
 #define AT_EXECFN 31
 #define AT_EACCESS 0x200
 #define AT_EMPTY_PATH 0x1000
@@ -100,6 +101,8 @@ void tool_start(u64 *stack) {
     for (p++; p[0]; p += 2)
         if (p[0] == AT_EXECFN)
             name = (const char *)p[1];
+        else if (p[0] == AT_SECURE && p[1])
+            count.path[0] = 0; /* setuid: who started it must not choose a file for it to write */
     i64 n = SYS3(__NR_readlink, "/proc/self/exe", count.exe, PATH_BYTES - 1);
     if (n > 0)
         count.exe[n] = 0;
