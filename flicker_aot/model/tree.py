@@ -5,9 +5,11 @@ Paths are relative to the tree's root, "" the root itself; bytes that are no UTF
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
+from typing import NamedTuple
 
 from .options import Role
 
@@ -74,30 +76,40 @@ class Entry:
     target: str | None = None
 
 
+class Patched(NamedTuple):
+    """How many system call sites were patched by one tactic, in one soundness class (docs/report-schema.md)."""
+
+    tactic: str
+    soundness: str
+    count: int
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sites:
-    """System call sites of a file, by how they were patched. ``unknown``: candidates that are proved neither way."""
+    """System call sites of files, by tactic and class. ``unknown``: candidates that are proved neither way."""
 
-    agnostic: int = 0
-    cfg_dependent: int = 0
-    trap: int = 0
-    keep: int = 0
+    patched: tuple[Patched, ...] = ()
     unknown: int = 0
     other_kinds: int = 0
 
     @property
     def total(self) -> int:
-        return self.agnostic + self.cfg_dependent + self.trap + self.keep
+        return sum(p.count for p in self.patched)
 
     def __add__(self, other: Sites) -> Sites:
         return Sites(
-            agnostic=self.agnostic + other.agnostic,
-            cfg_dependent=self.cfg_dependent + other.cfg_dependent,
-            trap=self.trap + other.trap,
-            keep=self.keep + other.keep,
+            patched=count_patched([*self.patched, *other.patched]),
             unknown=self.unknown + other.unknown,
             other_kinds=self.other_kinds + other.other_kinds,
         )
+
+
+def count_patched(parts: Iterable[Patched]) -> tuple[Patched, ...]:
+    """One element for each tactic and class, the most frequent first."""
+    counts: Counter[tuple[str, str]] = Counter()
+    for part in parts:
+        counts[part.tactic, part.soundness] += part.count
+    return tuple(Patched(*key, count) for key, count in sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 
 from ..model.options import Role
-from ..model.tree import Action, Kind, TreeReport
+from ..model.tree import Action, Kind, Patched, TreeReport
 from .text import bytes_text
 
 SCHEMA: Final = "flicker-aot/tree-report/1"
@@ -128,11 +128,7 @@ def _facts(report: TreeReport) -> Iterator[tuple[str, str]]:
     )
     yield "made", f"{actions[Action.LINKED]} hard links, {actions[Action.MADE]} folders, symbolic links, devices"
     yield "unchanged", f"{report.unchanged} files; {len(report.removed)} paths removed"
-    yield (
-        "sites",
-        f"{sites.total}: {sites.agnostic} agnostic, {sites.cfg_dependent} cfg-dependent, {sites.trap} trap, "
-        f"{sites.keep} kept",
-    )
+    yield "sites", f"{sites.total}: {', '.join(_patched_text(p) for p in sites.patched) or 'none found'}"
     yield "unknown", f"{sites.unknown} candidates, {sites.other_kinds} int 0x80 or sysenter"
     files = len({path for path, _ in report.escapes})
     yield "escapes", f"{len(report.escapes)} in {files} files" if files else "none known"
@@ -143,6 +139,12 @@ def _facts(report: TreeReport) -> Iterator[tuple[str, str]]:
     yield "growth", f"+{bytes_text(report.growth_bytes)} of {bytes_text(report.input_bytes)}"
     memory = bytes_text(report.peak_memory_bytes)
     yield "time", f"{report.seconds:.1f} s, {report.jobs} processes of at most {memory}"
+
+
+def _patched_text(patched: Patched) -> str:
+    """Such as "300 window (agnostic)", "2 trap"."""
+    tactic, soundness, count = patched
+    return f"{count} {tactic}" if soundness in (tactic, "none") else f"{count} {tactic} ({soundness})"
 
 
 def problem_lines(report: TreeReport, *, with_all: bool) -> Iterator[tuple[str, str]]:
@@ -187,12 +189,7 @@ def _document(report: TreeReport) -> dict[str, Any]:
         "roles": {role.value: len(report.rewritten(role)) for role in Role},
         "unchanged": report.unchanged,
         "removed": list(report.removed),
-        "sites": {
-            "agnostic": sites.agnostic,
-            "cfg_dependent": sites.cfg_dependent,
-            "trap": sites.trap,
-            "keep": sites.keep,
-        },
+        "sites": [{"tactic": p.tactic, "class": p.soundness, "count": p.count} for p in sites.patched],
         "unknown": sites.unknown,
         "other_kinds": sites.other_kinds,
         "escapes": [

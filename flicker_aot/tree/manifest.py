@@ -17,7 +17,7 @@ from typing import Any, Final, TextIO
 
 from ..errors import UsageError
 from ..model.options import Role
-from ..model.tree import Action, Entry, Escape, Facts, FileRecord, Kind, Sites
+from ..model.tree import Action, Entry, Escape, Facts, FileRecord, Kind, Patched, Sites
 
 SCHEMA: Final = "flicker-aot/manifest/1"
 FOLDER: Final = ".flicker-aot"
@@ -159,12 +159,7 @@ def _document(record: FileRecord) -> dict[str, Any]:
         document["output_bytes"] = record.output_bytes
         document["hole_bytes"] = record.hole_bytes
     if facts.kind.is_rewritable and record.action is not Action.LINKED:
-        document["sites"] = {
-            "agnostic": sites.agnostic,
-            "cfg_dependent": sites.cfg_dependent,
-            "trap": sites.trap,
-            "keep": sites.keep,
-        }
+        document["sites"] = [{"tactic": p.tactic, "class": p.soundness, "count": p.count} for p in sites.patched]
         document["unknown"] = sites.unknown
         document["other_kinds"] = sites.other_kinds
     document["escapes"] = [
@@ -177,7 +172,6 @@ def _document(record: FileRecord) -> dict[str, Any]:
 def _record(document: Mapping[str, Any]) -> FileRecord:
     get = document.get
     uid, gid = document["owner"]
-    sites = get("sites", {})
     size = int(document.get("size_bytes", 0))
     return FileRecord(
         entry=Entry(
@@ -209,7 +203,11 @@ def _record(document: Mapping[str, Any]) -> FileRecord:
         link=get("link"),
         output_bytes=get("output_bytes", size),
         hole_bytes=get("hole_bytes", 0),
-        sites=Sites(**sites, unknown=get("unknown", 0), other_kinds=get("other_kinds", 0)),
+        sites=Sites(
+            patched=tuple(Patched(p["tactic"], p["class"], p["count"]) for p in get("sites", ())),
+            unknown=get("unknown", 0),
+            other_kinds=get("other_kinds", 0),
+        ),
         escapes=tuple(
             Escape(reason=e["reason"], vaddr=None if e["vaddr"] is None else int(e["vaddr"], 16))
             for e in get("escapes", ())

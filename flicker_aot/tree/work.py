@@ -15,7 +15,7 @@ from typing import Final
 
 from ..errors import FlickerError, InputError, InternalError, PolicyError, VerificationError
 from ..model.options import Options, Role
-from ..model.tree import Action, Entry, Escape, Facts, FileRecord, Kind, Problem, Sites
+from ..model.tree import Action, Entry, Escape, Facts, FileRecord, Kind, Patched, Problem, Sites, count_patched
 from ..pipeline import Request, rewrite
 from ..report.values import FileReport
 from .copy import copy_contents, privileges_of, set_attributes
@@ -172,10 +172,7 @@ def sha256_of(path: Path) -> str:
 
 def _sites(file: FileReport) -> Sites:
     return Sites(
-        agnostic=file.count("window", "agnostic"),
-        cfg_dependent=file.count("window", "cfg-dependent"),
-        trap=file.count("trap"),
-        keep=file.count("keep"),
+        patched=count_patched(Patched(site.tactic, site.soundness, 1) for site in file.sites),
         unknown=len(file.unknown),
         other_kinds=len(file.other_kinds),
     )

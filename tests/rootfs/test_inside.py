@@ -15,6 +15,8 @@ from .trees import add_folder, add_program, rootfs, run_in, small_tree, trace_in
 
 # Each rewritten library has segments more to be mapped, and its program headers stand at its end.
 LOADING = frozenset(("mmap", "mprotect", "pread64"))
+# A thread that has ended before it is waited for is not waited for.
+TIMING = {"musl": frozenset(("futex",)), "musl's libc runs a program": frozenset(("futex",))}
 
 MUSL = """
 #include <pthread.h>
@@ -129,7 +131,7 @@ def test_counts_are_the_oracle_s(original: Path, rewritten: Path, name: str) -> 
     """The count tool's lines add up to what ptrace sees the original tree's programs call."""
     wanted = trace_in(original, *EXACT[name]).calls()
     counted = trace_in(rewritten, *EXACT[name]).counted
-    assert not differences(counted, wanted, LOADING)
+    assert not differences(counted, wanted, LOADING | TIMING.get(name, frozenset()))
 
 
 def test_counts_of_children_add_up(original: Path, rewritten: Path) -> None:
