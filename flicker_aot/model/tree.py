@@ -81,7 +81,7 @@ class Patched(NamedTuple):
 
     tactic: str
     soundness: str
-    count: int
+    sites: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,7 +94,7 @@ class Sites:
 
     @property
     def total(self) -> int:
-        return sum(p.count for p in self.patched)
+        return sum(p.sites for p in self.patched)
 
     def __add__(self, other: Sites) -> Sites:
         return Sites(
@@ -108,7 +108,7 @@ def count_patched(parts: Iterable[Patched]) -> tuple[Patched, ...]:
     """One element for each tactic and class, the most frequent first."""
     counts: Counter[tuple[str, str]] = Counter()
     for part in parts:
-        counts[part.tactic, part.soundness] += part.count
+        counts[part.tactic, part.soundness] += part.sites
     return tuple(Patched(*key, count) for key, count in sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 
 

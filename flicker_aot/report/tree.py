@@ -189,7 +189,7 @@ def _document(report: TreeReport) -> dict[str, Any]:
         "roles": {role.value: len(report.rewritten(role)) for role in Role},
         "unchanged": report.unchanged,
         "removed": list(report.removed),
-        "sites": [{"tactic": p.tactic, "class": p.soundness, "count": p.count} for p in sites.patched],
+        "sites": [{"tactic": p.tactic, "class": p.soundness, "count": p.sites} for p in sites.patched],
         "unknown": sites.unknown,
         "other_kinds": sites.other_kinds,
         "escapes": [

@@ -159,7 +159,7 @@ def _document(record: FileRecord) -> dict[str, Any]:
         document["output_bytes"] = record.output_bytes
         document["hole_bytes"] = record.hole_bytes
     if facts.kind.is_rewritable and record.action is not Action.LINKED:
-        document["sites"] = [{"tactic": p.tactic, "class": p.soundness, "count": p.count} for p in sites.patched]
+        document["sites"] = [{"tactic": p.tactic, "class": p.soundness, "count": p.sites} for p in sites.patched]
         document["unknown"] = sites.unknown
         document["other_kinds"] = sites.other_kinds
     document["escapes"] = [
