@@ -3,6 +3,7 @@
 # check   ruff, mypy --strict, and the runtime compiled with -Werror
 # test    the whole suite; as root it first installs the Debian packages that the tests need
 # demo    rewrites real programs with the counting tool, runs them, and shows what they called
+# rootfs-demo  a minimal Debian tree (debootstrap, root, network), rewritten whole and used
 # bench   what a call, a start and a rewriting cost, beside strace, seccomp and Syscall User Dispatch
 # corpus  coverage over the static programs of corpus/manifest.toml
 # attack  signals at every instruction of calls, handlers and children, where `test` takes samples (hours)
@@ -23,7 +24,7 @@ FUZZ_SECONDS ?= 60
 SOAK_ROUNDS ?= 20
 PYTEST_ARGS ?=
 
-.PHONY: setup stub check test packages demo bench corpus attack soak exec mutants fuzz clean
+.PHONY: setup stub check test packages demo bench corpus attack soak exec mutants fuzz clean rootfs-demo
 
 setup: $(READY) stub
 
@@ -53,6 +54,9 @@ test: packages setup
 
 demo: setup
 	PATH="$(CURDIR)/$(BIN):$$PATH" tools/demo.sh
+
+rootfs-demo: setup
+	PATH="$(CURDIR)/$(BIN):$$PATH" tools/rootfs_demo.sh
 
 bench: setup
 	$(BIN)/python -m bench
