@@ -63,7 +63,7 @@ static void in_copy(struct where *w, const u8 *copy, u32 delta) {
         return;
     }
     u32 size = 2; /* of the original, with its prefixes */
-    while ((copy[size - 2] & ~3) != 0xe0)
+    while (size < delta && (copy[size - 2] & ~3) != 0xe0)
         size++;
     w->rip += size;
     if (delta == size + 2) {
