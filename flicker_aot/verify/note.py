@@ -106,6 +106,7 @@ class Claim:
     config: int
     displaced_start: StartClaim | None  # of an interpreter
     runtime_sha256: str
+    unwind_sha256: tuple[str, str]  # of what is loaded, and of what .debug_frame got
     template: dict[str, int]
     kept: tuple[int, ...]
     gs_uses: tuple[int, ...]
@@ -198,6 +199,7 @@ def _claim(document: dict[str, Any], note_index: int) -> Claim:
         config=_number(runtime, "config"),
         displaced_start=_start(document["start"]) if role == "interpreter" else None,
         runtime_sha256=_text(document, "runtime_sha256"),
+        unwind_sha256=_two_texts(document["unwind_sha256"]),
         template={label: _number(document["template"], label) for label in TEMPLATE_LABELS},
         kept=_list(document, "kept", _integer),
         gs_uses=_list(document, "gs_uses", _integer),
@@ -249,6 +251,11 @@ def _integer(value: Any) -> int:
     if type(value) is not int or not 0 <= value < 1 << 64:
         raise Unsound("note", None, f"an unsigned 64-bit number expected, {value!r} found")
     return value
+
+
+def _two_texts(value: Any) -> tuple[str, str]:
+    first, second = value
+    return str(first), str(second)
 
 
 def _number(container: Any, key: str) -> int:
