@@ -10,6 +10,7 @@ MAX_HOLE it would cost too much; then R stands right behind RW, and the runtime'
 from __future__ import annotations
 
 import hashlib
+import os
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -66,6 +67,7 @@ class _Addresses:
     insns: int
     traps: int
     slots: int
+    exe: int
     frame_header: int
     frames: int
     note: int
@@ -102,9 +104,12 @@ def lay_out(image: Image, code: Code, plan: Plan, stub: Stub, options: Options) 
     labels = _labels(template, has_leave=shape is not Shape.ENTER)
     slots = measure(plan.patches, template, fixed=fixed)
     tables = make_tables(slots, image.base_vaddr)
+    exe_path = b"" if options.exe_path is None else os.fsencode(options.exe_path)
     unwind = plan_unwind(image, slots, labels)
     added = unwind.table is not None and not unwind.table.header
-    if phnum + added > MAX_PHDRS or _too_large(image, stub, tables, slots, unwind, phnum + added, start, is_client):
+    if phnum + added > MAX_PHDRS or _too_large(
+        image, stub, tables, slots, unwind, phnum + added, start, is_client, len(exe_path) + 1
+    ):
         unwind, added = unwind.without_table(), False
     phnum += added
     unplaced = fixed_part(image, code, plan, options) | {"runtime_sha256": runtime_sha256(stub)}
@@ -112,7 +117,7 @@ def lay_out(image: Image, code: Code, plan: Plan, stub: Stub, options: Options) 
     size = 0
     placed: tuple[int, int, int] | None = None
     while True:
-        where = _addresses(image, stub, tables, slots, unwind, phnum, size, start, is_client)
+        where = _addresses(image, stub, tables, slots, unwind, phnum, size, start, is_client, len(exe_path) + 1)
         moved = copies(slots, where.rx)
         segments = where.in_file(len(stub.data))
         runtime = _runtime(stub, where, is_client)
@@ -132,7 +137,7 @@ def lay_out(image: Image, code: Code, plan: Plan, stub: Stub, options: Options) 
     _check_reach(image, where)
     holes = runtime | {"bound": runtime["enter"], "leave_bound": runtime["leave"]}
     trampolines = build(slots, where.rx, template, moved, holes, fixed=fixed)
-    config = _config(image, code, plan, options, where, tables, slots, stub).pack(labels)
+    config = _config(image, code, plan, options, where, tables, slots, stub, exe_path).pack(labels)
     edits = make_edits(image, trampolines, moved)
     code_parts = [(t.vaddr, t.data) for t in trampolines]
     if start is not None:
@@ -145,7 +150,7 @@ def lay_out(image: Image, code: Code, plan: Plan, stub: Stub, options: Options) 
             vaddr=where.r,
             offset=where.r_offset,
             memsz=where.r_end - where.r,
-            data=_r_data(where, tables, unwound, encoded),
+            data=_r_data(where, tables, exe_path + b"\0", unwound, encoded),
         ),
         rx=Placement(
             place=Place.RX,
@@ -202,12 +207,13 @@ def _too_large(
     phnum: int,
     start: Start | None,
     is_client: bool,
+    exe_size: int,
 ) -> bool:
     """Whether the unwind tables that are loaded take the output beyond its budget (model/layout.py).
 
     What debuggers read comes first: `.debug_frame`, whose size hardly depends on addresses, has its place.
     """
-    where = _addresses(image, stub, tables, slots, unwind, phnum, 0, start, is_client)
+    where = _addresses(image, stub, tables, slots, unwind, phnum, 0, start, is_client, exe_size)
     in_r = where.note - where.r + _NOTE_ESTIMATE * len(slots)
     headers = SECTION_HEADER_SIZE * (len(image.sections) + _ADDED_SECTIONS)
     debug_frame = len(zlib.compress(unwind.debug_frame(where.rx, where.text, stub.frames), 9))
@@ -225,6 +231,7 @@ def _addresses(
     r_size: int,
     start: Start | None,
     is_client: bool,
+    exe_size: int,
 ) -> _Addresses:
     first = min(image.loads, key=lambda s: s.vaddr)
     # What kernels before 5.18 add e_phoff to, and where file offset 0 is mapped (fs/binfmt_elf.c: load_addr).
@@ -243,9 +250,9 @@ def _addresses(
     sites = r + phnum * PHDR_SIZE
     insns = sites + len(tables.sites)
     traps = _align(insns + len(tables.insns), 4)
-    traps_end = traps + len(tables.traps)
-    slots_at = _align(traps_end, SLOTS_SIZE)
-    frame_header = slots_at + SLOTS_SIZE if is_client else _align(traps_end, 4)
+    exe = traps + len(tables.traps)
+    slots_at = _align(exe + exe_size, SLOTS_SIZE)
+    frame_header = slots_at + SLOTS_SIZE if is_client else _align(exe + exe_size, 4)
     frames = frame_header + unwind.header_size
     rx = _page_up(r + r_size)
     text = rx + tramp_size
@@ -256,6 +263,7 @@ def _addresses(
         insns=insns,
         traps=traps,
         slots=slots_at,
+        exe=exe,
         frame_header=frame_header,
         frames=frames,
         note=_align(frames + unwind.frames_size, 4),
@@ -334,6 +342,7 @@ def _config(
     tables: Tables,
     slots: Sequence[Slot],
     stub: Stub,
+    exe_path: bytes,
 ) -> FlkConfig:
     flags = {"hook": 0, "keep": F_VDSO_KEEP, "hide": F_VDSO_HIDE}[options.vdso]
     if any(p.tactic is Tactic.TRAP for p in plan.patches):
@@ -355,9 +364,11 @@ def _config(
         insns_vaddr=where.insns,
         traps_vaddr=where.traps,
         slots_vaddr=where.slots if options.role is Role.CLIENT else 0,
+        exe_vaddr=where.exe,
         site_count=tables.site_count,
         insn_count=tables.insn_count,
         trap_count=tables.trap_count,
+        exe_size=len(exe_path),
     )
 
 
@@ -375,11 +386,12 @@ def _fill(start: int, end: int, parts: Sequence[tuple[int, bytes]], padding: byt
     return bytes(data)
 
 
-def _r_data(where: _Addresses, tables: Tables, unwind: tuple[bytes, bytes], note: bytes) -> bytes:
+def _r_data(where: _Addresses, tables: Tables, exe_path: bytes, unwind: tuple[bytes, bytes], note: bytes) -> bytes:
     parts = (
         (where.sites, tables.sites),
         (where.insns, tables.insns),
         (where.traps, tables.traps),
+        (where.exe, exe_path),
         (where.frame_header, unwind[0]),
         (where.frames, unwind[1]),
         (where.note, note),

@@ -95,6 +95,7 @@ class Claim:
     tool: str
     role: str  # one of ROLES
     vdso: str
+    exe_path: str
     input_sha256: str
     input_size: int
     sites: tuple[SiteClaim, ...]
@@ -188,6 +189,7 @@ def _claim(document: dict[str, Any], note_index: int) -> Claim:
         tool=_text(document, "tool"),
         role=role,
         vdso=_text(document, "vdso"),
+        exe_path=_text(document, "exe_path"),
         input_sha256=_text(document, "input_sha256"),
         input_size=_number(document, "input_size"),
         sites=_list(document, "sites", _site),

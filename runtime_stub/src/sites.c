@@ -164,6 +164,18 @@ struct where where_is(u64 ip) {
     return w;
 }
 
+u64 entry_of_call(const struct blk *b, u64 ret, u64 *resume) {
+    u64 entry = ret - flk_config.tpl.ret, at = site_return(b, ret);
+    const struct flk_template *t = &flk_config.tpl;
+    if (at != ret || !holds(&flk_config, flk_rt.bias, ret)) {
+        struct where w = where_is(at);
+        t = w.tpl;
+        entry = w.entry;
+    }
+    *resume = entry + t->lea;
+    return entry;
+}
+
 static u64 trap_in(const struct flk_config *c, u64 bias, u64 ip) {
     const struct flk_trap *traps = (const struct flk_trap *)(c->traps_vaddr + bias);
     u64 off = ip - (c->image_vaddr + bias);

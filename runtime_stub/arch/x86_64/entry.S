@@ -447,7 +447,8 @@ flk_restorer:
         .size flk_restorer, .-flk_restorer
 
 /* long flk_copy(void *to, const void *from, u64 bytes): bytes is a multiple of 8. A fault inside ends it with -EFAULT:
- * flk_wrap moves the program counter to flk_copy_fault (signal.c). Only there can the runtime fault on purpose. */
+ * flk_wrap moves the program counter to flk_copy_fault (signal.c). Only here and in flk_length, leaves that use no stack, can the
+ * runtime fault on purpose. */
         .globl flk_copy, flk_copy_start, flk_copy_end, flk_copy_fault
         .type flk_copy, @function
 flk_copy:
@@ -460,14 +461,49 @@ flk_copy_start:
         mov     %rcx, (%rdi,%rax)
         add     $8, %rax
         jmp     1b
-flk_copy_end:
 2:      xor     %eax, %eax
         ret
+        .cfi_endproc
+        .size flk_copy, .-flk_copy
+
+/* i64 flk_length(const char *): bytes before the NUL. By aligned words, which never reach into a page that the string does not. */
+        .globl flk_length
+        .type flk_length, @function
+flk_length:
+        .cfi_startproc
+        mov     %rdi, %rdx
+        and     $-8, %rdx
+        mov     %edi, %ecx
+        and     $7, %ecx
+        shl     $3, %ecx
+        mov     $-1, %rax
+        shl     %cl, %rax
+        not     %rax                    # ones in the bytes before the string
+        movabs  $0x0101010101010101, %r9
+        mov     %r9, %r10
+        shl     $7, %r10
+        mov     (%rdx), %rsi
+        or      %rax, %rsi
+1:      mov     %rsi, %rcx
+        sub     %r9, %rcx
+        not     %rsi
+        and     %rsi, %rcx
+        and     %r10, %rcx
+        jnz     2f
+        add     $8, %rdx
+        mov     (%rdx), %rsi
+        jmp     1b
+2:      bsf     %rcx, %rax              # the first NUL: the trick is exact up to there
+        shr     $3, %rax
+        add     %rdx, %rax
+        sub     %rdi, %rax
+        ret
+flk_copy_end:
 flk_copy_fault:
         mov     $-14, %rax
         ret
         .cfi_endproc
-        .size flk_copy, .-flk_copy
+        .size flk_length, .-flk_length
 
 /* long flk_sys(nr, a, b, c, d, e, f) */
         .globl flk_sys
