@@ -78,7 +78,7 @@ def _claims(pair: Pair) -> Iterator[Piece]:
     yield Piece(note.offset, note.offset + note.filesz, "note")
     found = _tables(pair)
     for (start, end), kind in zip(
-        found.tables, ("site table", "instruction table", "trap table", "slots"), strict=True
+        found.tables, ("site table", "instruction table", "trap table", "slots", "path"), strict=True
     ):
         if start < end:
             yield Piece(pair.offset(start), pair.offset(start) + end - start, kind)
