@@ -19,6 +19,7 @@
 #define AT_EACCESS 0x200
 #define AT_EMPTY_PATH 0x1000
 #define AT_SECURE 23
+#define AT_EXECFN 31
 #define X_OK 1
 #define SEEK_CUR 1
 #define SEEK_END 2
@@ -27,6 +28,7 @@
 
 static struct {
     char path[PATH_BYTES]; /* empty: standard error */
+    char exe[PATH_BYTES];
     char line[LINE_BYTES];
     u32 lock; /* one writer of `line` at a time */
     /* The line before an exec: where it ends and how long it is, to be taken back if the exec fails. 0: none. */
@@ -88,18 +90,24 @@ static const char *after_equals(const char *s, const char *name) {
     return !*name && *s == '=' ? s + 1 : 0;
 }
 
-static int is_secure(const u64 *auxv) {
-    for (; auxv[0]; auxv += 2)
-        if (auxv[0] == AT_SECURE)
-            return auxv[1] != 0;
-    return 0;
+static u64 auxv_value(const u64 *auxv, u64 type) {
+    while (auxv[0] && auxv[0] != type)
+        auxv += 2;
+    return auxv[0] ? auxv[1] : 0;
 }
 
 void tool_start(u64 *stack) {
     u64 *env = stack + 1 + *stack + 1, *end = env;
     while (*end)
         end++;
-    if (is_secure(end + 1))
+    if (!flk_config.exe_size) { /* an interpreter's host: the path is the program's */
+        i64 n = SYS3(__NR_readlink, "/proc/self/exe", count.exe, PATH_BYTES - 1);
+        if (n > 0)
+            count.exe[n] = 0;
+        else /* no /proc */
+            copy_string(count.exe, (const char *)auxv_value(end + 1, AT_EXECFN), PATH_BYTES);
+    }
+    if (auxv_value(end + 1, AT_SECURE))
         return;
     for (; env < end; env++) {
         const char *value = after_equals((const char *)*env, "FLICKER_AOT_OUTPUT");
@@ -125,7 +133,7 @@ static char *format(struct blk *mine) {
     char *p = put(count.line, "{\"pid\":");
     p = put_number(p, may_call(OWN_GETPID) ? (u64)SYS0(__NR_getpid) : 0);
     p = put(p, ",\"exe\":");
-    p = put_json(p, (const char *)(flk_config.exe_vaddr + flk_rt.bias));
+    p = put_json(p, flk_config.exe_size ? (const char *)(flk_config.exe_vaddr + flk_rt.bias) : count.exe);
     p = put(p, ",\"total\":");
     u64 total = 0;
     char *at_total = p; /* the number is known after the list: room for it, closed up below */
