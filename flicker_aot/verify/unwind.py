@@ -18,7 +18,7 @@ from typing import Final
 from .cfi import R11, RCX, RIP, RSP, Fde, Machine, Read, Rules, evaluate, read_fde, walk
 from .decode import Kind, decode
 from .finding import Finding, Unsound
-from .rawelf import PAGE, PT_GNU_EH_FRAME, Phdr, RawElf
+from .rawelf import PAGE, PT_GNU_EH_FRAME, Phdr, RawElf, Shdr
 from .subject import Subject, Window
 from .tables import Tables
 
@@ -151,15 +151,11 @@ class _Expected:
         self.entries: list[tuple[int, int]] = []
         self.eh_frame = 0
         header = next((p for p in original.segments if _is_header(p)), None)
-        if header is not None:
-            try:
-                self.eh_frame, self.entries = _read_header(original, header)
-            except (Unsound, struct.error):
-                self.entries = []
-        elif b".eh_frame" in original.names:
-            self._walk()
-        else:
-            self._believe(subject)
+        if header is None or not self._list(header):
+            if b".eh_frame" in original.names:
+                self._walk()
+            else:
+                self._believe(subject)
         self._read: Read = original.at
         self._debug = not self.entries
         if self._debug:  # Go has no other
@@ -175,6 +171,14 @@ class _Expected:
         # Both forms of the tables are checked: what is wanted at an instruction of a trampoline is computed once.
         self.places: dict[int, list[_Place]] = {}
         self.wanted: dict[int, dict[int, tuple[object, ...]]] = {}
+
+    def _list(self, header: Phdr) -> bool:
+        """Whether the original's own table can be read."""
+        try:
+            self.eh_frame, self.entries = _read_header(self._original, header)
+        except (Unsound, struct.error):
+            return False
+        return True
 
     def _walk(self) -> None:
         section = self._original.sections[self._original.names.index(b".eh_frame")]
@@ -410,9 +414,14 @@ def _part(data: bytes, at: int, size: int) -> bytes:
     return data[at : at + size]
 
 
+def _debug_section(elf: RawElf) -> Shdr:
+    """The last one of the name: a damaged input may have sections whose names start behind its table of names."""
+    return elf.sections[len(elf.names) - 1 - elf.names[::-1].index(DEBUG_FRAME)]
+
+
 def _alignment(elf: RawElf) -> int | None:
     """Of `.debug_frame`, once it is decompressed; None where it is not compressed."""
-    section = elf.sections[elf.names.index(DEBUG_FRAME)]
+    section = _debug_section(elf)
     if not section.flags & _COMPRESSED:
         return None
     alignment: int = _CHDR.unpack_from(elf.data, section.offset)[3]
@@ -423,7 +432,7 @@ def _content(elf: RawElf) -> bytes:
     """`.debug_frame`, decompressed; empty where there is none, or none that is known."""
     if DEBUG_FRAME not in elf.names:
         return b""
-    section = elf.sections[elf.names.index(DEBUG_FRAME)]
+    section = _debug_section(elf)
     raw = elf.data[section.offset : section.offset + section.size]
     if not section.flags & _COMPRESSED:
         return raw
