@@ -12,6 +12,7 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
@@ -30,6 +31,7 @@ _DEBUG_VARIABLE: Final = "FLICKER_AOT_DEBUG"
 _INTERRUPTED: Final = 130  # 128 + SIGINT, as shells report it
 _BROKEN_PIPE: Final = 141  # 128 + SIGPIPE
 _VERIFICATION_FAILED: Final = 4
+_PATH_MAX: Final = 4096  # linux/limits.h
 _FINDINGS_SHOWN: Final = 20
 
 
@@ -100,6 +102,12 @@ def _parser() -> argparse.ArgumentParser:
     rewrite.add_argument("source", metavar="IN", type=Path, help="a statically linked x86-64 program")
     rewrite.add_argument("destination", metavar="OUT", type=Path, help="the rewritten program")
     _add_options(rewrite)
+    rewrite.add_argument(
+        "--exe-path",
+        metavar="PATH",
+        type=_exe_path,
+        help="what /proc/self/exe answers (default: the absolute path of IN)",
+    )
     rewrite.add_argument("--report", metavar="FILE.json", type=Path, help="write a report of this rewriting")
     rewrite.add_argument("--force", action="store_true", help="overwrite OUT")
 
@@ -186,6 +194,13 @@ def _jobs(text: str) -> int:
     return int(text)
 
 
+def _exe_path(text: str) -> Path:
+    """A path that the kernel could answer: absolute, with its NUL at most PATH_MAX bytes long."""
+    if not Path(text).is_absolute() or len(os.fsencode(text)) >= _PATH_MAX:
+        raise argparse.ArgumentTypeError(f"an absolute path of less than {_PATH_MAX} bytes expected, {text!r} found")
+    return Path(text)
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # Commands
 
@@ -212,7 +227,7 @@ def _request(parsed: argparse.Namespace) -> Request:
     return Request(
         source=parsed.source,
         destination=parsed.destination,
-        options=_options(parsed),
+        options=replace(_options(parsed), exe_path=parsed.exe_path or Path(os.path.realpath(parsed.source))),
         excluded=None if parsed.excluded is None else parse_set(parsed.excluded),
         force=parsed.force,
     )

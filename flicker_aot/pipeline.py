@@ -125,7 +125,7 @@ def _with_role(request: Request, image: Image) -> Request:
         return request
     if options.tool != "none" or options.hook is not None:
         raise UsageError(f"{image.path}: a library has no tool or hook of its own: the program's serves it")
-    return replace(request, options=replace(options, role=Role.CLIENT))
+    return replace(request, options=replace(options, role=Role.CLIENT, exe_path=None))
 
 
 def inspect(path: Path, data: bytes, listener: StageListener) -> Report:

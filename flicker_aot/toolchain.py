@@ -31,7 +31,7 @@ CFLAGS: Final = (
     "-mno-red-zone",
     "-fPIC",
     "-fvisibility=hidden",
-    "-fno-asynchronous-unwind-tables",
+    "-fasynchronous-unwind-tables",
     "-fcf-protection=none",
     "-fno-builtin",
     "-fstack-clash-protection",  # an overflow meets the guard page

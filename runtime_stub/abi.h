@@ -75,10 +75,11 @@ struct flk_config {
     flk_u64 insns_vaddr; /* struct flk_insn[insn_count] */
     flk_u64 traps_vaddr; /* struct flk_trap[trap_count], ascending by addr */
     flk_u64 slots_vaddr; /* FLK_F_CLIENT: struct flk_slots in a read-only segment, 0 in others */
+    flk_u64 exe_vaddr;   /* what /proc/self/exe answers: a path of exe_size bytes and a NUL */
     flk_u32 site_count;
     flk_u32 insn_count;
     flk_u32 trap_count;
-    flk_u32 reserved;
+    flk_u32 exe_size; /* 0: /proc/self/exe is left alone */
     struct flk_template tpl;
 };
 
@@ -111,7 +112,7 @@ struct flk_trap {
 };
 
 _Static_assert(sizeof(struct flk_template) == 16, "mirrored in layout/abi.py");
-_Static_assert(sizeof(struct flk_config) == 120, "mirrored in layout/abi.py");
+_Static_assert(sizeof(struct flk_config) == 128, "mirrored in layout/abi.py");
 _Static_assert(sizeof(struct flk_slots) == 16, "written by flicker_aot/layout as zeros");
 _Static_assert(sizeof(struct flk_site) == 16, "mirrored in layout/abi.py");
 _Static_assert(sizeof(struct flk_insn) == 4, "mirrored in layout/abi.py");

@@ -37,12 +37,14 @@ class Fde(NamedTuple):
     """Code [start, end) that one frame description entry covers; ``lsda`` is the vaddr of its exception table.
 
     ``signal``: a signal frame. C libraries let the entry of their signal restorer start one byte before the code.
+    ``vaddr``: of the entry itself.
     """
 
     start: int
     end: int
     lsda: int | None
     signal: bool
+    vaddr: int
 
 
 class _Cie(NamedTuple):
@@ -168,7 +170,7 @@ def _walk(raw: bytes, vaddr: int, known_end: bool) -> list[Fde]:
             if cie_at not in cies:
                 cies[cie_at] = _read_cie(raw, cie_at, vaddr)
             cie = cies[cie_at]
-            fde = _read_fde(raw, body + 4, body + length, vaddr, cie) if cie else None
+            fde = _read_fde(raw, at, body + length, vaddr, cie) if cie else None
             if fde is not None:
                 fdes.append(fde)
         at = body + length
@@ -206,16 +208,17 @@ def _read_cie(raw: bytes, at: int, vaddr: int) -> _Cie | None:
 
 
 def _read_fde(raw: bytes, at: int, end: int, vaddr: int, cie: _Cie) -> Fde | None:
-    if cie.pointer_encoding == _PCREL | _SDATA4 and cie.lsda_encoding == DW_EH_PE_OMIT and at + 8 <= end:
-        offset, size = _COMMON_FDE.unpack_from(raw, at)
-        start = vaddr + at + offset
-        return Fde(start, start + size, None, cie.signal)
-    if cie.pointer_encoding == cie.lsda_encoding == _PCREL | _SDATA4 and at + _FDE_WITH_LSDA.size <= end:
-        offset, size, augmentation, to_lsda = _FDE_WITH_LSDA.unpack_from(raw, at)
+    pointer = at + 8
+    if cie.pointer_encoding == _PCREL | _SDATA4 and cie.lsda_encoding == DW_EH_PE_OMIT and pointer + 8 <= end:
+        offset, size = _COMMON_FDE.unpack_from(raw, pointer)
+        start = vaddr + pointer + offset
+        return Fde(start, start + size, None, cie.signal, vaddr + at)
+    if cie.pointer_encoding == cie.lsda_encoding == _PCREL | _SDATA4 and pointer + _FDE_WITH_LSDA.size <= end:
+        offset, size, augmentation, to_lsda = _FDE_WITH_LSDA.unpack_from(raw, pointer)
         if augmentation == 4 and offset:
-            start = vaddr + at + offset
-            return Fde(start, start + size, vaddr + at + 9 + to_lsda if to_lsda else None, cie.signal)
-    reader = Reader(raw, vaddr, at)
+            start = vaddr + pointer + offset
+            return Fde(start, start + size, vaddr + pointer + 9 + to_lsda if to_lsda else None, cie.signal, vaddr + at)
+    reader = Reader(raw, vaddr, pointer)
     try:
         begin = reader.encoded(cie.pointer_encoding)
         size = reader.encoded(cie.pointer_encoding & 0xF)
@@ -228,4 +231,4 @@ def _read_fde(raw: bytes, at: int, end: int, vaddr: int, cie: _Cie) -> Fde | Non
         return None
     if reader.at > end:
         return None
-    return Fde(begin, begin + size, lsda or None, cie.signal)
+    return Fde(begin, begin + size, lsda or None, cie.signal, vaddr + at)

@@ -6,7 +6,7 @@ import struct
 from typing import Final
 
 from ..errors import InternalError
-from ..model.image import PAGE_SIZE, PF_R, PT_LOAD, PT_NOTE, PT_PHDR, Image, Segment
+from ..model.image import PAGE_SIZE, PF_R, PT_GNU_EH_FRAME, PT_LOAD, PT_NOTE, PT_PHDR, Image, Segment
 from ..model.layout import Layout
 
 PHDR: Final = struct.Struct("<IIQQQQQQ")
@@ -38,18 +38,29 @@ def write_elf_header(out: bytearray, layout: Layout, *, shoff: int, shnum: int, 
 
 
 def program_headers(image: Image, layout: Layout) -> bytes:
-    """The input's entries in their order; ours behind its last PT_LOAD, so that these ascend; the note's at the end."""
+    """The input's entries in their order; ours behind its last PT_LOAD, so that these ascend; the note's at the end.
+
+    PT_GNU_EH_FRAME refers to the extended table, and is added where the input has none.
+    """
     size = layout.phnum * PHDR.size
     last_load = max(s.index for s in image.loads)
+    frames = _frame_header(layout)
     entries: list[bytes] = []
     for s in image.segments:
-        moved = s.type == PT_PHDR
-        entries.append(_moved_table(s, layout, size) if moved else _entry(s))
+        if s.type == PT_PHDR:
+            entries.append(_moved_table(s, layout, size))
+        elif s.type == PT_GNU_EH_FRAME and frames:
+            entries.append(frames)
+            frames = b""
+        else:
+            entries.append(_entry(s))
         if s.index == last_load:
             entries += [
                 PHDR.pack(PT_LOAD, p.flags, p.offset, p.vaddr, p.vaddr, p.filesz, p.memsz, PAGE_SIZE)
                 for p in layout.placements
             ]
+    if frames:
+        entries.append(frames)
     vaddr = layout.note_vaddr
     offset = vaddr - layout.r.vaddr + layout.r.offset
     entries.append(PHDR.pack(PT_NOTE, PF_R, offset, vaddr, vaddr, layout.note_size, layout.note_size, 4))
@@ -60,6 +71,15 @@ def program_headers(image: Image, layout: Layout) -> bytes:
 
 def _entry(s: Segment) -> bytes:
     return PHDR.pack(s.type, s.flags, s.offset, s.vaddr, s.paddr, s.filesz, s.memsz, s.align)
+
+
+def _frame_header(layout: Layout) -> bytes:
+    """PT_GNU_EH_FRAME with the extended table; b"" where the input's stays."""
+    if layout.frame_header is None:
+        return b""
+    vaddr, size = layout.frame_header
+    offset = vaddr - layout.r.vaddr + layout.r.offset
+    return PHDR.pack(PT_GNU_EH_FRAME, PF_R, offset, vaddr, vaddr, size, size, 4)
 
 
 def _moved_table(s: Segment, layout: Layout, size: int) -> bytes:

@@ -2,29 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 from ..errors import InternalError
 from ..model.image import Image
-from ..model.layout import Layout, Place
+from ..model.layout import Layout, Place, size_budget
 from .headers import program_headers, write_elf_header
 from .sections import section_part
-
-_FIXED_GROWTH: Final = 64 << 10  # bytes
-_GROWTH_SHARE: Final = 100  # and one byte for each so many of the input
-
-
-def _size_budget(image: Image) -> int:
-    """How large the output may become for what only debuggers read: the input, 64 KiB and 1 %."""
-    return len(image.data) + _FIXED_GROWTH + len(image.data) // _GROWTH_SHARE
 
 
 def emit(image: Image, layout: Layout) -> bytes:
     """Every byte of the input at its offset but for the edits and the ELF header's fields; then the appended block.
 
     A payload behind the input's ELF part is found from the end of the file by whoever looks for it: it stays where it
-    was and is appended once more as the last thing. Symbols of trampolines and runtime are left out where they, or the
-    copy of the input's symbol table that they need, would take the output beyond its budget.
+    was and is appended once more as the last thing. What only debuggers read is left out where it would take the output
+    beyond its budget: first symbols of trampolines and runtime, which need a copy of the input's symbol table, then
+    their call frame information.
     """
     table = program_headers(image, layout)
     parts: list[bytes] = []
@@ -39,9 +30,11 @@ def emit(image: Image, layout: Layout) -> bytes:
         end = placement.offset + len(data)
     parts.append(bytes(-end % 8))
     start = end + len(parts[-1])
-    part = section_part(image, layout, start, with_symbols=True)
-    if start + len(part.data) + image.trailing > _size_budget(image):
-        part = section_part(image, layout, start, with_symbols=False)
+    budget = size_budget(len(image.data))
+    for symbols, frames in ((True, True), (False, True), (False, False)):
+        part = section_part(image, layout, start, with_symbols=symbols, with_frames=frames)
+        if start + len(part.data) + image.trailing <= budget:
+            break
     parts.append(part.data)
     if image.trailing:
         parts.append(image.data[len(image.data) - image.trailing :])

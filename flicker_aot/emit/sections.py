@@ -8,13 +8,16 @@ offset. Nothing of this is loaded.
 from __future__ import annotations
 
 import struct
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from ..errors import InputError, InternalError
 from ..model.image import (
+    DEBUG_FRAME,
     SHF_ALLOC,
+    SHF_COMPRESSED,
     SHF_EXECINSTR,
     SHF_WRITE,
     SHT_NOBITS,
@@ -32,6 +35,8 @@ _SYM: Final = struct.Struct("<IBBHQQ")
 _STB_GLOBAL, _STT_OBJECT, _STT_FUNC = 1, 1, 2
 _SHN_LORESERVE: Final = 0xFF00
 _MAX_ALIGN: Final = 64
+_CHDR: Final = struct.Struct("<IIQQ")
+_ELFCOMPRESS_ZLIB: Final = 1
 _FLAGS: Final = {Place.R: SHF_ALLOC, Place.RX: SHF_ALLOC | SHF_EXECINSTR, Place.RW: SHF_ALLOC | SHF_WRITE}
 
 
@@ -62,10 +67,10 @@ class _Header:
     content: bytearray | None = None
 
 
-def section_part(image: Image, layout: Layout, offset: int, *, with_symbols: bool) -> SectionPart:
+def section_part(image: Image, layout: Layout, offset: int, *, with_symbols: bool, with_frames: bool) -> SectionPart:
     """Symbol table, string tables and section header table, to stand at file offset ``offset``.
 
-    Not ``with_symbols``: the input's symbol table, if it has one, stays where it is and as it is.
+    Not ``with_symbols``, ``with_frames``: the input's symbol table, `.debug_frame`, if any, stay as they are.
     """
     headers = _input_headers(image) or [_null()]
     names = image.shstrndx if image.sections else 0
@@ -81,6 +86,8 @@ def section_part(image: Image, layout: Layout, offset: int, *, with_symbols: boo
         headers.append(_new_header(section, layout, _add(strings, section.name)))
     if with_symbols:
         _add_symbols(image, layout, headers, strings, numbers)
+    if with_frames and layout.debug_frame:
+        _add_frames(image, layout, headers, strings)
     if len(headers) >= _SHN_LORESERVE:
         raise InputError(f"{image.path}: {len(headers)} sections, expected fewer than {_SHN_LORESERVE}")
     return _place(headers, offset, names)
@@ -164,16 +171,36 @@ def _add_symbols(
     content = _movable(image, headers, table)
     names = _movable(image, headers, headers[table].link)
     for symbol in layout.symbols:
-        content += _symbol(symbol, _add(names, symbol.name), _section_of(symbol, numbers))
+        content += _symbol(symbol, _add(names, symbol.name), _number_of(symbol, numbers))
 
 
-def _section_of(symbol: NewSymbol, numbers: dict[NewSection, int]) -> int:
-    """Number of the section that holds ``symbol``: data and bss are two of one segment."""
-    end = symbol.vaddr + symbol.size
+def _number_of(symbol: NewSymbol, numbers: dict[NewSection, int]) -> int:
+    """The number of the section that holds ``symbol``; one at its end (a label) counts, too."""
     for section, number in numbers.items():
-        if section.vaddr <= symbol.vaddr and end <= section.vaddr + section.size:
+        if section.vaddr <= symbol.vaddr and symbol.vaddr + symbol.size <= section.vaddr + section.size:
             return number
-    raise InternalError(f"symbol {symbol.name} at {symbol.vaddr:#x} is in no section that was added")
+    raise InternalError(f"symbol {symbol.name} at {symbol.vaddr:#x} is in no appended section")
+
+
+def _add_frames(image: Image, layout: Layout, headers: list[_Header], section_names: bytearray) -> None:
+    """Extends the input's .debug_frame, or adds one: debuggers read one section of that name only."""
+    old = image.section(DEBUG_FRAME)
+    if old is None:
+        header = _null()
+        header.name, header.type, header.align = _add(section_names, DEBUG_FRAME), SHT_PROGBITS, 1
+        header.flags = SHF_COMPRESSED
+        header.content = _compressed(layout.debug_frame)
+        headers.append(header)
+    elif old.flags & SHF_COMPRESSED:
+        known = zlib.decompress(image.data[old.offset + _CHDR.size : old.offset + old.size])
+        headers[old.index].content = _compressed(known + layout.debug_frame)
+    else:
+        _movable(image, headers, old.index).extend(layout.debug_frame)
+
+
+def _compressed(content: bytes) -> bytearray:
+    """An Elf64_Chdr and ``content`` compressed: a quarter of the size (gABI, "Section Compression")."""
+    return bytearray(_CHDR.pack(_ELFCOMPRESS_ZLIB, 0, len(content), 8) + zlib.compress(content, 9))
 
 
 def _is_whole(image: Image, headers: Sequence[_Header], index: int) -> bool:

@@ -56,7 +56,7 @@ class FlkTemplate:
 class FlkConfig:
     """struct flk_config without its template."""
 
-    FORMAT: ClassVar[struct.Struct] = struct.Struct("<QIIQQQQQQQQQIIII")
+    FORMAT: ClassVar[struct.Struct] = struct.Struct("<QIIQQQQQQQQQQIIII")
     magic: int = CONFIG_MAGIC
     abi_version: int = ABI_VERSION
     flags: int
@@ -69,10 +69,11 @@ class FlkConfig:
     insns_vaddr: int
     traps_vaddr: int
     slots_vaddr: int
+    exe_vaddr: int
     site_count: int
     insn_count: int
     trap_count: int
-    reserved: int = 0
+    exe_size: int
 
     def pack(self, template: FlkTemplate) -> bytes:
         return self.FORMAT.pack(*astuple(self)) + template.pack()

@@ -9,6 +9,9 @@ MAX_HOLE it would cost too much; then R stands right behind RW, and the runtime'
 
 from __future__ import annotations
 
+import hashlib
+import os
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -16,7 +19,7 @@ from typing import Final
 from ..errors import InputError, InternalError
 from ..model.code import Code
 from ..model.image import ET_EXEC, PAGE_SIZE, PF_R, PF_W, PF_X, REL32_REACH, Image
-from ..model.layout import Layout, NewSection, NewSymbol, Place, Placement, Trampoline
+from ..model.layout import Layout, NewSection, NewSymbol, Place, Placement, Trampoline, size_budget
 from ..model.options import Options, Role
 from ..model.plan import FillKind, Plan, Tactic
 from ..x86.assemble import Shape, Template, trampoline_template
@@ -42,6 +45,7 @@ from .start import Start, copy_of, edit_of, read_start
 from .stub import Stub
 from .tables import Tables, make_tables
 from .trampolines import Slot, build, copies, measure
+from .unwind import Unwind, plan_unwind
 
 PHDR_SIZE: Final = 56
 ADDED_PHDRS: Final = 4  # R, RX, RW and the note; a client has no RW
@@ -49,6 +53,9 @@ MAX_PHDRS: Final = 73  # kernels before 5.10 take a table of at most one page (f
 START_ALIGN: Final = 16  # of the copy of an interpreter's first instructions, behind the trampolines
 R_SIZE_UNIT: Final = 64  # bytes; coarse, so that the size of R and the size of the note that tells it soon agree
 MAX_HOLE: Final = 4 * PAGE_SIZE  # bytes of the file that may stay empty for R to be at ``vaddr - base``
+SECTION_HEADER_SIZE: Final = 64
+_ADDED_SECTIONS: Final = 12  # with what their names take
+_NOTE_ESTIMATE: Final = 48  # bytes a site; it compresses well
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +67,9 @@ class _Addresses:
     insns: int
     traps: int
     slots: int
+    exe: int
+    frame_header: int
+    frames: int
     note: int
     r_end: int
     rx: int
@@ -94,14 +104,28 @@ def lay_out(image: Image, code: Code, plan: Plan, stub: Stub, options: Options) 
     labels = _labels(template, has_leave=shape is not Shape.ENTER)
     slots = measure(plan.patches, template, fixed=fixed)
     tables = make_tables(slots, image.base_vaddr)
+    exe_path = b"" if options.exe_path is None else os.fsencode(options.exe_path)
+    unwind = plan_unwind(image, slots, labels)
+    added = unwind.table is not None and not unwind.table.header
+    if phnum + added > MAX_PHDRS or _too_large(
+        image, stub, tables, slots, unwind, phnum + added, start, is_client, len(exe_path) + 1
+    ):
+        unwind, added = unwind.without_table(), False
+    phnum += added
     unplaced = fixed_part(image, code, plan, options) | {"runtime_sha256": runtime_sha256(stub)}
     # The note tells how large R is, in which it stands: grow until it fits.
     size = 0
+    placed: tuple[int, int, int] | None = None
     while True:
-        where = _addresses(image, stub, tables, slots, phnum, size, start, is_client)
+        where = _addresses(image, stub, tables, slots, unwind, phnum, size, start, is_client, len(exe_path) + 1)
         moved = copies(slots, where.rx)
         segments = where.in_file(len(stub.data))
         runtime = _runtime(stub, where, is_client)
+        if placed != (where.rx, where.text, where.frame_header):
+            placed = where.rx, where.text, where.frame_header
+            unwound = unwind.loaded(where.rx, where.frame_header)
+            debug_frame = unwind.debug_frame(where.rx, where.text, stub.frames)
+            unplaced |= {"unwind_sha256": [_sha256(b"".join(unwound)), _sha256(debug_frame)]}
         note = unplaced | placed_part(slots, where.rx, moved, segments, runtime, labels)
         if start is not None:
             note["start"] = [start.vaddr, start.end, where.start_copy, start.size_bytes]
@@ -113,7 +137,7 @@ def lay_out(image: Image, code: Code, plan: Plan, stub: Stub, options: Options) 
     _check_reach(image, where)
     holes = runtime | {"bound": runtime["enter"], "leave_bound": runtime["leave"]}
     trampolines = build(slots, where.rx, template, moved, holes, fixed=fixed)
-    config = _config(image, code, plan, options, where, tables, slots, stub).pack(labels)
+    config = _config(image, code, plan, options, where, tables, slots, stub, exe_path).pack(labels)
     edits = make_edits(image, trampolines, moved)
     code_parts = [(t.vaddr, t.data) for t in trampolines]
     if start is not None:
@@ -126,7 +150,7 @@ def lay_out(image: Image, code: Code, plan: Plan, stub: Stub, options: Options) 
             vaddr=where.r,
             offset=where.r_offset,
             memsz=where.r_end - where.r,
-            data=_r_data(where, tables, encoded),
+            data=_r_data(where, tables, exe_path + b"\0", unwound, encoded),
         ),
         rx=Placement(
             place=Place.RX,
@@ -153,6 +177,8 @@ def lay_out(image: Image, code: Code, plan: Plan, stub: Stub, options: Options) 
         note_size=len(encoded),
         symbols=tuple(_symbols(trampolines, stub, where)),
         sections=_sections(where, stub, len(encoded)),
+        frame_header=(where.frame_header, unwind.header_size) if unwind.header_size else None,
+        debug_frame=debug_frame,
     )
 
 
@@ -168,15 +194,44 @@ def _align(value: int, alignment: int) -> int:
     return -(-value // alignment) * alignment
 
 
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def _too_large(
+    image: Image,
+    stub: Stub,
+    tables: Tables,
+    slots: Sequence[Slot],
+    unwind: Unwind,
+    phnum: int,
+    start: Start | None,
+    is_client: bool,
+    exe_size: int,
+) -> bool:
+    """Whether the unwind tables that are loaded take the output beyond its budget (model/layout.py).
+
+    What debuggers read comes first: `.debug_frame`, whose size hardly depends on addresses, has its place.
+    """
+    where = _addresses(image, stub, tables, slots, unwind, phnum, 0, start, is_client, exe_size)
+    in_r = where.note - where.r + _NOTE_ESTIMATE * len(slots)
+    headers = SECTION_HEADER_SIZE * (len(image.sections) + _ADDED_SECTIONS)
+    debug_frame = len(zlib.compress(unwind.debug_frame(where.rx, where.text, stub.frames), 9))
+    size = where.r_offset + in_r + headers + debug_frame + image.trailing
+    return size > size_budget(len(image.data))
+
+
 def _addresses(
     image: Image,
     stub: Stub,
     tables: Tables,
     slots: Sequence[Slot],
+    unwind: Unwind,
     phnum: int,
     r_size: int,
     start: Start | None,
     is_client: bool,
+    exe_size: int,
 ) -> _Addresses:
     first = min(image.loads, key=lambda s: s.vaddr)
     # What kernels before 5.18 add e_phoff to, and where file offset 0 is mapped (fs/binfmt_elf.c: load_addr).
@@ -195,8 +250,10 @@ def _addresses(
     sites = r + phnum * PHDR_SIZE
     insns = sites + len(tables.sites)
     traps = _align(insns + len(tables.insns), 4)
-    traps_end = traps + len(tables.traps)
-    slots_at = _align(traps_end, SLOTS_SIZE)
+    exe = traps + len(tables.traps)
+    slots_at = _align(exe + exe_size, SLOTS_SIZE)
+    frame_header = slots_at + SLOTS_SIZE if is_client else _align(exe + exe_size, 4)
+    frames = frame_header + unwind.header_size
     rx = _page_up(r + r_size)
     text = rx + tramp_size
     rw = text + stub.data_vaddr
@@ -206,7 +263,10 @@ def _addresses(
         insns=insns,
         traps=traps,
         slots=slots_at,
-        note=slots_at + SLOTS_SIZE if is_client else _align(traps_end, 4),
+        exe=exe,
+        frame_header=frame_header,
+        frames=frames,
+        note=_align(frames + unwind.frames_size, 4),
         r_end=r + r_size,
         rx=rx,
         start_copy=rx + start_copy,
@@ -282,6 +342,7 @@ def _config(
     tables: Tables,
     slots: Sequence[Slot],
     stub: Stub,
+    exe_path: bytes,
 ) -> FlkConfig:
     flags = {"hook": 0, "keep": F_VDSO_KEEP, "hide": F_VDSO_HIDE}[options.vdso]
     if any(p.tactic is Tactic.TRAP for p in plan.patches):
@@ -303,9 +364,11 @@ def _config(
         insns_vaddr=where.insns,
         traps_vaddr=where.traps,
         slots_vaddr=where.slots if options.role is Role.CLIENT else 0,
+        exe_vaddr=where.exe,
         site_count=tables.site_count,
         insn_count=tables.insn_count,
         trap_count=tables.trap_count,
+        exe_size=len(exe_path),
     )
 
 
@@ -323,8 +386,16 @@ def _fill(start: int, end: int, parts: Sequence[tuple[int, bytes]], padding: byt
     return bytes(data)
 
 
-def _r_data(where: _Addresses, tables: Tables, note: bytes) -> bytes:
-    parts = (where.sites, tables.sites), (where.insns, tables.insns), (where.traps, tables.traps), (where.note, note)
+def _r_data(where: _Addresses, tables: Tables, exe_path: bytes, unwind: tuple[bytes, bytes], note: bytes) -> bytes:
+    parts = (
+        (where.sites, tables.sites),
+        (where.insns, tables.insns),
+        (where.traps, tables.traps),
+        (where.exe, exe_path),
+        (where.frame_header, unwind[0]),
+        (where.frames, unwind[1]),
+        (where.note, note),
+    )
     return _fill(where.r, where.r_end, parts, b"\0")
 
 
@@ -348,11 +419,21 @@ def _sections(where: _Addresses, stub: Stub, note_size: int) -> tuple[NewSection
     """Headers for all of the block, so that strip and objcopy keep it and objdump and gdb show it."""
     data_end = where.rw + len(stub.data)
     # The program header table stays outside: BFD puts the one that it writes in front of the segment's first section.
-    tables = NewSection(
-        name=".flicker.tables", place=Place.R, vaddr=where.sites, size=where.note - where.sites, align=8
-    )
+    # What PT_GNU_EH_FRAME refers to is a section of its own: strip and objcopy compute segments from sections.
     sections = [
-        tables,
+        NewSection(
+            name=".flicker.tables", place=Place.R, vaddr=where.sites, size=where.frame_header - where.sites, align=8
+        ),
+        NewSection(
+            name=".flicker.eh_frame_hdr",
+            place=Place.R,
+            vaddr=where.frame_header,
+            size=where.frames - where.frame_header,
+            align=4,
+        ),
+        NewSection(
+            name=".flicker.eh_frame", place=Place.R, vaddr=where.frames, size=where.note - where.frames, align=4
+        ),
         NewSection(name=".note.flicker-aot", place=Place.R, vaddr=where.note, size=note_size, align=4, is_note=True),
         NewSection(name=".flicker.text", place=Place.RX, vaddr=where.rx, size=where.text_end - where.rx, align=16),
         NewSection(name=".flicker.data", place=Place.RW, vaddr=where.rw, size=len(stub.data), align=16),

@@ -32,6 +32,7 @@ def fixed_part(image: Image, code: Code, plan: Plan, options: Options) -> dict[s
         "input_size": len(image.data),
         "role": options.role.value,
         "vdso": options.vdso,
+        "exe_path": "" if options.exe_path is None else str(options.exe_path),
         "tool": options.tool if options.hook is None else f"hook:{options.hook.name}",
         "kept": [p.site.vaddr for p in plan.patches if p.tactic is Tactic.KEEP],
         "gs_uses": list(code.gs_uses),

@@ -1,7 +1,7 @@
 """Reads the injected runtime. In: the bytes of a linked stub (runtime_stub/stub.ld). Out: a ``Stub``.
 
 The stub is an ELF file at address 0: one PT_LOAD with text and constants, one with data and bss at a page-aligned
-distance, no relocations. What is in it is ours, so anything else is an InternalError.
+distance, no relocations; `.eh_frame` is not loaded. What is in it is ours, so anything else is an InternalError.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
+from ..elf.call_frames import RawEntry, read_entries
 from ..errors import InternalError
 from ..model.image import PAGE_SIZE, PF_W, PF_X, PT_DYNAMIC, PT_INTERP, PT_LOAD, SHT_SYMTAB
 from .abi import CONFIG_SIZE
@@ -22,6 +23,7 @@ _SYM: Final = struct.Struct("<IBBHQQ")
 _SHT_RELA, _SHT_REL = 4, 9
 _SHN_UNDEF, _SHN_ABS = 0, 0xFFF1
 _STT_OBJECT, _STT_FUNC = 1, 2
+_EH_FRAME: Final = b".eh_frame\0"
 _NEEDED: Final = ("flk_start", "flk_enter", "flk_config", "flk_has_leave")
 
 
@@ -40,6 +42,7 @@ class Stub:
 
     ``leave`` is None where no hook wants results. ``data`` are the file bytes of ``data_memsz`` bytes in memory. A
     client has no entry points and no data: its text is the configuration alone.
+    ``frames``: the entries of its unwind table.
     """
 
     text: bytes
@@ -51,6 +54,7 @@ class Stub:
     leave: int | None
     config: int
     symbols: tuple[StubSymbol, ...]
+    frames: tuple[RawEntry, ...] = ()
 
 
 def client_stub() -> Stub:
@@ -115,7 +119,21 @@ def read_stub(data: bytes) -> Stub:
             for name, (vaddr, size, kind, index) in symbols.items()
             if index != _SHN_ABS and kind in (_STT_OBJECT, _STT_FUNC)
         ),
+        frames=_frames(data, header[13], sections),
     )
+
+
+def _frames(data: bytes, shstrndx: int, sections: list[tuple[int, ...]]) -> tuple[RawEntry, ...]:
+    names = sections[shstrndx][4]
+    found = [s for s in sections if data.startswith(_EH_FRAME, names + s[0])]
+    if not found:
+        return ()
+    vaddr, offset, size = found[0][3:6]
+    raw = data[offset : offset + size]
+    try:
+        return tuple(read_entries(lambda v, n: raw[v - vaddr : v - vaddr + n], vaddr, size))
+    except (IndexError, ValueError) as error:
+        raise InternalError(f"runtime stub: .eh_frame is damaged: {error!r}") from error
 
 
 def _symbols(data: bytes, sections: list[tuple[int, ...]]) -> Iterator[tuple[str, tuple[int, int, int, int]]]:

@@ -5,8 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
+from typing import Final
 
 from .plan import Patch
+
+_FIXED_GROWTH: Final = 64 << 10  # bytes
+_GROWTH_SHARE: Final = 100  # and one byte for each so many of the input
+
+
+def size_budget(input_size: int) -> int:
+    """How large the output may become for what only debuggers and profilers read: the input, 64 KiB and 1 %."""
+    return input_size + _FIXED_GROWTH + input_size // _GROWTH_SHARE
 
 
 class Place(Enum):
@@ -91,7 +100,8 @@ class Layout:
 
     The program header table has ``phnum`` entries and stands at the start of R, whose data has zeros there.
     ``note`` is the note's content (docs/design.md, "The note"); its bytes, with the ELF note header, are in R at
-    ``note_vaddr``.
+    ``note_vaddr``. ``frame_header``: (vaddr, size) of what PT_GNU_EH_FRAME is to refer to, None: as in the input.
+    ``debug_frame``: what is to be appended to the input's `.debug_frame`, or to be one; not loaded.
     """
 
     r: Placement
@@ -106,6 +116,8 @@ class Layout:
     note_size: int
     symbols: tuple[NewSymbol, ...]
     sections: tuple[NewSection, ...]
+    frame_header: tuple[int, int] | None = None
+    debug_frame: bytes = b""
 
     @property
     def placements(self) -> tuple[Placement, ...]:

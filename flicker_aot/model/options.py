@@ -30,3 +30,4 @@ class Options:
     only: frozenset[int] | None = None  # system call numbers; None: all
     vdso: str = "hook"
     role: Role = Role.HOST
+    exe_path: Path | None = None  # what /proc/self/exe answers; None: left alone

@@ -17,12 +17,14 @@ from .rawelf import (
     PF_W,
     PF_X,
     PHDR_SIZE,
+    PT_GNU_EH_FRAME,
     PT_LOAD,
     PT_PHDR,
     Phdr,
     RawElf,
 )
 from .subject import Subject
+from .unwind import frame_header
 
 MAX_PHNUM: Final = 73  # kernels before 5.10 take a table of at most one page (fs/binfmt_elf.c)
 MAX_HOLE: Final = 4 * PAGE  # bytes of nothing in the file that e_phoff == vaddr - base may cost
@@ -67,9 +69,13 @@ def _program_headers(subject: Subject) -> Iterator[Finding]:
     ours = {(s.vaddr, s.offset, s.filesz, s.memsz) for s in claim.segments.values()}
     kept = []
     added = 0
+    frames = frame_header(subject)  # checked by unwind.py
+    native = next((p for p in subject.original.segments if p.type == PT_GNU_EH_FRAME), None)
     for index, p in enumerate(output.segments):
         if p.type == PT_LOAD and (p.vaddr, p.offset, p.filesz, p.memsz) in ours:
             added += 1
+        elif p is frames:
+            kept += [native] if native else []
         elif index != claim.note_index:
             kept.append(p)
     if added != len(claim.segments):

@@ -95,6 +95,7 @@ class Claim:
     tool: str
     role: str  # one of ROLES
     vdso: str
+    exe_path: str
     input_sha256: str
     input_size: int
     sites: tuple[SiteClaim, ...]
@@ -106,6 +107,7 @@ class Claim:
     config: int
     displaced_start: StartClaim | None  # of an interpreter
     runtime_sha256: str
+    unwind_sha256: tuple[str, str]  # of what is loaded, and of what .debug_frame got
     template: dict[str, int]
     kept: tuple[int, ...]
     gs_uses: tuple[int, ...]
@@ -187,6 +189,7 @@ def _claim(document: dict[str, Any], note_index: int) -> Claim:
         tool=_text(document, "tool"),
         role=role,
         vdso=_text(document, "vdso"),
+        exe_path=_text(document, "exe_path"),
         input_sha256=_text(document, "input_sha256"),
         input_size=_number(document, "input_size"),
         sites=_list(document, "sites", _site),
@@ -198,6 +201,7 @@ def _claim(document: dict[str, Any], note_index: int) -> Claim:
         config=_number(runtime, "config"),
         displaced_start=_start(document["start"]) if role == "interpreter" else None,
         runtime_sha256=_text(document, "runtime_sha256"),
+        unwind_sha256=_two_texts(document["unwind_sha256"]),
         template={label: _number(document["template"], label) for label in TEMPLATE_LABELS},
         kept=_list(document, "kept", _integer),
         gs_uses=_list(document, "gs_uses", _integer),
@@ -249,6 +253,11 @@ def _integer(value: Any) -> int:
     if type(value) is not int or not 0 <= value < 1 << 64:
         raise Unsound("note", None, f"an unsigned 64-bit number expected, {value!r} found")
     return value
+
+
+def _two_texts(value: Any) -> tuple[str, str]:
+    first, second = value
+    return str(first), str(second)
 
 
 def _number(container: Any, key: str) -> int:

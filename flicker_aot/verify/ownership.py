@@ -11,6 +11,7 @@ from .finding import Finding, Unsound
 from .rawelf import EHDR_SIZE, PHDR_SIZE, SHDR_SIZE, SHF_ALLOC, SHT_NOBITS, SHT_NULL
 from .subject import SYSCALL, Subject
 from .tables import Tables
+from .unwind import loaded_parts
 
 # File ranges of the ELF header that a rewriting may change: e_entry, e_phoff, e_shoff, e_phnum, e_shnum and e_shstrndx.
 _HEADER_FIELDS: Final = ((24, 32), (32, 40), (40, 48), (56, 58), (60, EHDR_SIZE))
@@ -94,6 +95,7 @@ def _hole(subject: Subject, tables: Tables) -> Iterator[Finding]:
     parts = [(output.phoff, output.phoff + len(output.segments) * PHDR_SIZE), (note.offset, note.offset + note.filesz)]
     parts += [(start - r.vaddr + r.offset, end - r.vaddr + r.offset) for start, end in tables.tables if start < end]
     parts += [(s.offset, s.offset + s.filesz) for s in (segments["rx"], subject.claim.writable) if s.filesz]
+    parts += loaded_parts(subject)
     at = len(subject.original.data)
     parts += [
         (s.offset, s.offset + s.size)

@@ -13,9 +13,10 @@ from typing import Final
 from .finding import Finding
 from .rawelf import PHDR_SIZE, SHF_ALLOC, SHT_NOBITS, SHT_NULL, SHT_STRTAB, SHT_SYMTAB, RawElf, Shdr
 from .subject import Subject
+from .unwind import DEBUG_FRAME
 
 _SHT_PROGBITS, _SHT_NOTE = 1, 7
-_SHF_WRITE, _SHF_EXECINSTR = 1, 4
+_SHF_WRITE, _SHF_EXECINSTR, _SHF_COMPRESSED = 1, 4, 0x800
 _FLAGS: Final = {"r": SHF_ALLOC, "rx": SHF_ALLOC | _SHF_EXECINSTR, "rw": SHF_ALLOC | _SHF_WRITE}
 _SYM: Final = struct.Struct("<IBBHQQ")
 _TRAMPOLINE: Final = b"flk_at_"
@@ -53,8 +54,11 @@ def _kept(original: RawElf, output: RawElf) -> Iterator[Finding]:
         new, name = output.sections[i], output.names[i]
         free = old.type in (SHT_SYMTAB, SHT_STRTAB) and not old.flags & SHF_ALLOC
         wanted = old._replace(name=new.name)
+        frames = old_name == DEBUG_FRAME and not old.flags & SHF_ALLOC
         if free:
             wanted = wanted._replace(offset=new.offset, size=max(new.size, old.size))
+        elif frames:  # unwind.py looks at what it holds
+            wanted = wanted._replace(offset=new.offset, size=new.size)
         # A section without a name, or in a file without any (e_shstrndx 0), may get one from the extended string table.
         if (name != old_name and old_name) or new != wanted:
             yield _bad(old.vaddr or None, f"section {old_name!r} changed: {old} became {new}")
@@ -66,7 +70,10 @@ def _added(subject: Subject) -> Iterator[Finding]:
     """An added section tells of a part of an appended segment, or is a symbol or string table outside memory."""
     output, first = subject.output, len(subject.original.sections)
     for new, name in zip(output.sections[first:], output.names[first:], strict=True):
-        problem = _loaded(subject, new) if new.flags else _not_loaded(output, new)
+        if name == DEBUG_FRAME:
+            problem = _frames(new)
+        else:
+            problem = _loaded(subject, new) if new.flags else _not_loaded(output, new)
         if problem:
             yield _bad(new.vaddr or None, f"added section {name!r}: {problem}: {new}")
 
@@ -90,6 +97,11 @@ def _loaded(subject: Subject, new: Shdr) -> str:
     if (new.type, new.offset, new.size) != wanted:
         return f"type, offset and size {wanted} expected"
     return ""
+
+
+def _frames(new: Shdr) -> str:
+    rest = (new.type, new.flags, new.vaddr, new.link, new.info, new.align, new.entsize)
+    return "" if rest == (_SHT_PROGBITS, _SHF_COMPRESSED, 0, 0, 0, 1, 0) else "no compressed call frame information"
 
 
 def _not_loaded(output: RawElf, new: Shdr) -> str:

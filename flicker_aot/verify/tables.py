@@ -6,6 +6,7 @@ Layout of the structures: runtime_stub/abi.h, restated here on purpose.
 from __future__ import annotations
 
 import hashlib
+import os
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from .subject import TRAP_TACTIC, Subject
 
 _MAGIC: Final = 0x3166636B63696C66
 _ABI_VERSION: Final = 2
-_CONFIG: Final = struct.Struct("<QIIQQQQQQQQQIIII16B")
+_CONFIG: Final = struct.Struct("<QIIQQQQQQQQQQIIII16B")
 CONFIG_SIZE: Final = _CONFIG.size
 _SITE: Final = struct.Struct("<IIIHH")
 _INSN: Final = struct.Struct("<Hh")
@@ -40,24 +41,27 @@ class Tables:
     entry_vaddr: int
     tramp_vaddr: int
     tramp_size: int
-    tables: tuple[tuple[int, int], ...]  # [start, end) vaddrs of the three tables and a client's slots
+    tables: tuple[tuple[int, int], ...]  # [start, end) vaddrs of the three tables, a client's slots, the path
     slots_vaddr: int
     sites: tuple[tuple[int, int, int, int, int], ...]
     insns: tuple[tuple[int, int], ...]
     traps: dict[int, int]
     template: dict[str, int]
+    exe_path: bytes  # with its NUL
 
 
 def read_tables(subject: Subject) -> Tables:
     """Raises Unsound where there is no configuration or a table is not in R."""
     output, at = subject.output, subject.claim.config
     fields = _CONFIG.unpack(output.at(at, _CONFIG.size))
-    magic, version, flags, self_vaddr, image, entry, tramp, tramp_size, sites, insns, traps, slots = fields[:12]
-    site_count, insn_count, trap_count, reserved = fields[12:16]
+    magic, version, flags, self_vaddr, image, entry, tramp, tramp_size, sites, insns, traps, slots, exe = fields[:13]
+    site_count, insn_count, trap_count, exe_size = fields[13:17]
     if (magic, version) != (_MAGIC, _ABI_VERSION):
         raise Unsound("config", at, f"magic {_MAGIC:#x}, ABI {_ABI_VERSION} expected, {magic:#x}, {version} found")
-    if reserved or fields[-1]:
-        raise Unsound("config", at, f"reserved fields are {reserved:#x}, {fields[-1]:#x}, expected 0")
+    if fields[-1]:
+        raise Unsound("config", at, f"the reserved field is {fields[-1]:#x}, expected 0")
+    if not _inside(subject.claim.segments["r"], exe, exe_size + 1):
+        raise Unsound("config", exe, f"the path of {exe_size} bytes for /proc/self/exe is outside R")
     rows = _TRAP.iter_unpack(_table(subject, traps, trap_count, _TRAP))
     trap_rows = [(image + addr, tramp + target) for addr, target in rows]
     addresses = [addr for addr, _ in trap_rows]
@@ -75,12 +79,14 @@ def read_tables(subject: Subject) -> Tables:
             (insns, insns + insn_count * _INSN.size),
             (traps, traps + trap_count * _TRAP.size),
             (slots, slots + (_SLOTS_SIZE if slots else 0)),
+            (exe, exe + exe_size + 1),
         ),
         slots_vaddr=slots,
         sites=tuple(_SITE.iter_unpack(_table(subject, sites, site_count, _SITE))),
         insns=tuple(_INSN.iter_unpack(_table(subject, insns, insn_count, _INSN))),
         traps=dict(trap_rows),
-        template=dict(zip(TEMPLATE_LABELS, fields[16:], strict=False)),
+        template=dict(zip(TEMPLATE_LABELS, fields[17:], strict=False)),
+        exe_path=output.at(exe, exe_size + 1),
     )
 
 
@@ -130,6 +136,8 @@ def _config(subject: Subject, tables: Tables) -> Iterator[Finding]:
     for name, (wanted, found) in expected.items():
         if wanted != found:
             yield _bad("config", at, f"{name}: {wanted:#x} expected, {found:#x} found")
+    if os.fsencode(claim.exe_path) + b"\0" != tables.exe_path:
+        yield _bad("config", at, f"path for /proc/self/exe: {claim.exe_path!r} expected, {tables.exe_path!r} found")
     if claim.template != tables.template:
         yield _bad("config", at, f"template {tables.template} is not the note's {claim.template}")
     if not _inside(rx, tables.tramp_vaddr, tables.tramp_size):

@@ -23,6 +23,7 @@ from .sections import check_sections
 from .subject import Window, make_subject, read_windows
 from .tables import check_tables, read_tables
 from .trampolines import check_trampolines
+from .unwind import check_unwind, check_unwind_bytes
 from .windows import check_windows
 
 
@@ -69,4 +70,6 @@ def _verify(original: bytes, output: bytes) -> Iterator[Finding]:
     yield from check_closed(subject)
     yield from check_trampolines(subject, tables)
     yield from check_reach(subject)
+    yield from check_unwind_bytes(subject)
+    yield from check_unwind(subject, tables)
     yield from check_second_reader(subject)

@@ -162,9 +162,10 @@ struct record { /* immutable once ready: what the application gave rt_sigaction 
 };
 
 
-enum special { SPECIAL_NONE, SPECIAL_CLONE, SPECIAL_EXEC, SPECIAL_MASK, SPECIAL_EXIT, SPECIAL_MAP };
+enum special { SPECIAL_NONE, SPECIAL_CLONE, SPECIAL_EXEC, SPECIAL_MASK, SPECIAL_EXIT, SPECIAL_MAP, SPECIAL_PATH };
 
 #define INTERRUPTED_RING 16
+#define PATH_BYTES 4096 /* linux/limits.h, PATH_MAX */
 
 struct blk {
     u64 top; /* FLK_BLK_TOP: top of the own stack, 16-aligned */
@@ -194,13 +195,13 @@ struct blk {
     u64 ended_vdso[VDSO_EXPORTS];
 
     /* One call in a special stub (assembly from pop %rsp to the jump back). */
-    u64 sp_site, sp_entry; /* the site; T of its trampoline */
+    u64 sp_entry; /* T of its trampoline */
     u32 sp_kind;
     u32 skip_hook; /* the next special call was seen by the hook already: its first try was given up for a signal */
     struct blk *sp_child; /* clone with CLONE_VM: the child's block */
     u64 sp_mask[3];       /* SPECIAL_MASK: the mask that the kernel reads; pselect6's pointer and size */
     u32 sp_indirect;      /* SPECIAL_MASK: the argument points to pointer and size */
-    u32 sp_arg;           /* SPECIAL_MASK: which argument is the mask, and its value */
+    u32 sp_arg;           /* SPECIAL_MASK, SPECIAL_EXEC: which argument is mask or path, and the application's value */
     u32 vfork;            /* this block serves a vfork child; its parent frees it */
     i64 sp_value;
     u32 sp_clears, sp_before_clear; /* clone3 with CLONE_CLEAR_SIGHAND, and signals_before_clear */
@@ -228,6 +229,8 @@ struct blk {
     struct blk *process;  /* the block of the first thread of the process: counters of ended threads, thread count */
     u32 in_use;
     u32 threads; /* in the process's block: live threads */
+
+    char exec_path[PATH_BYTES]; /* what the kernel reads */
 };
 _Static_assert(__builtin_offsetof(struct blk, vdso_counts) == BLK_VDSO_COUNTS, "vdso_counts");
 _Static_assert(__builtin_offsetof(struct blk, call_nr) == BLK_CALL_NR, "call_nr");
@@ -279,6 +282,8 @@ struct runtime { /* one an address space */
     u64 entry;
     u64 vdso_arena; /* the page behind the vDSO, 0: none */
     u64 own_granules[OWN_GRANULE_WORDS]; /* own_pages.c */
+    u64 exe_dev, exe_ino; /* the file that runs, once exe_known */
+    u32 exe_known, pad3;
     struct blk *all;
     struct record records[THUNK_COUNT];
     struct record *more[MORE_PAGES]; /* of further thunks, MORE_THUNKS each */
@@ -307,6 +312,7 @@ extern char flk_special_plain[], flk_pl_after[], flk_pl_ret[], flk_pl_jump[], fl
 
 /* entry.S */
 long flk_copy(void *to, const void *from, u64 bytes); /* 0, or -EFAULT where either side faulted; bytes % 8 == 0 */
+i64 flk_length(const char *s); /* without its NUL; -EFAULT where it cannot be read */
 long flk_sys(long nr, long a, long b, long c, long d, long e, long f);
 void flk_sigreturn(struct sigframe *f, u64 gs) __attribute__((noreturn));
 
@@ -329,6 +335,8 @@ enum own_call {
     OWN_STAT,
     OWN_ACCESS,
     OWN_MREMAP,
+    OWN_READLINK,
+    OWN_CLOSE,
     OWN_CALLS
 };
 void filter_installed(const void *fprog);
@@ -340,6 +348,14 @@ static inline int may_call(enum own_call c) {
 /* user.c: the application's memory, where its pointers may be bad */
 i64 user_read(void *to, const void *from, u64 bytes); /* 0 or -EFAULT */
 i64 user_write(void *to, const void *from, u64 bytes);
+i64 user_string(char *to, const char *from, u64 size); /* length, -EFAULT, or -ENAMETOOLONG where it does not fit */
+
+/* identity.c */
+enum identity { IDENTITY_PASS, IDENTITY_ANSWERED /* f->rax is the result */, IDENTITY_SEES /* identity_result is wanted */ };
+enum identity identity_call(struct blk *b, struct frame *f);
+i64 identity_result(const struct blk *b, i64 result, i64 *args);
+void identity_exec(struct blk *b, struct frame *f);
+void identity_learn(void);
 
 /* block.c */
 struct blk *block_new(void); /* 0: no memory */
@@ -392,6 +408,7 @@ struct where {
 struct where where_is(u64 ip);
 const struct flk_site *site_table(void);
 extern const struct flk_template flk_vdso_template;
+u64 entry_of_call(const struct blk *b, u64 ret, u64 *resume); /* T of the trampoline whose flk_enter returns to `ret`; resume: its L */
 u64 trap_target(u64 ip); /* 0: not one of ours */
 int settle(struct kucontext *uc); /* 1: uc was on the own stack in an entry path, and is moved to native state */
 
@@ -404,7 +421,8 @@ extern const u8 flk_kinds[COUNTED]; /* 0: the call needs nothing but the tool */
 void flk_post(struct frame *f);
 u64 special_give_up(struct blk *b, i64 *args); /* -> T: where to start the call anew; sets skip_hook */
 u64 temporary_mask_of(struct blk *b, i64 result, u64 otherwise);
-void special_finish(struct blk *b, i64 result, i64 *args);
+i64 special_finish(struct blk *b, i64 result, i64 *args); /* -> the result that the application sees */
+u64 special_site(const struct blk *b); /* the site of the special call */
 
 void unchange(struct blk *b, i64 *args); /* the application's values again */
 

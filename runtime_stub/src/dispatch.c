@@ -42,6 +42,7 @@ enum kind {
     MMAP,
     MUNMAP,
     MAPPING,
+    PATH,
 };
 
 const u8 flk_kinds[COUNTED] = {
@@ -77,6 +78,19 @@ const u8 flk_kinds[COUNTED] = {
     [__NR_remap_file_pages] = MAPPING,
     [__NR_pkey_mprotect] = MAPPING,
     [462 /* mseal */] = MAPPING,
+    [__NR_open] = PATH,
+    [__NR_openat] = PATH,
+    [437 /* openat2 */] = PATH,
+    [__NR_readlink] = PATH,
+    [__NR_readlinkat] = PATH,
+    [__NR_stat] = PATH,
+    [__NR_newfstatat] = PATH,
+    [__NR_statx] = PATH,
+    [__NR_access] = PATH,
+    [__NR_faccessat] = PATH,
+    [439 /* faccessat2 */] = PATH,
+    [__NR_name_to_handle_at] = PATH,
+    [__NR_statfs] = PATH,
 };
 
 /* The kernel looks at the low half of rax only (arch/x86/entry/common.c, do_syscall_64). */
@@ -107,11 +121,8 @@ static void leave(struct blk *b, struct frame *f) {
 
 /* The call will go through a stub instead of the trampoline's own syscall. */
 static void begin_special(struct blk *b, struct frame *f, enum special kind, struct blk *child) {
-    struct where w = where_is(site_return(b, f->ret));
     b->sp_kind = kind;
-    b->sp_resume = w.entry + w.tpl->lea;
-    b->sp_entry = w.entry;
-    b->sp_site = w.rip;
+    b->sp_entry = entry_of_call(b, f->ret, &b->sp_resume);
     b->sp_child = child;
     b->sp_gs = ADDR(child ? child : b);
     b->call_nr = f->rax;
@@ -171,7 +182,6 @@ static void start_clone(struct blk *b, struct frame *f) {
     child->sp_clears = b->sp_clears;
     child->sp_before_clear = b->sp_before_clear;
     child->sp_resume = b->sp_resume;
-    child->sp_site = b->sp_site;
     child->sp_entry = b->sp_entry;
     child->call_nr = b->call_nr;
     if (!flk_rt.fsgsbase) {
@@ -195,7 +205,7 @@ static void drop_child(struct blk *b) {
 }
 
 static void restore_argument(struct blk *b, i64 *args) {
-    if (b->sp_kind == SPECIAL_MASK)
+    if (b->sp_kind == SPECIAL_MASK || b->sp_kind == SPECIAL_EXEC || b->sp_kind == SPECIAL_PATH)
         args[b->sp_arg] = b->sp_value;
 }
 
@@ -217,8 +227,10 @@ u64 special_give_up(struct blk *b, i64 *args) {
     return b->sp_entry;
 }
 
+u64 special_site(const struct blk *b) { return where_is(b->sp_entry).rip; }
+
 /* A special call came back from the kernel with `result`, in the parent or in the child. */
-void special_finish(struct blk *b, i64 result, i64 *args) {
+i64 special_finish(struct blk *b, i64 result, i64 *args) {
     switch (b->sp_kind) {
     case SPECIAL_CLONE:
         if (result == 0 && b->sp_clears)
@@ -240,6 +252,10 @@ void special_finish(struct blk *b, i64 result, i64 *args) {
     case SPECIAL_EXEC:
         exec_undo_signals();
         tool_exec_failed(b);
+        restore_argument(b, args);
+        break;
+    case SPECIAL_PATH:
+        result = identity_result(b, result, args);
         break;
     case SPECIAL_MAP:
         if ((u64)result < -4095ul)
@@ -249,6 +265,7 @@ void special_finish(struct blk *b, i64 result, i64 *args) {
         restore_argument(b, args);
     }
     b->sp_child = 0;
+    return result;
 }
 
 void flk_post(struct frame *f) {
@@ -259,10 +276,10 @@ void flk_post(struct frame *f) {
             SYS2(__NR_arch_prctl, ARCH_SET_GS, b);
         }
         u64 mask = b->slow_mask;
-        special_finish(b, f->rax, f->args);
+        f->rax = special_finish(b, f->rax, f->args);
         SYS4(__NR_rt_sigprocmask, 2, &mask, 0, 8);
     } else {
-        special_finish(b, f->rax, f->args);
+        f->rax = special_finish(b, f->rax, f->args);
     }
     if (has_own_gs(b))
         own_gs_leave_by(b, f, b->sp_resume);
@@ -416,8 +433,9 @@ static void dispatch_special(struct frame *f, u32 kind) {
         return;
     case EXEC:
         exec_prepare_signals();
-        tool_exec(b, f);
         begin_special(b, f, SPECIAL_EXEC, 0);
+        identity_exec(b, f);
+        tool_exec(b, f);
         return;
     case TEMPORARY_MASK:
         start_masked(b, f);
@@ -434,6 +452,17 @@ static void dispatch_special(struct frame *f, u32 kind) {
         if (kind == MMAP)
             start_mapping(b, f);
         return;
+    case PATH:
+        switch (identity_call(b, f)) {
+        case IDENTITY_SEES:
+            begin_special(b, f, SPECIAL_PATH, 0);
+            return;
+        case IDENTITY_PASS:
+            return;
+        case IDENTITY_ANSWERED:
+            answer(f, f->rax);
+        }
+        break;
     }
     leave(b, f);
 }

@@ -41,6 +41,8 @@ static const u16 own_calls[] = {
     [OWN_STAT] = __NR_newfstatat,
     [OWN_ACCESS] = 439, /* faccessat2 */
     [OWN_MREMAP] = __NR_mremap,
+    [OWN_READLINK] = __NR_readlinkat,
+    [OWN_CLOSE] = __NR_close,
 };
 
 static int alu(u32 op, u32 *a, u32 v) {

@@ -221,19 +221,19 @@ static u64 translate(struct blk *b, struct kucontext *uc) {
         i64 args[6] = {(i64)uc->rdi, (i64)uc->rsi, (i64)uc->rdx, (i64)uc->r10, (i64)uc->r8, (i64)uc->r9};
         if (ip < ADDR(plain ? flk_pl_after : flk_sp_after)) {
             /* The kernel was not entered, or wants the call again: give it up, start anew, unseen by the hook. */
-            show = b->sp_site;
+            show = special_site(b);
             resume = special_give_up(b, args);
         } else {
-            show = b->sp_site + 2;
+            show = special_site(b) + 2;
             resume = b->sp_resume;
             if (ip == ADDR(flk_pl_after))
                 blocked = temporary_mask_of(b, (i64)uc->rax, blocked);
             if (ip != ADDR(flk_sp_jump) && ip != ADDR(flk_pl_jump))
-                special_finish(b, (i64)uc->rax, args);
+                uc->rax = (u64)special_finish(b, (i64)uc->rax, args);
         }
         uc->rdi = (u64)args[0], uc->rsi = (u64)args[1], uc->rdx = (u64)args[2];
         uc->r10 = (u64)args[3], uc->r8 = (u64)args[4], uc->r9 = (u64)args[5];
-        uc->rcx = b->sp_site + 2;
+        uc->rcx = special_site(b) + 2;
     } else {
         struct where w = where_is(ip);
         if (w.found) {
@@ -347,10 +347,10 @@ void flk_deliver(struct frame *fr, const u64 *callee_saved) {
         uc->priv[i] = 0;
     if (fr->ret == ADDR(flk_special_fast) || fr->ret == ADDR(flk_special_plain) ||
         fr->ret == ADDR(flk_special_slow) || fr->ret == ADDR(flk_exit_stub)) {
-        uc->rip = b->sp_site;
+        uc->rip = special_site(b);
         uc->priv[1] = special_give_up(b, fr->args);
     } else if (fr->ret == ADDR(flk_sp_ret) || fr->ret == ADDR(flk_pl_ret) || fr->ret == ADDR(flk_ss_ret)) {
-        uc->rip = b->sp_site + 2;
+        uc->rip = special_site(b) + 2;
         uc->priv[1] = b->sp_resume;
     } else {
         struct where w = where_is(fr->ret == ADDR(flk_own_vexit) ? own_way(b)->lea : site_return(b, fr->ret));

@@ -63,7 +63,7 @@ static void in_copy(struct where *w, const u8 *copy, u32 delta) {
         return;
     }
     u32 size = 2; /* of the original, with its prefixes */
-    while ((copy[size - 2] & ~3) != 0xe0)
+    while (size < delta && (copy[size - 2] & ~3) != 0xe0)
         size++;
     w->rip += size;
     if (delta == size + 2) {
@@ -162,6 +162,18 @@ struct where where_is(u64 ip) {
             w.rip = target.rip;
     }
     return w;
+}
+
+u64 entry_of_call(const struct blk *b, u64 ret, u64 *resume) {
+    u64 entry = ret - flk_config.tpl.ret, at = site_return(b, ret);
+    const struct flk_template *t = &flk_config.tpl;
+    if (at != ret || !holds(&flk_config, flk_rt.bias, ret)) {
+        struct where w = where_is(at);
+        t = w.tpl;
+        entry = w.entry;
+    }
+    *resume = entry + t->lea;
+    return entry;
 }
 
 static u64 trap_in(const struct flk_config *c, u64 bias, u64 ip) {

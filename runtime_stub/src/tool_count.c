@@ -1,7 +1,8 @@
 /* Tool `count`, off the hot path: one JSON line when a process ends or execs.
  *
  * In: the blocks' counters. Out: a line appended to FLICKER_AOT_OUTPUT (%p is the pid), or to standard error. The environment is
- * read once, at start: the application may overwrite it later.
+ * read once, at start: the application may overwrite it later. Not in a process with more rights than its caller (AT_SECURE): there
+ * it would let the caller append to any file.
  * A line is one write(2) to a file opened with O_APPEND, so lines of several processes do not mix.
  */
 #include <asm/unistd_64.h>
@@ -9,17 +10,16 @@
 #include "../include/tool.h"
 #include "../include/syscall_names.h"
 
-#define PATH_BYTES 4096
 #define LINE_BYTES 24576 /* 512 names of at most 24 characters with their counts would not all fit: see finish */
 #define O_WRONLY 1
 #define O_CREAT 0100
 #define O_APPEND 02000
 #define O_CLOEXEC 02000000
 #define AT_FDCWD (-100)
-#define AT_SECURE 23
-#define AT_EXECFN 31
 #define AT_EACCESS 0x200
 #define AT_EMPTY_PATH 0x1000
+#define AT_SECURE 23
+#define AT_EXECFN 31
 #define X_OK 1
 #define SEEK_CUR 1
 #define SEEK_END 2
@@ -90,24 +90,30 @@ static const char *after_equals(const char *s, const char *name) {
     return !*name && *s == '=' ? s + 1 : 0;
 }
 
+static u64 auxv_value(const u64 *auxv, u64 type) {
+    while (auxv[0] && auxv[0] != type)
+        auxv += 2;
+    return auxv[0] ? auxv[1] : 0;
+}
+
 void tool_start(u64 *stack) {
-    u64 *p = stack + 1 + *stack + 1;
-    for (; *p; p++) {
-        const char *value = after_equals((const char *)*p, "FLICKER_AOT_OUTPUT");
+    u64 *env = stack + 1 + *stack + 1, *end = env;
+    while (*end)
+        end++;
+    if (!flk_config.exe_size) { /* an interpreter's host: the path is the program's */
+        i64 n = SYS3(__NR_readlink, "/proc/self/exe", count.exe, PATH_BYTES - 1);
+        if (n > 0)
+            count.exe[n] = 0;
+        else /* no /proc */
+            copy_string(count.exe, (const char *)auxv_value(end + 1, AT_EXECFN), PATH_BYTES);
+    }
+    if (auxv_value(end + 1, AT_SECURE))
+        return;
+    for (; env < end; env++) {
+        const char *value = after_equals((const char *)*env, "FLICKER_AOT_OUTPUT");
         if (value)
             copy_string(count.path, value, PATH_BYTES);
     }
-    const char *name = "";
-    for (p++; p[0]; p += 2)
-        if (p[0] == AT_EXECFN)
-            name = (const char *)p[1];
-        else if (p[0] == AT_SECURE && p[1])
-            count.path[0] = 0; /* setuid: who started it must not choose a file for it to write */
-    i64 n = SYS3(__NR_readlink, "/proc/self/exe", count.exe, PATH_BYTES - 1);
-    if (n > 0)
-        count.exe[n] = 0;
-    else
-        copy_string(count.exe, name, PATH_BYTES);
 }
 
 static int same_process(const struct blk *b, const struct blk *mine) { return b->in_use && b->process == mine->process; }
@@ -127,7 +133,7 @@ static char *format(struct blk *mine) {
     char *p = put(count.line, "{\"pid\":");
     p = put_number(p, may_call(OWN_GETPID) ? (u64)SYS0(__NR_getpid) : 0);
     p = put(p, ",\"exe\":");
-    p = put_json(p, count.exe);
+    p = put_json(p, flk_config.exe_size ? (const char *)(flk_config.exe_vaddr + flk_rt.bias) : count.exe);
     p = put(p, ",\"total\":");
     u64 total = 0;
     char *at_total = p; /* the number is known after the list: room for it, closed up below */

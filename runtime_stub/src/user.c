@@ -9,6 +9,10 @@
 
 #include "../include/rt.h"
 
+#define PAGE 4096ul
+#define EFAULT 14
+#define ENAMETOOLONG 36
+
 struct iovec {
     const void *base;
     u64 len;
@@ -24,7 +28,7 @@ static i64 transfer(long nr, enum own_call own, void *mine, const void *theirs, 
         return 0;
     if (n == -38 || n == -1) /* ENOSYS, EPERM */
         return 1;
-    return -14;
+    return -EFAULT;
 }
 
 i64 user_read(void *to, const void *from, u64 bytes) {
@@ -43,4 +47,20 @@ i64 user_write(void *to, const void *from, u64 bytes) {
     for (u64 i = 0; i < bytes; i++)
         ((volatile u8 *)to)[i] = ((const volatile u8 *)from)[i];
     return 0;
+}
+
+/* Page by page: what follows the string's end may not be there. */
+i64 user_string(char *to, const char *from, u64 size) {
+    u64 n = 0;
+    while (n < size) {
+        u64 bytes = PAGE - (ADDR(from) + n) % PAGE;
+        if (bytes > size - n)
+            bytes = size - n;
+        if (user_read(to + n, from + n, bytes))
+            return -EFAULT;
+        for (u64 end = n + bytes; n < end; n++)
+            if (!to[n])
+                return (i64)n;
+    }
+    return -ENAMETOOLONG;
 }

@@ -6,6 +6,7 @@ What is held for static programs holds here from ld.so's first instruction on: b
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 
@@ -39,7 +40,9 @@ def test_dynamic_program(prefixes: tuple[Prefix, Prefix], program: Program) -> N
     env = {"FLICKER_AOT_OUTPUT": str(report)}
     expected = run([original], env=env, timeout_seconds=limit)
     assert expected.status == program.status, f"{original} itself fails: {expected}"
-    assert run([rewritten], env=env, timeout_seconds=limit) == expected
+    # A program that prints its own path prints that of its folder.
+    told = replace(expected, stdout=expected.stdout.replace(bytes(native.folder), bytes(hooked.folder)))
+    assert run([rewritten], env=env, timeout_seconds=limit) == told
     counted = counted_calls(report) if report.exists() else Counter()  # killed: no line
     traced = oracle.trace([rewritten], env=env, timeout_seconds=limit)
     assert not hooked.escapes(traced)

@@ -12,6 +12,7 @@ from typing import Final, NamedTuple
 
 from flicker_aot.verify import rawelf, tables
 from flicker_aot.verify.subject import make_subject
+from flicker_aot.verify.unwind import DEBUG_FRAME, loaded_parts
 from flicker_aot.x86.decode import decode_one
 
 from ..unit.pairs import Pair
@@ -77,10 +78,12 @@ def _claims(pair: Pair) -> Iterator[Piece]:
     yield Piece(note.offset, note.offset + note.filesz, "note")
     found = _tables(pair)
     for (start, end), kind in zip(
-        found.tables, ("site table", "instruction table", "trap table", "slots"), strict=True
+        found.tables, ("site table", "instruction table", "trap table", "slots", "path"), strict=True
     ):
         if start < end:
             yield Piece(pair.offset(start), pair.offset(start) + end - start, kind)
+    for start, end in loaded_parts(make_subject(original, elf, claim, ())):
+        yield Piece(start, end, "unwind tables")
     yield from _trampolines(pair)
     config = pair.offset(claim.config)
     yield Piece(config, config + tables.CONFIG_SIZE, "configuration")
@@ -111,6 +114,8 @@ def _sections(pair: Pair, elf: rawelf.RawElf, original: rawelf.RawElf) -> Iterat
         at = elf.shoff + index * rawelf.SHDR_SIZE
         yield Piece(at, at + 4, NAMES)  # sh_name
         yield Piece(at + 4, at + rawelf.SHDR_SIZE, "section headers")
+        if elf.names[index] == DEBUG_FRAME and s.offset >= len(original.data):
+            yield Piece(s.offset, s.offset + s.size, "unwind tables")
         if s.type == rawelf.SHT_STRTAB and s.offset >= len(original.data):
             yield Piece(s.offset, s.offset + s.size, NAMES)
         if s.type == rawelf.SHT_SYMTAB and s.offset >= len(original.data):

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from flicker_aot.verify import rawelf
+from flicker_aot.verify import rawelf, read_note
 
 from ..unit.pairs import Pair, quick_verifier
 from .partition import NAMES, Piece, partition
@@ -71,9 +71,15 @@ def some(pair: Pair, pieces: list[Piece], count: int, seed: str) -> Iterator[tup
             yield offset, made
 
 
+def same_note(pair: Pair, damaged: bytes) -> bool:
+    """Whether the note says the same in other bits: deflate leaves some open, the last ones of its last byte, say."""
+    claim = read_note(damaged)
+    return claim is not None and claim.document == pair.claim.document
+
+
 def count_of(name: str) -> int:
     """Real files take longer, and have more of the same."""
-    return MUTANTS or 5000 if name in SMALL or MUTANTS != 40 else 10
+    return MUTANTS or 5000 if name in SMALL or MUTANTS != 40 else 5
 
 
 @pytest.mark.slow
@@ -92,7 +98,7 @@ def test_every_class(subject: tuple[str, Pair, list[Piece]]) -> None:
         for offset, value in made:
             count += 1
             damaged = pair.output[:offset] + value + pair.output[offset + len(value) :]
-            if pair.rejects(damaged):
+            if pair.rejects(damaged) or (kind == "note" and same_note(pair, damaged)):
                 killed += 1
             else:
                 survivors.setdefault(kind, []).append(f"{offset:#x}={value.hex()}")

@@ -185,6 +185,11 @@ def agnostic(_: Image, patch: Patch) -> Patch | None:
     return changed if patch.soundness is not SoundnessClass.AGNOSTIC else None
 
 
+def closed(_: Image, patch: Patch) -> Patch | None:
+    """Where a window could be called closed, the planner does: something leads to what this one hides."""
+    return replace(patch, soundness=SoundnessClass.CLOSED) if patch.soundness is SoundnessClass.CFG else None
+
+
 def _at(image: Image, vaddr: int) -> Insn | None:
     for p in image.exec_loads:
         if p.vaddr <= vaddr < p.vaddr + p.filesz:
@@ -209,6 +214,7 @@ CHANGES: Final[dict[str, Change]] = {
     "fills left out": no_fills,
     "fills longer than their place": long_fills,
     "called agnostic": agnostic,
+    "called closed": closed,
 }
 
 

@@ -55,11 +55,16 @@ class Prefix:
         return out
 
     def escapes(self, traced: oracle.OracleResult) -> list[oracle.Record]:
-        """Calls that no appended segment of a file of this prefix made; int 0x80, never redirected, left out."""
+        """Calls of programs of this prefix that no appended segment of its files made.
+
+        Left out: int 0x80, never redirected.
+        """
         ranges: dict[str, list[tuple[int, int]]] = {}
         found = []
         for r in traced.records:
             path = Path(r.mapping)
+            if Path(r.exe).parent != self.folder:
+                continue
             if path.parent == self.folder and r.mapping not in ranges:
                 ranges[r.mapping] = hooked_ranges(read_note(path))
             if r.arch == 64 and not any(start <= r.offset < end for start, end in ranges.get(r.mapping, ())):

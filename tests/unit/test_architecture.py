@@ -23,7 +23,7 @@ ALLOWED = {
     "x86": {"x86", "model", "errors"},
     "discover": {"discover", "elf", "x86", "model", "errors"},
     "plan": {"plan", "elf", "x86", "model", "errors"},
-    "layout": {"layout", "x86", "model", "errors", ""},
+    "layout": {"layout", "elf", "x86", "model", "errors", ""},
     "emit": {"emit", "model", "errors"},
     "verify": {"verify"},
     "report": {"report", "model", "errors", "syscalls"},

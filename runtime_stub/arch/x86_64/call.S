@@ -16,6 +16,7 @@
  */
 #define FLK_ASM
 #include "../../include/rt.h"
+#include "../../include/cfi.h"
 
         .text
         .globl flk_chk, flk_tail_end, flk_leave_chk, flk_leave_tail_end, flk_full
@@ -38,9 +39,13 @@
         mov     FR_R8(%rsp), %r8
         mov     FR_R9(%rsp), %r9
         lea     FR_RET(%rsp), %rsp
-        .cfi_def_cfa_offset 16
+        .cfi_remember_state
+        .cfi_def_cfa_offset 8
+        .irp    reg, rax, rdi, rsi, rdx, r10, r8, r9
+        .cfi_restore \reg
+        .endr
         ret
-        .cfi_def_cfa_offset FR_SIZE
+        .cfi_restore_state
         .endm
 
         .balign 64
@@ -48,7 +53,7 @@
         .type flk_enter, @function
 flk_enter:
         .cfi_startproc
-        .cfi_def_cfa rsp, 16
+        .cfi_signal_frame
 #ifdef TOOL_hook
         .set flk_fast_flags, flk_enter  /* no such part: empty ranges */
         .set flk_fast_done, flk_enter
@@ -83,19 +88,12 @@ flk_slow_sahf:
         mov     %r11, %rax
 #endif
 flk_full:
-        push    %r9
-        push    %r8
-        push    %r10
-        push    %rdx
-        push    %rsi
-        push    %rdi
-        push    %rax
-        push    $0                      # r11: dead; for a hook: which registers it changed
+        SAVE_ARGUMENTS
+        SAVE_WORD $0                      # r11: dead; for a hook: which registers it changed
         lahf
         seto    %al
-        push    %rax
-        push    $1                      # action: call the kernel
-        .cfi_def_cfa rsp, FR_SIZE
+        SAVE_WORD %rax
+        SAVE_WORD $1                      # action: call the kernel
         mov     %rsp, %rdi
 #ifdef TOOL_hook
         mov     FR_RAX(%rsp), %rcx
@@ -124,7 +122,9 @@ flk_tail_end:
         cmpq    $0, %gs:BLK_CHANGED
         jne     .Lanswered_changed
         pushfq
+        .cfi_adjust_cfa_offset 8
         pop     %rcx
+        .cfi_adjust_cfa_offset -8
         and     $~FLAGS_STATUS, %rcx
         mov     FR_FLAGS(%rsp), %rax
         movzbl  %ah, %edx
@@ -146,12 +146,12 @@ flk_tail_end:
         jmp     flk_chk
 #endif
 flk_pending:
-        push    %r15
-        push    %r14
-        push    %r13
-        push    %r12
-        push    %rbp
-        push    %rbx
+        SAVE    r15
+        SAVE    r14
+        SAVE    r13
+        SAVE    r12
+        SAVE    rbp
+        SAVE    rbx
         lea     48(%rsp), %rdi
         mov     %rsp, %rsi
         call    flk_deliver             # does not return
@@ -164,21 +164,14 @@ flk_pending:
         .type flk_leave, @function
 flk_leave:
         .cfi_startproc
-        .cfi_def_cfa rsp, 16
+        .cfi_signal_frame
 #ifdef TOOL_hook
-        push    %r9
-        push    %r8
-        push    %r10
-        push    %rdx
-        push    %rsi
-        push    %rdi
-        push    %rax
-        push    %r11
+        SAVE_ARGUMENTS
+        SAVE_WORD %r11
         lahf
         seto    %al
-        push    %rax
-        push    %gs:BLK_CALL_NR
-        .cfi_def_cfa rsp, FR_SIZE
+        SAVE_WORD %rax
+        SAVE_WORD %gs:BLK_CALL_NR
         mov     %rsp, %rdi
         call    flicker_leave
         cmpq    $0, %gs:BLK_CHANGED

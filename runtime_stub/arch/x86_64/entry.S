@@ -20,6 +20,7 @@
  */
 #define FLK_ASM
 #include "../../include/rt.h"
+#include "../../include/cfi.h"
 #include <asm/unistd_64.h>
 
         .text
@@ -58,20 +59,13 @@ flk_start:
         .type flk_post_entry, @function
 flk_post_entry:
         .cfi_startproc
-        .cfi_def_cfa rsp, 16
-        push    %r9
-        push    %r8
-        push    %r10
-        push    %rdx
-        push    %rsi
-        push    %rdi
-        push    %rax
-        push    %r11
+        .cfi_signal_frame
+        SAVE_ARGUMENTS
+        SAVE_WORD %r11
         lahf
         seto    %al
-        push    %rax
-        push    $0
-        .cfi_def_cfa rsp, FR_SIZE
+        SAVE_WORD %rax
+        SAVE_WORD $0
         mov     %rsp, %rdi
         call    flk_post
         jmp     flk_chk
@@ -279,10 +273,7 @@ flk_exit_stub:
         .globl flk_thunks
         .type flk_thunks, @function
 flk_thunks:
-        .cfi_startproc simple
-        .cfi_signal_frame
-        .cfi_def_cfa rsp, 8
-        .cfi_undefined rip
+        .cfi_startproc
         /* rax is 0 at a handler's entry. Four bytes each: mov $low, %al; jmp to the group's end, which adds the high part. */
         .set    group, 0
         .rept   THUNK_COUNT / THUNK_GROUP
@@ -381,11 +372,15 @@ flk_wrap_entry:
         jb      2f
         /* Not on the own stack: a thread that has not armed it yet, or a vfork child on its parent's. */
         mov     %gs:FLK_BLK_TOP, %rsp
+        .cfi_remember_state
+        .cfi_undefined rip
         sub     $(SF_SIZE + 8), %rsp
         mov     %rsp, %rcx
         jmp     3f
+        .cfi_restore_state
 2:      mov     %rsp, %rcx              # the frame itself serves to enter the handler
-3:      and     $-16, %rsp
+3:      .cfi_undefined rip              # the frame may be on another stack
+        and     $-16, %rsp
         incl    %gs:BLK_IN_WRAP
         mov     %r13, %r8
         call    flk_wrap                # (sig, frame, record, buffer, gs) -> frame for rt_sigreturn, gs for what follows
@@ -427,17 +422,33 @@ flk_sigreturn_end:
         .cfi_endproc
         .size flk_sigreturn, .-flk_sigreturn
 
-/* The restorer that the kernel is given with every handler; never run, since handlers are left by flk_wrap. */
+/* The restorer that the kernel is given with every handler; never run, since handlers are left by flk_wrap. Its call frame
+ * information is what leads a debugger from flk_thunks to what the signal interrupted. It starts a byte before the code, since
+ * unwinders look up return addresses so. */
         .globl flk_restorer
         .type flk_restorer, @function
+        .macro  IN_CONTEXT number, offset       # the register is at rsp + offset
+        .cfi_escape 0x10, \number, 3, 0x77, (\offset) & 0x7f | 0x80, (\offset) >> 7
+        .endm
+        .cfi_startproc simple
+        .cfi_signal_frame
+        .cfi_escape 0x0f, 4, 0x77, (SF_RSP - SF_UC) & 0x7f | 0x80, (SF_RSP - SF_UC) >> 7, 0x06
+        .set    at, SF_R8 - SF_UC
+        .irp    number, 8, 9, 10, 11, 12, 13, 14, 15, 5, 4, 6, 3, 1, 0, 2, 7, 16
+        IN_CONTEXT \number, at
+        .set    at, at + 8
+        .endr
+        .byte   0x90
 flk_restorer:
         mov     $__NR_rt_sigreturn, %eax
         syscall
         ud2
+        .cfi_endproc
         .size flk_restorer, .-flk_restorer
 
 /* long flk_copy(void *to, const void *from, u64 bytes): bytes is a multiple of 8. A fault inside ends it with -EFAULT:
- * flk_wrap moves the program counter to flk_copy_fault (signal.c). Only there can the runtime fault on purpose. */
+ * flk_wrap moves the program counter to flk_copy_fault (signal.c). Only here and in flk_length, leaves that use no stack, can the
+ * runtime fault on purpose. */
         .globl flk_copy, flk_copy_start, flk_copy_end, flk_copy_fault
         .type flk_copy, @function
 flk_copy:
@@ -450,14 +461,49 @@ flk_copy_start:
         mov     %rcx, (%rdi,%rax)
         add     $8, %rax
         jmp     1b
-flk_copy_end:
 2:      xor     %eax, %eax
         ret
+        .cfi_endproc
+        .size flk_copy, .-flk_copy
+
+/* i64 flk_length(const char *): bytes before the NUL. By aligned words, which never reach into a page that the string does not. */
+        .globl flk_length
+        .type flk_length, @function
+flk_length:
+        .cfi_startproc
+        mov     %rdi, %rdx
+        and     $-8, %rdx
+        mov     %edi, %ecx
+        and     $7, %ecx
+        shl     $3, %ecx
+        mov     $-1, %rax
+        shl     %cl, %rax
+        not     %rax                    # ones in the bytes before the string
+        movabs  $0x0101010101010101, %r9
+        mov     %r9, %r10
+        shl     $7, %r10
+        mov     (%rdx), %rsi
+        or      %rax, %rsi
+1:      mov     %rsi, %rcx
+        sub     %r9, %rcx
+        not     %rsi
+        and     %rsi, %rcx
+        and     %r10, %rcx
+        jnz     2f
+        add     $8, %rdx
+        mov     (%rdx), %rsi
+        jmp     1b
+2:      bsf     %rcx, %rax              # the first NUL: the trick is exact up to there
+        shr     $3, %rax
+        add     %rdx, %rax
+        sub     %rdi, %rax
+        ret
+flk_copy_end:
 flk_copy_fault:
         mov     $-14, %rax
         ret
         .cfi_endproc
-        .size flk_copy, .-flk_copy
+        .size flk_length, .-flk_length
 
 /* long flk_sys(nr, a, b, c, d, e, f) */
         .globl flk_sys
