@@ -15,10 +15,10 @@ from itertools import pairwise
 from typing import Final, NamedTuple
 
 from ..model.frames import CFA_EXPRESSION, CFA_REGISTER, Row, Rule, RuleKind
-from ..model.image import DEBUG_FRAME, PT_GNU_EH_FRAME, SHF_COMPRESSED, Image
+from ..model.image import DEBUG_FRAME, EH_FRAME, PT_GNU_EH_FRAME, REL32_REACH, SHF_COMPRESSED, Image, Section
 from .eh_frame import DW_EH_PE_OMIT, Reader, read_fdes
 
-RETURN_ADDRESS: Final = 16  # rip's column
+RETURN_ADDRESS: Final = 16  # rip's column, the last of the general registers
 _HEADER_ENCODINGS: Final = b"\x01\x1b\x03\x3b"  # version, pcrel sdata4, udata4, datarel sdata4: what linkers write
 _DEBUG_CIE: Final = 0xFFFFFFFF
 _CHDR: Final = struct.Struct("<IIQQ")  # Elf64_Chdr
@@ -66,15 +66,37 @@ def read_frame_table(image: Image) -> FrameTable | None:
     header = next((s for s in image.segments if s.type == PT_GNU_EH_FRAME), None)
     if header is not None:
         return _read_header(image, header.vaddr, header.filesz)
-    fdes = read_fdes(image)
-    if not fdes:
+    section = image.section(EH_FRAME)
+    entries = _whole_section(image, section) if section else [(f.start, f.vaddr) for f in read_fdes(image)]
+    if not entries:
         return None
-    return FrameTable(tuple((f.start, f.vaddr) for f in fdes), min(f.vaddr for f in fdes), header=False)
+    return _sound(image, FrameTable(tuple(entries), min(vaddr for _, vaddr in entries), header=False))
+
+
+def _whole_section(image: Image, section: Section) -> list[tuple[int, int]]:
+    """The entries of `.eh_frame`; none unless each can be read: nobody can say which ones a damaged section has."""
+    code = [(s.vaddr, s.vaddr + s.filesz) for s in image.exec_loads]
+    found = []
+    at, end = section.vaddr, section.vaddr + section.size
+    try:
+        while at + 4 <= end:
+            length = int.from_bytes(image.read(at, 4), "little")
+            if length:  # a zero length may stand in the middle too, where crtend.o is not last
+                _, identity = _entry(image.read, at)
+                cie, start, size, _ = _read_fde(image.read, at) if identity else (None, 0, 0, b"")
+                if identity and (cie is None or cie.return_column != RETURN_ADDRESS):
+                    return []
+                if any(first <= start < start + size <= last for first, last in code):
+                    found.append((start, at))
+            at += 4 + length
+    except (IndexError, ValueError):
+        return []
+    return sorted(found)
 
 
 def _read_header(image: Image, vaddr: int, size: int) -> FrameTable | None:
     raw = image.read(vaddr, size)
-    if raw[:4] != _HEADER_ENCODINGS or len(raw) < 12:
+    if len(raw) != size or size < 12 or raw[:4] != _HEADER_ENCODINGS:
         return None
     reader = Reader(raw, vaddr, 4)
     eh_frame, count = vaddr + 4 + reader.fixed(4, signed=True), reader.fixed(4)
@@ -84,7 +106,16 @@ def _read_header(image: Image, vaddr: int, size: int) -> FrameTable | None:
     entries = tuple((vaddr + words[i], vaddr + words[i + 1]) for i in range(0, 2 * count, 2))
     if any(a[0] > b[0] for a, b in pairwise(entries)):
         return None
-    return FrameTable(entries, eh_frame, header=True)
+    return _sound(image, FrameTable(entries, eh_frame, header=True))
+
+
+def _sound(image: Image, table: FrameTable) -> FrameTable | None:
+    """``table``, if it names places inside the file only: others could be out of reach of a new table, or in what is
+    appended, and pass for entries of ours."""
+    low = min(s.vaddr for s in image.loads)
+    high = min(max(s.vaddr + s.filesz for s in image.loads), low + REL32_REACH)
+    places = [table.eh_frame, *(place for entry in table.entries for place in entry)]
+    return table if low <= min(places) and max(places) < high else None
 
 
 def read_debug_frame(image: Image) -> bytes | None:
@@ -199,11 +230,13 @@ def _read_fde(read: Read, vaddr: int, debug: bool = False) -> tuple[_Cie | None,
         return None, 0, 0, b""
     reader = Reader(body, vaddr, 8)
     start, size = reader.encoded(cie.pointer_encoding), reader.encoded(cie.pointer_encoding & 0xF)
-    if start is None or size is None:
+    if start is None or size is None or size >= REL32_REACH:
         raise ValueError(vaddr)
     if cie.augmented:
         length = reader.uleb()
         reader.at += length
+    if reader.at > len(body):
+        raise IndexError(vaddr)
     return cie, start, size, body[reader.at :]
 
 
@@ -243,7 +276,7 @@ def _read_cie(read: Read, vaddr: int, debug: bool) -> _Cie | None:
             elif letter not in b"SB":
                 return None
         reader.at = end
-    if encoding == DW_EH_PE_OMIT:
+    if encoding == DW_EH_PE_OMIT or reader.at > len(body):
         return None
     return _Cie(code_align, data_align, column, encoding, augmented, b"S" in augmentation, body[reader.at :])
 
@@ -279,7 +312,20 @@ def _execute(cie: _Cie, instructions: bytes, start: int) -> tuple[list[int], lis
         rows.append(state.row(cie))
         places.append(place)
     rows.append(state.row(cie))
+    if not all(map(_is_usual, rows)):
+        raise ValueError(start)
     return places, rows
+
+
+def _is_usual(row: Row) -> bool:
+    """Whether ``row`` is of registers that exist, and saved at words: no compiler's is otherwise."""
+    cfa = row.cfa
+    if cfa.kind is CFA_REGISTER and (cfa.register > RETURN_ADDRESS or cfa.offset < 0):
+        return False
+    if cfa.kind not in (CFA_REGISTER, CFA_EXPRESSION):
+        return False
+    at_words = (RuleKind.OFFSET, RuleKind.VALUE_OFFSET)
+    return not any(r.offset % 8 for _, r in row.registers if r.kind in at_words)
 
 
 def _run(cie: _Cie, code: bytes, state: _State, initial: Mapping[int, Rule], at: int) -> Iterator[int]:
@@ -363,7 +409,7 @@ def _base(state: _State) -> Rule:
 def _block(reader: Reader) -> bytes:
     size = reader.uleb()
     block = reader.data[reader.at : reader.at + size]
-    if len(block) != size:
+    if size == 0 or len(block) != size:
         raise IndexError(reader.at)
     reader.at += size
     return block

@@ -10,7 +10,7 @@ from __future__ import annotations
 import struct
 from typing import Final, NamedTuple
 
-from ..model.image import PT_GNU_EH_FRAME, Image
+from ..model.image import EH_FRAME, PT_GNU_EH_FRAME, Image
 
 # Pointer encodings (LSB, 10.5.1): low four bits the format, then what it is relative to.
 DW_EH_PE_OMIT: Final = 0xFF
@@ -129,7 +129,7 @@ def read_fdes(image: Image) -> tuple[Fde, ...]:
 
 def _find_table(image: Image) -> tuple[int, bytes, bool] | None:
     """(vaddr, bytes, whether they end with the table) of .eh_frame; else a zero length ends the table."""
-    section = image.section(".eh_frame")
+    section = image.section(EH_FRAME)
     if section is not None and section.vaddr and image.offset_of(section.vaddr) is not None:
         return section.vaddr, image.read(section.vaddr, section.size), True
     header = next((s for s in image.segments if s.type == PT_GNU_EH_FRAME), None)

@@ -194,8 +194,8 @@ def _with_rsp(expression: bytes, rsp: bytes) -> bytes:
     return made
 
 
-# Operations without operands: deref, dup, drop, over, and to shr, plus, xor; comparisons, literals.
-_PLAIN: Final = frozenset({0x06, 0x12, 0x13, 0x14, *range(0x1A, 0x23), *range(0x24, 0x28), *range(0x29, 0x2F)})
+# Operations without operands: deref, dup; and, minus, mul, or, plus, shl, shr, xor; comparisons.
+_PLAIN: Final = frozenset({0x06, 0x12, 0x1A, 0x1C, 0x1E, 0x21, 0x22, 0x24, 0x25, 0x27, *range(0x29, 0x2F)})
 _LITERALS: Final = range(0x30, 0x50)
 _FIXED: Final = {0x08: 1, 0x09: 1, 0x0A: 2, 0x0B: 2, 0x0C: 4, 0x0D: 4, 0x0E: 8, 0x0F: 8}  # const1u ... const8s
 

@@ -118,6 +118,7 @@ def lay_out(image: Image, code: Code, plan: Plan, stub: Stub, options: Options) 
     placed: tuple[int, int, int] | None = None
     while True:
         where = _addresses(image, stub, tables, slots, unwind, phnum, size, start, is_client, len(exe_path) + 1)
+        _check_reach(image, where)
         moved = copies(slots, where.rx)
         segments = where.in_file(len(stub.data))
         runtime = _runtime(stub, where, is_client)
@@ -134,7 +135,6 @@ def lay_out(image: Image, code: Code, plan: Plan, stub: Stub, options: Options) 
         if needed <= size:
             break
         size = _align(needed, R_SIZE_UNIT)
-    _check_reach(image, where)
     holes = runtime | {"bound": runtime["enter"], "leave_bound": runtime["leave"]}
     trampolines = build(slots, where.rx, template, moved, holes, fixed=fixed)
     config = _config(image, code, plan, options, where, tables, slots, stub, exe_path).pack(labels)

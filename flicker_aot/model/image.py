@@ -14,6 +14,7 @@ ET_REL, ET_EXEC, ET_DYN, ET_CORE = 1, 2, 3, 4
 SHT_NULL, SHT_PROGBITS, SHT_SYMTAB, SHT_STRTAB, SHT_NOTE, SHT_NOBITS, SHT_DYNSYM = 0, 1, 2, 3, 7, 8, 11
 SHF_WRITE, SHF_ALLOC, SHF_EXECINSTR, SHF_COMPRESSED = 1, 2, 4, 0x800
 DEBUG_FRAME = ".debug_frame"
+EH_FRAME = ".eh_frame"
 PAGE_SIZE = 4096
 REL32_REACH = 1 << 31  # bytes; appended code ends less than this behind the program's lowest address (layout holds it)
 

@@ -12,6 +12,7 @@ import struct
 import zlib
 from bisect import bisect_right
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
@@ -151,18 +152,16 @@ class _Expected:
         self.entries: list[tuple[int, int]] = []
         self.eh_frame = 0
         header = next((p for p in original.segments if _is_header(p)), None)
-        if header is None or not self._list(header):
-            if b".eh_frame" in original.names:
-                self._walk()
-            else:
-                self._believe(subject)
+        if not (header is not None and self._list(header)) and not self._walk():
+            self._believe(subject)
         self._read: Read = original.at
         self._debug = not self.entries
         if self._debug:  # Go has no other
             content = _content(original)
             self._read = lambda at, size: _part(content, at, size)
-            found = walk(self._read, 0, len(content), debug=True)
-            self.entries = sorted((read_fde(self._read, at, debug=True).start, at) for at in found)
+            with suppress(Unsound):
+                found = walk(self._read, 0, len(content), debug=True)
+                self.entries = sorted((read_fde(self._read, at, debug=True).start, at) for at in found)
         self._restorers = [
             (w.claim.site - 8, w.claim.site + 2) for w in subject.windows if self._looks_like_restorer(w.claim.site + 2)
         ]
@@ -180,18 +179,23 @@ class _Expected:
             return False
         return True
 
-    def _walk(self) -> None:
+    def _walk(self) -> bool:
+        """Whether the original's section is there and whole: of another nobody can say which entries it has."""
+        if b".eh_frame" not in self._original.names:
+            return False
         section = self._original.sections[self._original.names.index(b".eh_frame")]
         code = [(p.vaddr, p.vaddr + p.filesz) for p in self._original.loads if p.flags & 1]
-        for entry in walk(self._original.at, section.vaddr, section.vaddr + section.size):
-            fde = read_fde(self._original.at, entry)
-            if any(start <= fde.start < fde.end <= end for start, end in code):
-                self.entries.append((fde.start, entry))
-        self.entries.sort()
+        try:
+            places = walk(self._original.at, section.vaddr, section.vaddr + section.size)
+            fdes = [read_fde(self._original.at, entry) for entry in places]
+        except Unsound:
+            return False
+        self.entries = sorted((f.start, f.vaddr) for f in fdes if any(s <= f.start < f.end <= e for s, e in code))
         self.eh_frame = min((entry for _, entry in self.entries), default=0)
+        return True
 
     def _believe(self, subject: Subject) -> None:
-        """No table and no section: what the output lists is looked at one by one, and may be incomplete."""
+        """No table and no whole section: what the output lists is looked at one by one, and may be incomplete."""
         header, r = frame_header(subject), subject.claim.segments["r"]
         if header is None:
             return
@@ -214,7 +218,10 @@ class _Expected:
         fde = self._fde(self.entries[index][1]) if index >= 0 else None
         if fde is None or not fde.start <= vaddr < fde.end:
             return None
-        return fde.at(vaddr), fde.signal
+        try:
+            return fde.at(vaddr), fde.signal
+        except Unsound:
+            return None  # instructions that nobody understands
 
     def _fde(self, entry: int) -> Fde | None:
         if entry not in self._fdes:
@@ -266,9 +273,17 @@ def _check_entries(subject: Subject, tables: Tables, expected: _Expected, fdes: 
 
 
 def _is_plain(expected: _Expected, window: Window) -> bool:
-    """Whether nothing excuses a missing entry: every displaced instruction has rules, and the CFA is rsp or rbp."""
+    """Whether nothing excuses a missing entry: every displaced instruction has rules as compilers write them."""
     found = [expected.at(vaddr) for vaddr in window.starts]
-    return all(f is not None and f[0].get(-1, ("?", 0))[1] in (RSP, 6) and len(f[0][-1]) == 3 for f in found)
+    return all(f is not None and _is_usual(f[0]) for f in found)
+
+
+def _is_usual(rules: Rules) -> bool:
+    """Whether the CFA is above rsp or rbp, and registers are saved at words."""
+    name, *operands = rules.get(-1, ("?",))
+    if name != "sum" or operands[0] not in (RSP, 6) or operands[1] < 0:  # type: ignore[operator]
+        return False
+    return not any(rule[1] % 8 for rule in rules.values() if rule[0] in ("at", "plus"))  # type: ignore[operator]
 
 
 def _restorer_rules() -> Rules:

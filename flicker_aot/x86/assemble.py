@@ -37,25 +37,27 @@ _TOP_BYTES: Final = ".byte 0x65, 0x48, 0x8b, 0x24, 0x25, 0, 0, 0, 0"
 
 # "bound" and "leave_bound" are the addresses of "enter" and "leave" in a client, where these are slots, once more.
 HOLES: Final = ("enter", "leave", "resume", "back", "bound", "leave_bound")
-_HOLE_PLACE: Final = 0x10000  # any address more than 128 bytes away, so that keystone takes the long forms
+# Any address more than 128 bytes away, so that keystone takes the long forms. In the text it has to be hexadecimal:
+# keystone has been seen, once, to read decimal digits as such.
+_HOLE_PLACE: Final = 0x10000
 
 _ENTER: Final = (
     Line("entry", "mov rcx, rsp", "mov", (_RCX, _RSP), ""),
     Line("load", _TOP_BYTES, "mov", (_RSP, _TOP), ""),
     Line("push", "push rcx", "push", (_RCX,), ""),
-    Line("call", f"call {_HOLE_PLACE}", "call", None, "enter"),
+    Line("call", f"call {_HOLE_PLACE:#x}", "call", None, "enter"),
     Line("ret", "jrcxz answered", "jrcxz", None, "answered"),
     Line("pop", "pop rsp", "pop", (_RSP,), ""),
     Line("sys", "syscall", "syscall", (), ""),
 )
 _SLOT: Final = Mem("", "rip", "", 1, _HOLE_PLACE, 8)
-_LEA: Final = Line("lea", f"lea rcx, [rip + {_HOLE_PLACE}]", "lea", (_RCX, _SLOT), "resume")
+_LEA: Final = Line("lea", f"lea rcx, [rip + {_HOLE_PLACE:#x}]", "lea", (_RCX, _SLOT), "resume")
 
 # The answered way stands behind the jump back, out of the way of calls that enter the kernel.
 _WITHOUT_LEAVE: Final = (
     *_ENTER,
     _LEA,
-    Line("back", f"jmp {_HOLE_PLACE}", "jmp", None, "back"),
+    Line("back", f"jmp {_HOLE_PLACE:#x}", "jmp", None, "back"),
     Line("answered", "pop rsp", "pop", (_RSP,), ""),
     Line("", "jmp lea", "jmp", None, "lea"),
 )
@@ -64,31 +66,31 @@ _WITH_LEAVE: Final = (
     Line("after", "mov rcx, rsp", "mov", (_RCX, _RSP), ""),
     Line("vload", _TOP_BYTES, "mov", (_RSP, _TOP), ""),
     Line("vpush", "push rcx", "push", (_RCX,), ""),
-    Line("vcall", f"call {_HOLE_PLACE}", "call", None, "leave"),
+    Line("vcall", f"call {_HOLE_PLACE:#x}", "call", None, "leave"),
     Line("answered", "pop rsp", "pop", (_RSP,), ""),
     _LEA,
-    Line("back", f"jmp {_HOLE_PLACE}", "jmp", None, "back"),
+    Line("back", f"jmp {_HOLE_PLACE:#x}", "jmp", None, "back"),
 )
 # A client asks its slots first: with nobody there the call is the kernel's alone. jrcxz, since flags are the program's.
 _CLIENT: Final = (
-    Line("entry", f"mov rcx, [rip + {_HOLE_PLACE}]", "mov", (_RCX, _SLOT), "bound"),
+    Line("entry", f"mov rcx, [rip + {_HOLE_PLACE:#x}]", "mov", (_RCX, _SLOT), "bound"),
     Line("", "jrcxz sys", "jrcxz", None, "sys"),
     Line("", "mov rcx, rsp", "mov", (_RCX, _RSP), ""),
     Line("load", _TOP_BYTES, "mov", (_RSP, _TOP), ""),
     Line("push", "push rcx", "push", (_RCX,), ""),
-    Line("call", f"call qword ptr [rip + {_HOLE_PLACE}]", "call", (_SLOT,), "enter"),
+    Line("call", f"call qword ptr [rip + {_HOLE_PLACE:#x}]", "call", (_SLOT,), "enter"),
     Line("ret", "jrcxz answered", "jrcxz", None, "answered"),
     Line("pop", "pop rsp", "pop", (_RSP,), ""),
     Line("sys", "syscall", "syscall", (), ""),
-    Line("after", f"mov rcx, [rip + {_HOLE_PLACE}]", "mov", (_RCX, _SLOT), "leave_bound"),
+    Line("after", f"mov rcx, [rip + {_HOLE_PLACE:#x}]", "mov", (_RCX, _SLOT), "leave_bound"),
     Line("", "jrcxz lea", "jrcxz", None, "lea"),
     Line("", "mov rcx, rsp", "mov", (_RCX, _RSP), ""),
     Line("vload", _TOP_BYTES, "mov", (_RSP, _TOP), ""),
     Line("vpush", "push rcx", "push", (_RCX,), ""),
-    Line("vcall", f"call qword ptr [rip + {_HOLE_PLACE}]", "call", (_SLOT,), "leave"),
+    Line("vcall", f"call qword ptr [rip + {_HOLE_PLACE:#x}]", "call", (_SLOT,), "leave"),
     Line("answered", "pop rsp", "pop", (_RSP,), ""),
     _LEA,
-    Line("back", f"jmp {_HOLE_PLACE}", "jmp", None, "back"),
+    Line("back", f"jmp {_HOLE_PLACE:#x}", "jmp", None, "back"),
 )
 
 
