@@ -191,11 +191,12 @@ def _add_frames(image: Image, layout: Layout, headers: list[_Header], section_na
         header.flags = SHF_COMPRESSED
         header.content = _compressed(layout.debug_frame)
         headers.append(header)
-    elif old.flags & SHF_COMPRESSED:
-        known = zlib.decompress(image.data[old.offset + _CHDR.size : old.offset + old.size])
-        headers[old.index].content = _compressed(known + layout.debug_frame)
-    else:
-        _movable(image, headers, old.index).extend(layout.debug_frame)
+        return
+    known = image.data[old.offset : old.offset + old.size]
+    if old.flags & SHF_COMPRESSED:
+        known = zlib.decompress(known[_CHDR.size :])
+    headers[old.index].flags |= SHF_COMPRESSED
+    headers[old.index].content = _compressed(known + layout.debug_frame)
 
 
 def _compressed(content: bytes) -> bytearray:

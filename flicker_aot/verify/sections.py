@@ -58,7 +58,8 @@ def _kept(original: RawElf, output: RawElf) -> Iterator[Finding]:
         if free:
             wanted = wanted._replace(offset=new.offset, size=max(new.size, old.size))
         elif frames:  # unwind.py looks at what it holds
-            wanted = wanted._replace(offset=new.offset, size=new.size)
+            flags = old.flags | new.flags & _SHF_COMPRESSED
+            wanted = wanted._replace(offset=new.offset, size=new.size, flags=flags)
         # A section without a name, or in a file without any (e_shstrndx 0), may get one from the extended string table.
         if (name != old_name and old_name) or new != wanted:
             yield _bad(old.vaddr or None, f"section {old_name!r} changed: {old} became {new}")
