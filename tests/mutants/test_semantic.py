@@ -33,7 +33,7 @@ from ..malformed.conftest import assemble
 from ..support.need import need
 from ..unit.test_verify import SHAPES
 
-# Beside the shapes: bytes of a system call inside an instruction, a call and a loop that move.
+# Beside the shapes: bytes of a system call inside an instruction, a call and a loop that move, two that are evicted.
 MORE: Final = (
     SHAPES
     + """
@@ -53,6 +53,16 @@ inside_end:
     call ripafter
     ret
 calling_end:
+    function evicting
+    endbr64
+    syscall
+gets_in: lea 0x11223344(%rdx), %rdx
+    lea 0x11223344(%rdx), %rcx
+    ret
+    .fill 150, 1, 0x98
+evicting_end:
+    .data
+    .quad gets_in
 """
 )
 
