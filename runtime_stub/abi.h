@@ -7,7 +7,7 @@
 #ifndef FLK_ABI_H
 #define FLK_ABI_H
 
-#define FLK_ABI_VERSION 2
+#define FLK_ABI_VERSION 3
 #define FLK_CONFIG_MAGIC 0x3166636b63696c66 /* "flickcf1" */
 
 /* flk_config.flags */
@@ -99,13 +99,15 @@ struct flk_site {
 };
 
 /* One displaced instruction: where its copy starts, and where the original stood. `orig_delta` is from the site. The
- * closing `jmp back` has an entry too: it stands for the first instruction after the window. */
+ * closing `jmp back` has an entry too: it stands for the first instruction after the window. Evicted instructions come first,
+ * before T, and so does the jump back behind them, with an entry for the first instruction after them. */
 struct flk_insn {
     flk_u16 tramp_delta;
     flk_i16 orig_delta;
 };
 
-/* An address that raises #UD in the rewritten file (ud2 at a site, fill in a window) and where it leads. */
+/* An address that raises #UD in the rewritten file (ud2 at a site, fill in a window), or that of a hole's jump, which was
+ * no instruction (a site's jmp rel8 leads there); and where it leads. */
 struct flk_trap {
     flk_u32 addr;   /* from image_vaddr */
     flk_u32 target; /* from tramp_vaddr */

@@ -9,7 +9,7 @@ import struct
 from dataclasses import astuple, dataclass
 from typing import ClassVar, Final
 
-ABI_VERSION: Final = 2
+ABI_VERSION: Final = 3
 CONFIG_MAGIC: Final = 0x3166636B63696C66
 
 F_TRAPS: Final = 1

@@ -8,18 +8,26 @@ from itertools import pairwise
 from ..errors import InternalError
 from ..model.image import Image
 from ..model.layout import Edit, Trampoline
-from ..model.plan import FillKind, Patch, Retarget, Tactic
+from ..model.plan import FillKind, Hole, Patch, Retarget, Tactic
 from ..x86.decode import detail
-from ..x86.encode import INT3, TRAP_BYTE, UD2, jmp_rel32, rel32
+from ..x86.encode import INT3, TRAP_BYTE, UD2, jmp_rel32, rel8, rel32
 
 
 def make_edits(image: Image, trampolines: Iterable[Trampoline], moved: Mapping[int, int]) -> tuple[Edit, ...]:
-    """One edit a window or trap, and one a retargeted displacement. ``moved``: old vaddr -> its copy's."""
+    """One edit for each run of bytes that a patch owns, and one a retargeted displacement.
+
+    ``moved``: old vaddr -> its copy's.
+    """
     edits: list[Edit] = []
     for trampoline in trampolines:
         patch = trampoline.patch
-        data = UD2 if patch.tactic is Tactic.TRAP else _window(patch, trampoline.vaddr, moved)
-        edits.append(_edit(image, patch.start, data))
+        if patch.tactic is Tactic.TRAP:
+            edits.append(_edit(image, patch.start, UD2))
+        elif patch.hole is None:
+            jump = jmp_rel32(patch.start, trampoline.vaddr)
+            edits.append(_edit(image, patch.start, _filled(patch, patch.start, patch.end, jump, moved)))
+        else:
+            edits += _short(image, patch, patch.hole, moved)
         edits += [_retarget(image, r, moved) for r in patch.retargets]
     edits.sort(key=lambda edit: edit.offset)
     for a, b in pairwise(edits):
@@ -35,19 +43,29 @@ def _edit(image: Image, vaddr: int, data: bytes) -> Edit:
     return Edit(vaddr=vaddr, offset=offset, data=data)
 
 
-def _window(patch: Patch, trampoline: int, moved: Mapping[int, int]) -> bytes:
-    """The jump, then fills at old instruction starts, int3 between."""
-    data = bytearray(INT3 * (patch.end - patch.start))
-    data[:5] = jmp_rel32(patch.start, trampoline)
+def _short(image: Image, patch: Patch, hole: Hole, moved: Mapping[int, int]) -> tuple[Edit, Edit]:
+    """The site's jmp rel8, and what it leads to: a hole in padding, or a run that is evicted and the hole in it."""
+    site = _edit(image, patch.start, b"\xeb" + rel8(patch.end, hole.vaddr))
+    jump = jmp_rel32(hole.vaddr, moved[patch.start])
+    if not patch.evicted:
+        return site, _edit(image, hole.vaddr, jump)
+    head = jmp_rel32(hole.start, moved[hole.start]) + jump
+    return site, _edit(image, hole.start, _filled(patch, hole.start, hole.end, head, moved))
+
+
+def _filled(patch: Patch, start: int, end: int, head: bytes, moved: Mapping[int, int]) -> bytes:
+    """[start, end): jumps, then the patch's fills at old instruction starts, int3 between."""
+    data = bytearray(INT3 * (end - start))
+    data[: len(head)] = head
     for fill in patch.fills:
-        at = fill.vaddr - patch.start
+        at = fill.vaddr - start
         if fill.kind is FillKind.JUMP32:
             code = jmp_rel32(fill.vaddr, moved[fill.vaddr])
         else:
             code = UD2 if fill.kind is FillKind.UD2 else TRAP_BYTE
         data[at : at + len(code)] = code
-    if len(data) != patch.end - patch.start:
-        raise InternalError(f"{patch.start:#x}: window grew to {len(data)} bytes")
+    if len(data) != end - start:
+        raise InternalError(f"{start:#x}: {end - start} bytes grew to {len(data)}")
     return bytes(data)
 
 

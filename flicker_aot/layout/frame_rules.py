@@ -93,6 +93,12 @@ def slot_rows(slot: Slot, template: FlkTemplate, rows: Rows) -> tuple[PlacedRow,
 
 def _slot_rows(slot: Slot, template: FlkTemplate, rows: Rows) -> Iterator[PlacedRow]:
     at, t = slot.entry, template
+    if slot.evicted_back is not None and slot.patch.hole is not None:
+        for insn, offset, end in _ends(slot.evicted, slot.evicted_back):
+            yield from _displaced(insn, offset, end, rows)
+        following = rows.row(slot.patch.hole.end)
+        if following is not None:  # else nothing falls through to the jump there
+            yield PlacedRow(slot.evicted_back, following)
     for insn, offset, end in _ends(slot.before, slot.entry):
         yield from _displaced(insn, offset, end, rows)
     site = _wanted(rows, slot.patch.site.vaddr)

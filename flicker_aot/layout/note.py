@@ -20,7 +20,7 @@ from .trampolines import Slot
 
 NOTE_NAME: Final = b"flicker-aot\0"
 NOTE_TYPE: Final = 1
-FORMAT: Final = 2
+FORMAT: Final = 3
 
 
 def fixed_part(image: Image, code: Code, plan: Plan, options: Options) -> dict[str, object]:
@@ -67,6 +67,8 @@ def placed_part(
                 "window": [patch.start, patch.end],
                 "trampoline": [base + slot.start, slot.end - slot.start],
                 "entry": base + slot.entry,
+                "hole": patch.hole and [patch.hole.vaddr, patch.hole.start, patch.hole.end],
+                "evicted": [[insn.vaddr, base + offset] for insn, offset in slot.evicted],
                 "before": [[insn.vaddr, base + offset] for insn, offset in slot.before],
                 "after": [[insn.vaddr, base + offset] for insn, offset in slot.after],
                 "fills": [[fill.vaddr, fill.kind.value] for fill in patch.fills],

@@ -31,11 +31,11 @@ def make_tables(slots: Iterable[Slot], image_vaddr: int) -> Tables:
     traps: list[FlkTrap] = []
     for slot in slots:
         site = slot.patch.site.vaddr
-        own = [
-            FlkInsn(tramp_delta=offset - slot.start, orig_delta=insn.vaddr - site)
-            for insn, offset in (*slot.before, *slot.after)
-        ]
-        own.append(FlkInsn(tramp_delta=slot.back - slot.start, orig_delta=slot.patch.end - site))
+        rows = [(offset, insn.vaddr) for insn, offset in slot.moved]
+        rows.append((slot.back, slot.patch.end))
+        if slot.evicted_back is not None and slot.patch.hole is not None:
+            rows.insert(len(slot.evicted), (slot.evicted_back, slot.patch.hole.end))
+        own = [FlkInsn(tramp_delta=offset - slot.start, orig_delta=vaddr - site) for offset, vaddr in rows]
         sites.append(
             FlkSite(
                 tramp=slot.start,
@@ -63,10 +63,14 @@ def make_tables(slots: Iterable[Slot], image_vaddr: int) -> Tables:
 def _traps(slot: Slot, image_vaddr: int) -> list[FlkTrap]:
     if slot.patch.tactic is Tactic.TRAP:
         return [FlkTrap(addr=slot.patch.site.vaddr - image_vaddr, target=slot.start)]
-    leads = {insn.vaddr: offset for insn, offset in (*slot.before, *slot.after)}
+    leads = {insn.vaddr: offset for insn, offset in slot.moved}
     leads[slot.patch.site.vaddr] = slot.entry
-    return [
+    traps = [
         FlkTrap(addr=fill.vaddr - image_vaddr, target=leads[fill.vaddr])
         for fill in slot.patch.fills
         if fill.kind is not FillKind.JUMP32
     ]
+    if slot.patch.hole is not None:
+        # No trap, but an address that is no old instruction: a signal there is one at the site.
+        traps.append(FlkTrap(addr=slot.patch.hole.vaddr - image_vaddr, target=slot.entry))
+    return traps

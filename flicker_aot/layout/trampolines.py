@@ -10,6 +10,7 @@ from ..model.code import Insn
 from ..model.layout import Trampoline
 from ..model.plan import Patch, Tactic
 from ..x86.assemble import Template
+from ..x86.encode import JMP_REL32_SIZE, jmp_rel32
 from ..x86.relocate import Unrelocatable, relocate, relocated_size
 
 
@@ -17,7 +18,8 @@ from ..x86.relocate import Unrelocatable, relocate, relocated_size
 class Slot:
     """A trampoline before its address is known: offsets from the trampolines' start, displaced ones with their sizes.
 
-    ``before``/``after``: (instruction, offset of its copy). ``entry`` is T's offset, ``back`` that of the closing jump.
+    ``evicted``/``before``/``after``: (instruction, offset of its copy). ``entry`` is T's offset, ``back`` that of the
+    closing jump. Evicted copies come first, with a jump of their own behind them at ``evicted_back``.
     """
 
     patch: Patch
@@ -25,8 +27,19 @@ class Slot:
     entry: int
     back: int
     end: int
+    evicted: tuple[tuple[Insn, int], ...]
     before: tuple[tuple[Insn, int], ...]
     after: tuple[tuple[Insn, int], ...]
+
+    @property
+    def evicted_back(self) -> int | None:
+        """Offset of the jump behind the evicted copies, None where there are none: no displaced ones stand before T."""
+        return self.entry - JMP_REL32_SIZE if self.evicted else None
+
+    @property
+    def moved(self) -> tuple[tuple[Insn, int], ...]:
+        """Every displaced instruction with the offset of its copy, ascending by that."""
+        return *self.evicted, *self.before, *self.after
 
 
 def measure(patches: Iterable[Patch], template: Template, *, fixed: bool) -> tuple[Slot, ...]:
@@ -40,10 +53,22 @@ def measure(patches: Iterable[Patch], template: Template, *, fixed: bool) -> tup
         if patch.tactic is Tactic.KEEP:
             continue
         start = at
-        before, entry = _place(patch.before, start, fixed)
+        evicted, at = _place(patch.evicted, start, fixed)
+        before, entry = _place(patch.before, at + JMP_REL32_SIZE if evicted else at, fixed)
         after, back = _place(patch.after, entry + template.labels["lea_end"], fixed)
         at = entry + template.size(back - entry - template.labels["lea_end"])
-        slots.append(Slot(patch=patch, start=start, entry=entry, back=back, end=at, before=before, after=after))
+        slots.append(
+            Slot(
+                patch=patch,
+                start=start,
+                entry=entry,
+                back=back,
+                end=at,
+                evicted=evicted,
+                before=before,
+                after=after,
+            )
+        )
     return tuple(slots)
 
 
@@ -63,7 +88,7 @@ def copies(slots: Iterable[Slot], base: int) -> dict[int, int]:
     found: dict[int, int] = {}
     for slot in slots:
         found[slot.patch.site.vaddr] = base + slot.entry
-        found.update((insn.vaddr, base + offset) for insn, offset in (*slot.before, *slot.after))
+        found.update((insn.vaddr, base + offset) for insn, offset in slot.moved)
     return found
 
 
@@ -80,6 +105,9 @@ def build(
     built = []
     for slot in slots:
         before = _copy(slot.before, base, moved, fixed)
+        if slot.evicted_back is not None and slot.patch.hole is not None:
+            leave = jmp_rel32(base + slot.evicted_back, slot.patch.hole.end)
+            before = _copy(slot.evicted, base, moved, fixed) + leave + before
         after = _copy(slot.after, base, moved, fixed)
         targets = {name: runtime[name] for name in template.holes if name in runtime}
         targets |= {"resume": slot.patch.site.end, "back": slot.patch.end}
@@ -94,6 +122,7 @@ def build(
                 vaddr=base + slot.start,
                 entry=base + slot.entry,
                 data=data,
+                evicted=tuple((insn.vaddr, base + offset) for insn, offset in slot.evicted),
                 before=tuple((insn.vaddr, base + offset) for insn, offset in slot.before),
                 after=tuple((insn.vaddr, base + offset) for insn, offset in slot.after),
             )

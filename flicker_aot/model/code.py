@@ -98,6 +98,11 @@ class Site:
     def end(self) -> int:
         return self.vaddr + 2
 
+    @property
+    def insn(self) -> Insn:
+        """The system call instruction itself."""
+        return Insn(self.vaddr, b"\x0f\x05", Flow.SYSCALL, None)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WrapperCalls:

@@ -44,7 +44,7 @@ class Placement:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trampoline:
-    """One patch's trampoline. ``before``/``after`` pair each displaced instruction's vaddr with its copy's.
+    """One patch's trampoline. ``evicted``/``before``/``after`` pair each displaced instruction's vaddr with its copy's.
 
     ``entry`` is T, the vaddr of the sequence around the system call (docs/design.md, "Trampolines").
     """
@@ -53,6 +53,7 @@ class Trampoline:
     vaddr: int
     entry: int
     data: bytes
+    evicted: tuple[tuple[int, int], ...]
     before: tuple[tuple[int, int], ...]
     after: tuple[tuple[int, int], ...]
 

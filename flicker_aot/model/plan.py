@@ -9,7 +9,12 @@ from .code import Insn, Site
 
 
 class Tactic(Enum):
+    """The rungs of the ladder, in the order in which they are tried."""
+
     WINDOW = "window"  # jmp rel32 over displaced instructions
+    SHORT = "short"  # jmp rel8 to a hole in padding, which holds the jmp rel32
+    SUCCESSOR = "successor"  # jmp rel8 to a hole in what follows the site, whose instructions are evicted
+    NEIGHBOUR = "neighbour"  # the same with other instructions near the site
     TRAP = "trap"  # ud2 in place of the site, served by the SIGILL handler
     KEEP = "keep"  # left as it is (--on-refusal keep, --only/--except)
 
@@ -63,12 +68,27 @@ class Retarget:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Hole:
+    """Room for a jmp rel32 at ``vaddr``, in reach of a site's jmp rel8.
+
+    [start, end): the jump alone, in padding; or the run of evicted instructions that it lies in.
+    """
+
+    vaddr: int
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Patch:
     """One site's patch. For WINDOW: bytes [start, end) are owned: a jmp rel32 at ``start``, ``fills`` after it.
 
     ``before``/``after`` are the displaced instructions around the site (address order); with them the window is
     contiguous: start = first displaced instruction or the site; end = last one's end. TRAP owns the site's two bytes.
-    ``hidden``: the old boundaries that a jump covers; ``ways``: what was found to lead to them, none if CLOSED.
+    SHORT, SUCCESSOR and NEIGHBOUR own these, a jmp rel8, and their ``hole``'s run. Of the latter two it has a jmp rel32
+    to the copies of ``evicted``, the instructions of the run, then the hole; none starts behind these two.
+    ``hidden``: the old boundaries that a jmp rel32 covers (in padding all of its bytes: any may be one); ``ways``: what
+    was found to lead to them, none if CLOSED.
     """
 
     site: Site
@@ -80,9 +100,18 @@ class Patch:
     after: tuple[Insn, ...]
     fills: tuple[Fill, ...]
     retargets: tuple[Retarget, ...]
+    hole: Hole | None = None
+    evicted: tuple[Insn, ...] = ()
     hidden: tuple[int, ...] = ()
     ways: tuple[Way, ...] = ()
     reason: str  # why this rung: each earlier one's refusal, "" for the first
+
+    @property
+    def owned(self) -> tuple[tuple[int, int], ...]:
+        """[start, end) of the input's bytes that change, where anything does."""
+        if self.hole is None:
+            return ((self.start, self.end),)
+        return (self.start, self.end), (self.hole.start, self.hole.end)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from itertools import pairwise
 from typing import Final
 
 from ..errors import InternalError, PolicyError
 from ..model.code import Code, Site
 from ..model.image import ET_EXEC, Image
 from ..model.options import OnRefusal, Options, Role
-from ..model.plan import Patch, Plan, Tactic
+from ..model.plan import Patch, Plan, SoundnessClass, Tactic
 from .claims import Claim, Claims
 from .displace import ground_at
 from .keep import reason_to_keep
+from .neighbour import neighbour_eviction
 from .retarget import with_retargets
+from .short_jump import hole_bytes, holes, short_jump
+from .soundness import why_not_closed
+from .successor import successor_eviction
 from .trap import kept_patch, trap_patch
 from .ways import Ways
-from .window import Choice, best_window, boundaries, quick_window, sides_of
+from .window import BEST, best_window, boundaries, quick_window, sides_of
 
 _LISTED_SITES: Final = 10
 _MAX_START: Final = 4 + 15  # bytes that a jump at the entry point displaces at most: its last one on a long instruction
@@ -42,8 +48,17 @@ def make_plan(image: Image, code: Code, options: Options) -> Plan:
             patches[site.vaddr] = patch
     ways = Ways(image)
     ways.look(vaddr for site in hard for vaddr in boundaries(site))
+    rest: list[Site] = []
     for site in hard:
-        patches[site.vaddr] = _patch(site, image, claims, options, fixed, ways)
+        ground = ground_at(image, site.vaddr, site.end, fixed=fixed)
+        choice = best_window(site, sides_of(site, ground, claims), ways) if ground is not None else ""
+        if isinstance(choice, str) or choice.cost.rank not in BEST:
+            rest.append(site)
+        else:
+            patches[site.vaddr] = _claimed(choice.patch, claims)
+    ways.look(vaddr for site in rest for hole in holes(site, code.padding) for vaddr in hole_bytes(hole))
+    for site in rest:
+        patches[site.vaddr] = _claimed(_climb(site, image, code, claims, options, fixed, ways), claims)
     ordered = [patches[site.vaddr] for site in code.sites]
     if options.on_refusal is OnRefusal.FAIL:
         _fail_on_traps(image, ordered)
@@ -59,23 +74,53 @@ def _quick(site: Site, image: Image, claims: Claims, options: Options, fixed: bo
         return kept_patch(site, keep)
     ground = ground_at(image, site.vaddr, site.end, fixed=fixed)
     patch = quick_window(site, ground, claims) if ground is not None else None
-    if patch is not None:
-        claims.add(Claim(patch.start, patch.end, site.vaddr, "another window"))
-    return patch
+    return None if patch is None else _claimed(patch, claims)
 
 
-def _patch(site: Site, image: Image, claims: Claims, options: Options, fixed: bool, ways: Ways) -> Patch:
+def _climb(site: Site, image: Image, code: Code, claims: Claims, options: Options, fixed: bool, ways: Ways) -> Patch:
+    """The first rung of the ladder that is agnostic or closed; else the first that is right; else the trap."""
     ground = ground_at(image, site.vaddr, site.end, fixed=fixed)
     if ground is None:
-        choice: Choice | str = "the site has no file bytes in an executable segment"
-    else:
-        choice = best_window(site, sides_of(site, ground, claims), ways)
+        return _refused(site, "the site has no file bytes in an executable segment", options)
+    fallback: Patch | None = None
+    declined: list[str] = []
+    choice = best_window(site, sides_of(site, ground, claims), ways)
     if isinstance(choice, str):
-        if options.on_refusal is OnRefusal.KEEP:
-            return kept_patch(site, choice)
-        return trap_patch(site, choice)
-    claims.add(Claim(choice.patch.start, choice.patch.end, site.vaddr, "another window"))
-    return choice.patch
+        declined.append(choice)
+    elif choice.cost.rank in BEST:
+        return choice.patch
+    else:
+        fallback = choice.patch
+        declined.append(choice.patch.reason)
+    rungs: tuple[tuple[str, Callable[[], Patch | str]], ...] = (
+        ("short jump", lambda: short_jump(site, code.padding, claims, ways)),
+        ("successor eviction", lambda: successor_eviction(site, ground, claims, ways)),
+        ("neighbour eviction", lambda: neighbour_eviction(site, ground, claims, ways)),
+    )
+    for name, rung in rungs:
+        found = rung()
+        if isinstance(found, str):
+            declined.append(f"{name}: {found}")
+        elif found.soundness is SoundnessClass.CFG:
+            fallback = fallback or found
+            declined.append(f"{name}: {why_not_closed(found)}")
+        else:
+            return replace(found, reason="; ".join(declined))
+    if fallback is None:
+        return _refused(site, "; ".join(declined), options)
+    return replace(fallback, reason="; ".join(declined))
+
+
+def _refused(site: Site, reason: str, options: Options) -> Patch:
+    return (kept_patch if options.on_refusal is OnRefusal.KEEP else trap_patch)(site, reason)
+
+
+def _claimed(patch: Patch, claims: Claims) -> Patch:
+    """``patch``, whose bytes nobody else can have any more."""
+    if patch.tactic not in (Tactic.TRAP, Tactic.KEEP):
+        for start, end in patch.owned:
+            claims.add(Claim(start, end, patch.site.vaddr, "another patch"))
+    return patch
 
 
 def _initial_claims(image: Image, code: Code) -> Claims:
@@ -115,12 +160,7 @@ def _check(code: Code, plan: Plan) -> None:
     """Every site has one patch, and no byte two owners."""
     if [p.site.vaddr for p in plan.patches] != [s.vaddr for s in code.sites]:
         raise InternalError("the plan does not have one patch for each site")
-    end = 0
-    for patch in plan.patches:
-        if patch.tactic is Tactic.KEEP:
-            continue
-        if patch.start < end:
-            raise InternalError(
-                f"{patch.site.vaddr:#x}: its patch at {patch.start:#x} overlaps one that ends at {end:#x}"
-            )
-        end = patch.end
+    owned = sorted((*run, p.site.vaddr) for p in plan.patches if p.tactic is not Tactic.KEEP for run in p.owned)
+    for (_, end, first), (start, _, second) in pairwise(owned):
+        if start < end:
+            raise InternalError(f"{second:#x}: its patch at {start:#x} overlaps that of {first:#x} up to {end:#x}")

@@ -14,21 +14,20 @@ edge leads to such a fill is therefore worse than a CFG-dependent one with a com
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from typing import Final, NamedTuple
 
 from ..model.code import Flow, Insn, Site
-from ..model.plan import Fill, FillKind, Patch, SoundnessClass, Tactic
-from ..x86.encode import JMP_REL32_SIZE, UD2
+from ..model.plan import Patch, SoundnessClass, Tactic
+from ..x86.encode import JMP_REL32_SIZE
 from .claims import Claims
+from .cover import Cover, cover
 from .displace import Ground, Reach, displaceable
+from .soundness import classified, why_not_closed
 from .ways import Ways
 
-# Copies of calls push return addresses that the return predictor does not know, and that a shadow stack would refuse.
-CALLS: Final = (Flow.CALL, Flow.INDIRECT_CALL)
-_UNWANTED: Final = {
+UNWANTED: Final = {
     Flow.CALL: 4,
     Flow.INDIRECT_CALL: 4,
     Flow.STOP: 3,
@@ -93,7 +92,7 @@ def quick_window(site: Site, ground: Ground, claims: Claims) -> Patch | None:
             if len(usable) < count or any(i.flow is not Flow.NEXT for i in usable):
                 return None
             draft = _draft(site, tuple(reversed(usable)), ())
-            return draft.patch if draft is not None and not draft.slow else None
+            return draft.patch if draft is not None and not draft.cover.slow else None
     return None
 
 
@@ -113,16 +112,21 @@ def best_window(site: Site, sides: Sides, ways: Ways) -> Choice | str:
             if draft is not None:
                 found.append(_judge(draft, ways))
     if not found:
-        unknown = "" if site.cfg_complete else "; the function's control flow is not completely known"
-        before, after = sides.before.stopped, sides.after.stopped
-        return f"no window of 5 bytes: before the site {before}; after it {after}{unknown}"
+        room = site.end - site.vaddr + sum(i.size for i in (*sides.before.insns, *sides.after.insns))
+        if room < JMP_REL32_SIZE:
+            why = "none of 5 bytes"
+        elif site.cfg_complete:
+            why = "none that hides no known entry and cuts off no call"
+        else:
+            why = "none that hides nothing, and the function's control flow is not completely known"
+        return f"window: {why}, before the site {sides.before.stopped}, after it {sides.after.stopped}"
     choice = min(found, key=lambda choice: choice.cost)
     if choice.patch.soundness is SoundnessClass.AGNOSTIC and choice.cost.rank in BEST:
         return choice
     any_agnostic = any(c.patch.soundness is SoundnessClass.AGNOSTIC for c in found)
     reason = f"window (agnostic): {_why_not_agnostic(sides, any_agnostic)}"
     if choice.patch.ways:
-        reason += f"; window (closed): {_why_not_closed(choice.patch)}"
+        reason += f"; window (closed): {why_not_closed(choice.patch)}"
     return choice._replace(patch=replace(choice.patch, reason=reason))
 
 
@@ -132,93 +136,49 @@ def _why_not_agnostic(sides: Sides, any_agnostic: bool) -> str:
     return f"none, before the site {sides.before.stopped}"
 
 
-def _why_not_closed(patch: Patch) -> str:
-    way = patch.ways[0]
-    more = f", and {len(patch.ways) - 1} more ways" if len(patch.ways) > 1 else ""
-    return f"{way.kind.value} at {way.place:#x} may lead to {way.target:#x}{more}"
-
-
 class _Draft(NamedTuple):
     """A window that is right if its hidden boundaries are not entered."""
 
     patch: Patch
-    slow: bool
-    calls: bool
-    hints: int
+    cover: Cover
 
 
 def _draft(site: Site, before: tuple[Insn, ...], after: tuple[Insn, ...]) -> _Draft | None:
     """The window over these instructions; None where it is too small or would be wrong."""
-    start = before[0].vaddr if before else site.vaddr
-    end = after[-1].end if after else site.end
-    if end - start < JMP_REL32_SIZE:
+    found = cover((*before, site.insn, *after), site, head=JMP_REL32_SIZE)
+    if found is None:
         return None
-    jump_end = start + JMP_REL32_SIZE
-    starts = [i.vaddr for i in before] + [site.vaddr] + [i.vaddr for i in after]
-    hidden = tuple(vaddr for vaddr in starts if start < vaddr < jump_end)
-    # Where the CFG is not complete nothing says that the hidden starts are not entered: a trap is slow, not wrong.
-    if hidden and (not site.cfg_complete or any(vaddr in site.entries for vaddr in hidden)):
-        return None
-    fills = fills_at([vaddr for vaddr in starts if vaddr >= jump_end], end)
-    jumps = {fill.vaddr for fill in fills if fill.kind is FillKind.JUMP32}
-    calls = [i for i in before + after if i.flow in CALLS]
-    # The callee returns to the original address: it must lead on without a trap.
-    if any(call.end != end and call.end not in jumps for call in calls):
-        return None
-    if any(call.target is not None and start < call.target < end for call in calls):
-        return None  # call/pop: the code wants its own address
-    trapping = [fill.vaddr for fill in fills if fill.vaddr not in jumps]
     patch = Patch(
         site=site,
         tactic=Tactic.WINDOW,
-        soundness=SoundnessClass.CFG if hidden else SoundnessClass.AGNOSTIC,
-        start=start,
-        end=end,
+        soundness=SoundnessClass.CFG if found.hidden else SoundnessClass.AGNOSTIC,
+        start=found.start,
+        end=found.end,
         before=before,
         after=after,
-        fills=fills,
+        fills=found.fills,
         retargets=(),
-        hidden=hidden,
+        hidden=found.hidden,
         reason="",
     )
-    return _Draft(
-        patch=patch,
-        slow=any(vaddr in site.entries for vaddr in trapping),
-        calls=bool(calls),
-        hints=sum(vaddr in site.encodings for vaddr in (*hidden, *trapping)),
-    )
+    return _Draft(patch, found)
 
 
 def _judge(draft: _Draft, ways: Ways) -> Choice:
     """The window with its class."""
-    patch = draft.patch
-    if patch.hidden:
-        found = tuple(way for vaddr in patch.hidden for way in ways.into(vaddr))
-        patch = replace(patch, ways=found, soundness=SoundnessClass.CFG if found else SoundnessClass.CLOSED)
+    patch = classified(draft.patch, ways)
     rank = Rank(
-        slow=draft.slow,
+        slow=draft.cover.slow,
         open=patch.soundness is SoundnessClass.CFG,
-        calls=draft.calls,
+        calls=draft.cover.calls,
         hides=bool(patch.hidden),
     )
     cost = Cost(
         rank=rank,
-        hints=draft.hints,
+        hints=draft.cover.hints,
         has_after=bool(patch.after),
-        unwanted=sum(_UNWANTED.get(i.flow, 0) for i in patch.before + patch.after),
+        unwanted=sum(UNWANTED.get(i.flow, 0) for i in patch.before + patch.after),
         bytes_displaced=patch.end - patch.start,
         start=patch.start,
     )
     return Choice(cost=cost, patch=patch)
-
-
-def fills_at(starts: Sequence[int], end: int) -> tuple[Fill, ...]:
-    """What stands at each old instruction start (ascending) after the jump, in a window that ends at ``end``."""
-    return tuple(Fill(vaddr=vaddr, kind=fill_kind(limit - vaddr)) for vaddr, limit in pairwise((*starts, end)))
-
-
-def fill_kind(room: int) -> FillKind:
-    """What fits in ``room`` bytes (at least one) and leads to the copy."""
-    if room >= JMP_REL32_SIZE:
-        return FillKind.JUMP32
-    return FillKind.UD2 if room >= len(UD2) else FillKind.TRAP1

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from typing import Any, Final
 
+from ..model.plan import Tactic
 from ..syscalls import name_of
 from .values import CandidateReport, FileReport, Report, SiteReport
 
@@ -68,11 +69,12 @@ def _summary(file: FileReport) -> dict[str, Any]:
         "unknown": len(file.unknown),
         "other_kinds": len(file.other_kinds),
         "sites": len(file.sites),
-        "agnostic": file.count("window", "agnostic"),
-        "closed": file.count("window", "closed"),
-        "cfg_dependent": file.count("window", "cfg-dependent"),
-        "trap": file.count("trap"),
-        "keep": file.count("keep"),
+        "agnostic": file.count(soundness="agnostic"),
+        "closed": file.count(soundness="closed"),
+        "cfg_dependent": file.count(soundness="cfg-dependent"),
+        "trap": file.count(tactic="trap"),
+        "keep": file.count(tactic="keep"),
+        "tactics": {t.value: file.count(tactic=t.value) for t in Tactic},
         "numbers_known": sum(bool(s.numbers) for s in file.sites),
         "numbers": {name_of(number): count for number, count in file.numbers},
     }
@@ -86,6 +88,8 @@ def _site(site: SiteReport) -> dict[str, Any]:
         "tactic": site.tactic,
         "class": site.soundness,
         "window": [hex(v) for v in site.window],
+        "hole": None if site.hole is None else hex(site.hole),
+        "evicted": [hex(v) for v in site.evicted],
         "hidden": [hex(v) for v in site.hidden],
         "checks": list(site.checks),
         "numbers": [{"number": n, "name": name_of(n)} for n in site.numbers],

@@ -201,7 +201,9 @@ def _cut(text: str, width: int) -> str:
 
 def _tactic(tactic: str, soundness: str) -> str:
     """The soundness class of a window says more than that it is one."""
-    return soundness if tactic == "window" else tactic
+    if tactic in ("trap", "keep"):
+        return tactic
+    return soundness if tactic == "window" else f"{soundness}, {tactic}"
 
 
 def _window(site: int, start: int, end: int) -> str:

@@ -34,13 +34,13 @@ def sites_text(file: FileReport) -> str:
 
 
 def tactics_text(file: FileReport) -> str:
-    """Such as "209 agnostic, 3 closed"; zero counts are left out."""
+    """Such as "209 agnostic, 3 closed, 1 by eviction": classes, then rare tactics; zero counts are left out."""
     counts = {
-        "agnostic": file.count("window", "agnostic"),
-        "closed": file.count("window", "closed"),
-        "cfg-dependent": file.count("window", "cfg-dependent"),
-        "trap": file.count("trap"),
-        "kept": file.count("keep"),
+        **{name: file.count(soundness=name) for name in ("agnostic", "closed", "cfg-dependent")},
+        "trap": file.count(tactic="trap"),
+        "kept": file.count(tactic="keep"),
+        "by a jump to padding": file.count(tactic="short"),
+        "by eviction": file.count(tactic="successor") + file.count(tactic="neighbour"),
     }
     return ", ".join(f"{count} {what}" for what, count in counts.items() if count)
 

@@ -24,6 +24,7 @@ class StageTime:
 class SiteReport:
     """One system call site. ``window`` is (start, end); ``reason`` says why no better tactic was possible.
 
+    ``hole``: where the jmp rel32 stands that a jmp rel8 at the site leads to; ``evicted``: what made room for it.
     ``hidden``: the instruction starts under a jump; ``checks``: which searches found nothing that leads to them.
     ``wanted``: --only and --except do not leave it alone.
     """
@@ -34,6 +35,8 @@ class SiteReport:
     tactic: str
     soundness: str
     window: tuple[int, int]
+    hole: int | None
+    evicted: tuple[int, ...]
     hidden: tuple[int, ...]
     checks: tuple[str, ...]
     numbers: tuple[int, ...]
@@ -73,9 +76,9 @@ class FileReport:
     others: tuple[CandidateReport, ...]
     gs_uses: tuple[int, ...]  # instructions for which every thread's gs is left to the program
 
-    def count(self, tactic: str, soundness: str | None = None) -> int:
-        """Sites of a tactic, and of a soundness class where one is given."""
-        return sum(s.tactic == tactic and soundness in (None, s.soundness) for s in self.sites)
+    def count(self, *, tactic: str | None = None, soundness: str | None = None) -> int:
+        """Sites of a tactic and of a soundness class; None for any."""
+        return sum(tactic in (None, s.tactic) and soundness in (None, s.soundness) for s in self.sites)
 
     @property
     def unknown(self) -> tuple[CandidateReport, ...]:
@@ -155,6 +158,8 @@ def _site(patch: Patch, candidate: Candidate | None, only: frozenset[int] | None
         tactic=patch.tactic.value,
         soundness=patch.soundness.value,
         window=(patch.start, patch.end),
+        hole=None if patch.hole is None else patch.hole.vaddr,
+        evicted=tuple(insn.vaddr for insn in patch.evicted),
         hidden=patch.hidden,
         checks=_checks(patch),
         numbers=patch.site.numbers,

@@ -52,6 +52,8 @@ class Instr(NamedTuple):
         return self.kind not in (Kind.JUMP, Kind.INDIRECT_JUMP, Kind.STOP)
 
 
+LONGEST = 15  # bytes of an instruction
+PADDING = (x86.X86_INS_NOP, x86.X86_INS_INT3)
 _COUNTED = (x86.X86_INS_LOOP, x86.X86_INS_LOOPE, x86.X86_INS_LOOPNE, x86.X86_INS_JRCXZ, x86.X86_INS_JECXZ)
 _STOPS = (
     x86.X86_INS_UD2,

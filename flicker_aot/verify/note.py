@@ -17,7 +17,7 @@ from .rawelf import PT_NOTE, RawElf, read_raw
 
 NOTE_NAME: Final = b"flicker-aot\0"
 NOTE_TYPE: Final = 1
-NOTE_FORMAT: Final = 2
+NOTE_FORMAT: Final = 3
 # A note is about 100 bytes a site after compression; a file that claims more than this is hostile.
 _MAX_NOTE_BYTES: Final = 256 << 20
 
@@ -56,7 +56,9 @@ class SiteClaim:
     trampoline: int
     trampoline_size: int
     entry: int
-    before: tuple[tuple[int, int], ...]  # (original, copy)
+    hole: tuple[int, int, int] | None  # where the site's jmp rel8 leads, and the run [start, end) that it lies in
+    evicted: tuple[tuple[int, int], ...]  # (original, copy)
+    before: tuple[tuple[int, int], ...]
     after: tuple[tuple[int, int], ...]
     fills: tuple[tuple[int, str], ...]
     numbers: tuple[int, ...]
@@ -222,6 +224,8 @@ def _site(value: Any) -> SiteClaim:
         trampoline=trampoline,
         trampoline_size=size,
         entry=_integer(value["entry"]),
+        hole=None if value["hole"] is None else _triple(value["hole"]),
+        evicted=_list(value, "evicted", _pair),
         before=_list(value, "before", _pair),
         after=_list(value, "after", _pair),
         fills=_list(value, "fills", lambda v: (_integer(v[0]), str(v[1]))),

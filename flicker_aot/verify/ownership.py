@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from .decode import Kind, decode
+from .decode import LONGEST, Kind, decode
 from .finding import Finding, Unsound
 from .rawelf import EHDR_SIZE, PHDR_SIZE, SHDR_SIZE, SHF_ALLOC, SHT_NOBITS, SHT_NULL
 from .subject import SYSCALL, Subject
@@ -24,9 +24,9 @@ def check_ownership(subject: Subject, tables: Tables) -> Iterator[Finding]:
     owned = list(_HEADER_FIELDS)
     if not subject.original.sections:
         owned.append(_SHENTSIZE)
-    for window in subject.windows:
-        start = subject.original.offset(window.claim.start, window.claim.end - window.claim.start)
-        owned.append((start, start + window.claim.end - window.claim.start))
+    for area in (area for window in subject.windows for area in window.areas):
+        start = subject.original.offset(area.start, area.end - area.start)
+        owned.append((start, start + area.end - area.start))
     if subject.claim.displaced_start is not None:
         moved = subject.claim.displaced_start
         offset = subject.original.offset(moved.start, moved.end - moved.start)
@@ -47,8 +47,7 @@ def _bad(code: str, vaddr: int | None, message: str) -> Finding:
 
 def _retarget(subject: Subject, branch: int, old: int, new: int) -> tuple[int, int]:
     """File range of the displacement of a retargeted branch, after proof that only its target changed, and rightly."""
-    text = subject.original.up_to(branch, 15)
-    (before,) = decode(text, branch, 1)
+    (before,) = decode(subject.original.up_to(branch, LONGEST), branch, 1)
     if before.kind not in _DIRECT or before.target != old:
         raise Unsound("retarget", branch, f"branch to {old:#x} expected in the input, {before.data.hex()} found")
     (after,) = decode(subject.output.at(branch, len(before.data)), branch, 1)

@@ -1,11 +1,11 @@
 """What control flow itself says of windows and of system calls left alone. In: a ``Subject``. Out: findings.
 
 Discovery's decisions are in the note, so a wrong one would hang together with everything else. Here they are
-contradicted where that is possible, from the original's bytes, symbols and .eh_frame alone: each window's
-boundaries, and each ``0f 05`` that is neither patched nor named, are looked at from the start of their function. First
-by decoding in line, which confirms nearly all at once; what that leaves in doubt by following branches, since only what
-is reached is surely code. No finding is no proof: where there is no function, or the doubtful bytes are not reached
-(behind a jump table, say), nothing is said.
+contradicted where that is possible, from the original's bytes, symbols and .eh_frame alone: the boundaries of each
+window and of evicted instructions, padding with a hole, and each ``0f 05`` that is neither patched nor named, are
+looked at from the start of their function. First by decoding in line, which confirms nearly all at once; what that
+leaves in doubt by following branches, since only what is reached is surely code. No finding is no proof: where there is
+no function, or the doubtful bytes are not reached (behind a jump table, say), nothing is said.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Final
 from .decode import Instr, Kind, decode, lengths
 from .finding import Finding, Unsound
 from .rawelf import PF_X, SHT_SYMTAB, RawElf
-from .subject import SYSCALL, Subject, Window
+from .subject import JMP_SIZE, SYSCALL, Area, Subject
 
 _SHT_DYNSYM: Final = 11
 _STT_FUNC: Final = 2
@@ -36,23 +36,34 @@ _MAX_STEPS: Final = 5_000  # instructions followed in one function
 def check_reach(subject: Subject) -> Iterator[Finding]:
     functions = _Functions(subject.original)
     for window in subject.windows:
-        yield from _window(functions, window)
+        yield from _boundaries(functions, window.areas[0])
+        if window.evicted:
+            yield from _boundaries(functions, window.areas[1])
+        elif window.claim.hole is not None:
+            yield from _padding(functions, window.claim.hole[0])
     named = {w.claim.site for w in subject.windows} | {*subject.claim.kept, *subject.claim.unknown}
     for vaddr in _occurrences(subject.original, SYSCALL):
         if vaddr not in named:
             yield from _left_alone(functions, vaddr)
 
 
-def _window(functions: _Functions, window: Window) -> Iterator[Finding]:
-    starts = (*window.starts, window.claim.end)
-    in_line = functions.in_line(window.claim.start, window.claim.end)
-    if in_line is None or in_line.issuperset(starts[:-1]):
+def _boundaries(functions: _Functions, area: Area) -> Iterator[Finding]:
+    in_line = functions.in_line(area.start, area.end)
+    if in_line is None or in_line.issuperset(area.starts):
         return
-    reached = functions.reached(window.claim.start)
-    for vaddr in starts[:-1]:
+    reached = functions.reached(area.start)
+    for vaddr in area.starts:
         over = next((i for i in reached.values() if i.vaddr < vaddr < i.end), None)
         if over is not None and vaddr not in reached:
             yield Finding(code="boundary", vaddr=vaddr, message=f"is inside {over.data.hex()} at {over.vaddr:#x}")
+
+
+def _padding(functions: _Functions, hole: int) -> Iterator[Finding]:
+    """Padding that is run is none. Nobody takes what follows a call for it, though the call may never return."""
+    over = next((i for i in functions.reached(hole).values() if i.vaddr < hole + JMP_SIZE and i.end > hole), None)
+    if over is not None:
+        message = f"a hole in what is run: {over.data.hex()} at {over.vaddr:#x}"
+        yield Finding(code="hole", vaddr=hole, message=message)
 
 
 def _left_alone(functions: _Functions, vaddr: int) -> Iterator[Finding]:

@@ -15,10 +15,10 @@ from typing import Final
 from .finding import Finding, Unsound
 from .note import TEMPLATE_LABELS, SegmentClaim
 from .rawelf import PAGE
-from .subject import TRAP_TACTIC, Subject
+from .subject import JMP_SIZE, TRAP_TACTIC, Subject
 
 _MAGIC: Final = 0x3166636B63696C66
-_ABI_VERSION: Final = 2
+_ABI_VERSION: Final = 3
 _CONFIG: Final = struct.Struct("<QIIQQQQQQQQQQIIII16B")
 CONFIG_SIZE: Final = _CONFIG.size
 _SITE: Final = struct.Struct("<IIIHH")
@@ -159,7 +159,9 @@ def _config(subject: Subject, tables: Tables) -> Iterator[Finding]:
         if not _inside(rx, vaddr, 1) or tables.tramp_vaddr <= vaddr < tramp_end:
             yield _bad("config", vaddr, f"the runtime's {name} is not in RX behind the trampolines")
     tactics = any(w.claim.tactic == TRAP_TACTIC for w in subject.windows)
-    fills = any(vaddr not in {w.claim.site for w in subject.windows if w.is_trap} for vaddr in tables.traps)
+    others = {w.claim.site for w in subject.windows if w.is_trap}
+    others |= {w.claim.hole[0] for w in subject.windows if w.claim.hole is not None}
+    fills = any(vaddr not in others for vaddr in tables.traps)
     for flag, wanted, what in (
         (_F_TRAPS, tactics, "trap sites"),
         (_F_FILLS, fills, "trapping fills"),
@@ -167,8 +169,8 @@ def _config(subject: Subject, tables: Tables) -> Iterator[Finding]:
     ):
         if bool(tables.flags & flag) != wanted:
             yield _bad("config", at, f"flags {tables.flags:#x}: {'some' if wanted else 'no'} {what} in the windows")
-    others = tables.flags & ~(_F_TRAPS | _F_FILLS | _F_OWN_GS)
-    if _VDSO.get(claim.vdso, 0) | _ROLES[claim.role] != others:
+    rest = tables.flags & ~(_F_TRAPS | _F_FILLS | _F_OWN_GS)
+    if _VDSO.get(claim.vdso, 0) | _ROLES[claim.role] != rest:
         yield _bad(
             "config", at, f"flags {tables.flags:#x} do not say vDSO {claim.vdso!r}, {claim.role} and nothing else"
         )
@@ -216,7 +218,11 @@ def _sites(subject: Subject, tables: Tables) -> Iterator[Finding]:
         found = (tables.tramp_vaddr + tramp, tables.image_vaddr + site, tables.tramp_vaddr + tramp + entry)
         if wanted != found:
             yield _bad("table", claim.site, f"site row {_hex(wanted)} expected, {_hex(found)} found")
-        moved = [(copy - claim.trampoline, old - claim.site) for old, copy in (*claim.before, *claim.after)]
+        moved = [(copy - claim.trampoline, old - claim.site) for old, copy in claim.evicted]
+        if window.evicted_end is not None:
+            # The jump behind the evicted copies: it stands right before T, for what follows the run.
+            moved.append((claim.entry - JMP_SIZE - claim.trampoline, window.evicted_end - claim.site))
+        moved += [(copy - claim.trampoline, old - claim.site) for old, copy in (*claim.before, *claim.after)]
         rows = list(tables.insns[first : first + count])
         # The closing jump stands for the first instruction after the window.
         if rows[: len(moved)] != moved or [old for _, old in rows[len(moved) :]] != [claim.end - claim.site]:

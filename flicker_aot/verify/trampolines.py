@@ -125,6 +125,9 @@ def _check(subject: Subject, window: Window, closing: int | None) -> None:
     claim = window.claim
     data = subject.output.at(claim.trampoline, claim.trampoline_size)
     cursor = Cursor(data, claim.trampoline)
+    _copies(subject, cursor, window.evicted, claim.evicted)
+    if window.evicted_end is not None:
+        _jump(cursor, window.evicted_end, "the first instruction after those evicted")
     _copies(subject, cursor, window.before, claim.before)
     if cursor.vaddr != claim.entry:
         raise Unsound("trampoline", cursor.vaddr, f"entry T expected here, the note has {claim.entry:#x}")

@@ -20,7 +20,7 @@ from .cfi import R11, RCX, RIP, RSP, Fde, Machine, Read, Rules, evaluate, read_f
 from .decode import Kind, decode
 from .finding import Finding, Unsound
 from .rawelf import PAGE, PT_GNU_EH_FRAME, Phdr, RawElf, Shdr
-from .subject import Subject, Window
+from .subject import JMP_SIZE, Subject, Window
 from .tables import Tables
 
 DEBUG_FRAME: Final = b".debug_frame"
@@ -274,7 +274,8 @@ def _check_entries(subject: Subject, tables: Tables, expected: _Expected, fdes: 
 
 def _is_plain(expected: _Expected, window: Window) -> bool:
     """Whether nothing excuses a missing entry: every displaced instruction has rules as compilers write them."""
-    found = [expected.at(vaddr) for vaddr in window.starts]
+    starts = (*window.areas[0].starts, *(i.vaddr for i in window.evicted))
+    found = [expected.at(vaddr) for vaddr in starts]
     return all(f is not None and _is_usual(f[0]) for f in found)
 
 
@@ -326,7 +327,7 @@ def _check_trampoline(
         wanted = expected.at(place.original)
         if wanted is None and place.original == claim.site + 2:
             wanted = expected.at(claim.site)  # the site ends its function
-        if wanted is None and place.original == claim.end:
+        if wanted is None and place.original in (claim.end, window.evicted_end):
             continue  # nothing falls through to what follows a function
         if wanted is None or wanted[1] != fde.signal:
             yield _bad(place.vaddr, f"the original at {place.original:#x} has no rules, or a signal frame's")
@@ -349,12 +350,15 @@ def _check_trampoline(
 def _places(window: Window, template: dict[str, int], code: bytes, closing: int) -> Iterator[_Place]:
     """Every instruction of the trampoline, in order. ``closing``: vaddr of the jump back."""
     claim, t = window.claim, template
-    copies = sorted((copy, old) for old, copy in (*claim.before, *claim.after))
-    calls = {i.vaddr for i in window.after if i.kind in (Kind.CALL, Kind.INDIRECT_CALL)}
+    copies = sorted((copy, old) for old, copy in (*claim.evicted, *claim.before, *claim.after))
+    moved = (*window.evicted, *window.before, *window.after)
+    calls = {i.vaddr for i in moved if i.kind in (Kind.CALL, Kind.INDIRECT_CALL)}
     answered = 0
     for vaddr in (i.vaddr for i in decode(code, claim.trampoline)):
         label = vaddr - claim.entry
-        if label < 0 or (t["lea_end"] <= label and vaddr < closing):
+        if window.evicted_end is not None and label == -JMP_SIZE:
+            yield _Place(vaddr, window.evicted_end, "rsp")
+        elif label < 0 or (t["lea_end"] <= label and vaddr < closing):
             copy, old = next(row for row in reversed(copies) if row[0] <= vaddr)
             # A call's copy pushes the return address first, then jumps.
             yield _Place(vaddr, old, "called" if vaddr != copy and old in calls else "rsp")

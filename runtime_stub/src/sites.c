@@ -143,7 +143,7 @@ static u64 stood_for(u64 ip) {
     return entry + (is_leave ? t->vload : t->load);
 }
 
-static struct where find(u64 ip) {
+static struct where in_trampolines(u64 ip) {
     ip = stood_for(ip);
     if (holds(&flk_config, flk_rt.bias, ip))
         return in_file(&flk_config, flk_rt.bias, ip);
@@ -151,29 +151,6 @@ static struct where find(u64 ip) {
         if (ip - m->lo < m->hi - m->lo && holds(m->config, m->bias, ip))
             return in_file(m->config, m->bias, ip);
     return in_vdso(ip);
-}
-
-struct where where_is(u64 ip) {
-    struct where w = find(ip);
-    if (w.found && w.rip == w.resume) {
-        /* A loop's target: it may be an instruction of a window itself. */
-        struct where target = find(w.rip);
-        if (target.found)
-            w.rip = target.rip;
-    }
-    return w;
-}
-
-u64 entry_of_call(const struct blk *b, u64 ret, u64 *resume) {
-    u64 entry = ret - flk_config.tpl.ret, at = site_return(b, ret);
-    const struct flk_template *t = &flk_config.tpl;
-    if (at != ret || !holds(&flk_config, flk_rt.bias, ret)) {
-        struct where w = where_is(at);
-        t = w.tpl;
-        entry = w.entry;
-    }
-    *resume = entry + t->lea;
-    return entry;
 }
 
 static u64 trap_in(const struct flk_config *c, u64 bias, u64 ip) {
@@ -195,4 +172,34 @@ u64 trap_target(u64 ip) {
     for (const struct module *m = next_module(0); m && !target; m = next_module(m))
         target = trap_in(m->config, m->bias, ip);
     return target;
+}
+
+struct where where_is(u64 ip) {
+    struct where w = in_trampolines(ip);
+    u64 target = w.found ? 0 : trap_target(ip);
+    if (target) {
+        /* A hole's jump is on the way from a site to T. The other trapping addresses are those of instructions, as natively. */
+        struct where on = in_trampolines(target);
+        if (on.rip != ip)
+            return on;
+    }
+    if (w.found && w.rip == w.resume) {
+        /* A loop's target: it may be an instruction of a window itself. */
+        struct where on = in_trampolines(w.rip);
+        if (on.found)
+            w.rip = on.rip;
+    }
+    return w;
+}
+
+u64 entry_of_call(const struct blk *b, u64 ret, u64 *resume) {
+    u64 entry = ret - flk_config.tpl.ret, at = site_return(b, ret);
+    const struct flk_template *t = &flk_config.tpl;
+    if (at != ret || !holds(&flk_config, flk_rt.bias, ret)) {
+        struct where w = where_is(at);
+        t = w.tpl;
+        entry = w.entry;
+    }
+    *resume = entry + t->lea;
+    return entry;
 }

@@ -19,6 +19,7 @@ body_out: .zero R_SIZE
 child_out: .zero R_SIZE
 body_skew: .zero 8
 body_saved: .zero 8
+body_unused: .zero 8
         .balign 64
         .zero   0x10000
 child_stack_end:
@@ -169,8 +170,47 @@ run_after:
         EPILOGUE
         .size run_after, .-run_after
 
+/* The site and what follows are jumps' targets, nothing before it falls through: no window. Padding holds the jump. */
+        .balign 16
+        .type run_short, @function
+run_short:
+        cmpq    $0, body_in+R_RSP(%rip)
+        js      short_after
+        PROLOGUE
+        MARKER
+short_go:
+        jmp     short_site
+        .skip   8, 0xcc
+short_site:
+        syscall
+short_after:
+        MARKER
+short_end:
+        EPILOGUE
+        .size run_short, .-run_short
+
+/* The same without padding: what follows is long enough for two jumps. */
+        .balign 16
+        .type run_evict, @function
+run_evict:
+        cmpq    $0, body_in+R_RSP(%rip)
+        js      evict_after
+        PROLOGUE
+        MARKER
+evict_go:
+        jmp     evict_site
+        ud2
+evict_site:
+        syscall
+evict_after:
+        movl    $0, body_unused(%rip)
+evict_end:
+        MARKER
+        EPILOGUE
+        .size run_evict, .-run_evict
+
 #ifdef TRAPS
-/* The site and what follows are jumps' targets, nothing before it falls through: no window. */
+/* And without anything that could move. */
         .balign 16
         .type run_trap, @function
 run_trap:
@@ -186,7 +226,9 @@ trap_site:
 trap_after:
         MARKER
 trap_end:
-        EPILOGUE
+        jmp     1f
+        ud2
+1:      EPILOGUE
         .size run_trap, .-run_trap
 #endif
 
@@ -241,12 +283,15 @@ shapes:
         SHAPE   before, .Lbefore
         SHAPE   after, .Lafter
         SHAPE   child, .Lchild
+        SHAPE   short, short
+        SHAPE   evict, evict
 #ifdef TRAPS
         SHAPE   trap, trap
 #endif
         .zero   48
+        .quad   short_after, evict_after        # known targets, so that no window fits
 #ifdef TRAPS
-        .quad   trap_after              # a known target, so that no jump fits
+        .quad   trap_after
 #endif
 
         .section .note.GNU-stack,"",@progbits

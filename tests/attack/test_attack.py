@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from ..support.artifacts import Artifacts
+from ..support.note import read_note
 
 HERE = Path(__file__).parent
 FULL = os.environ.get("FLICKER_ATTACK") == "full"
@@ -49,6 +50,10 @@ WHOLE = [
     "read after resethand",
     "-b readblk before restart",
     "-b readblk after alt=8192 jump1",
+    "getppid short",
+    "getppid short raise2 alt=12288 jump2",
+    "getppid evict flags=0xcd5 skew=8 mask",
+    "-b readblk evict alt=8192 jump1",
 ]
 # A gs base of the program's own: by a trap, and past one, since another thread had one.
 OWN_GS = [
@@ -140,6 +145,14 @@ def _attack(driver: Path, target: Path, case: str, *how: str) -> None:
     found = json.loads(done.stdout)
     assert found["points"] > 0
     assert not found["failures"], found["failures"][:3]
+
+
+@pytest.mark.parametrize("mode", COMPILERS)
+def test_shapes(targets: dict[str, Path], mode: str) -> None:
+    """Each shape has the tactic that it is made for: else less would be attacked than it seems."""
+    tactics = {site["tactic"] for site in read_note(targets[mode])["sites"]}
+    assert tactics >= {"window", "short", "successor"}
+    assert ("trap" in tactics) == (mode == "traps")
 
 
 @pytest.mark.parametrize("mode", COMPILERS)

@@ -52,17 +52,21 @@ def stepped(program: Path) -> dict[int, list[str | None]]:
 @pytest.mark.parametrize("tool", [("--tool", "none"), ("--tool", "count"), HOOK], ids=["none", "count", "leave"])
 @pytest.mark.parametrize("mode", ["gcc", "musl", "clang-lld"])
 def test_gdb_sees_the_callers_at_every_instruction(mode: str, tool: tuple[str, ...], tmp_path: Path) -> None:
-    """Trampolines, entry, hook and exit: wherever it stops, gdb's backtrace ends with `outer` and `main`."""
+    """Trampolines, entry, hook and exit: wherever it stops, gdb's backtrace ends with `outer` and `main`.
+
+    But for a hole's jump, which stands where the original has another instruction's rules (docs/limitations.md).
+    """
     program = compiled(tmp_path, mode, "steps")
     rewritten = rewrite(program, tmp_path / "rewritten", *tool)
     note = read_note(rewritten)
     places = stepped(rewritten)
-    lost = {hex(at): names for at, names in places.items() if names[-2:] != ["outer", "main"] and names[0] != "outer"}
-    assert not lost
+    holes = {site["hole"][0] for site in note["sites"] if site["hole"]} & places.keys()
+    lost = {at for at, names in places.items() if names[-2:] != ["outer", "main"] and names[0] != "outer"}
+    assert len(holes) == 1 and lost <= holes, {hex(at): places[at] for at in lost}
     start, _, _, size = note["segments"]["rx"]
     ours = {at for at in places if start <= at < start + size}
     sites = [s for s in note["sites"] if s["entry"] in ours]
-    assert len(sites) == 5
+    assert sorted(s["tactic"] for s in sites) == ["neighbour", *["window"] * 5]
     assert note["runtime"]["enter"] in ours
     assert (note["runtime"]["leave"] in ours) == (tool is HOOK)
     # Every instruction of these trampolines that is on the way of a call that the kernel gets.
@@ -77,7 +81,8 @@ def test_gdb_steps_through_a_pie(tmp_path: Path) -> None:
     rewritten = rewrite(program, tmp_path / "rewritten")
     places = stepped(rewritten)
     assert len(places) > len(stepped(program)) + 50
-    assert not {hex(at): n for at, n in places.items() if n[-2:] != ["outer", "main"] and n[0] != "outer"}
+    lost = {hex(at): n for at, n in places.items() if n[-2:] != ["outer", "main"] and n[0] != "outer"}
+    assert len(lost) <= 1 and all(names[0] == "evicting" for names in lost.values()), lost
 
 
 def test_gdb_finish_and_lines(tmp_path: Path) -> None:

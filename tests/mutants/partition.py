@@ -58,6 +58,12 @@ def _claims(pair: Pair) -> Iterator[Piece]:
     yield Piece(0, rawelf.EHDR_SIZE, "ELF header")
     for site in claim.sites:
         offset = original.offset(site.start, site.end - site.start)
+        if site.hole is not None:
+            _, start, end = site.hole
+            there = original.offset(start, end - start)
+            yield Piece(offset, offset + site.end - site.start, "short jump")
+            yield Piece(there, there + end - start, "hole's jump, evicted")
+            continue
         first = min(site.start + 5, site.end)
         yield Piece(offset, offset + first - site.start, "window jump")
         yield Piece(offset + first - site.start, offset + site.end - site.start, "window fill")

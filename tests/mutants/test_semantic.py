@@ -22,7 +22,7 @@ from flicker_aot.layout import lay_out, read_stub, trampolines
 from flicker_aot.model.code import Code, Flow, Insn
 from flicker_aot.model.image import Image
 from flicker_aot.model.options import Options
-from flicker_aot.model.plan import FillKind, Patch, Plan, SoundnessClass, Tactic
+from flicker_aot.model.plan import FillKind, Hole, Patch, Plan, SoundnessClass, Tactic
 from flicker_aot.plan import make_plan
 from flicker_aot.toolchain import runtime_for
 from flicker_aot.verify import verify
@@ -33,7 +33,7 @@ from ..malformed.conftest import assemble
 from ..support.need import need
 from ..unit.test_verify import SHAPES
 
-# Beside the shapes: bytes of a system call inside an instruction, a call and a loop that move.
+# Beside the shapes: bytes of a system call inside an instruction, a call and a loop that move, two that are evicted.
 MORE: Final = (
     SHAPES
     + """
@@ -53,6 +53,16 @@ inside_end:
     call ripafter
     ret
 calling_end:
+    function evicting
+    endbr64
+    syscall
+gets_in: lea 0x11223344(%rdx), %rdx
+    lea 0x11223344(%rdx), %rcx
+    ret
+    .fill 150, 1, 0x98
+evicting_end:
+    .data
+    .quad gets_in
 """
 )
 
@@ -190,6 +200,49 @@ def closed(_: Image, patch: Patch) -> Patch | None:
     return replace(patch, soundness=SoundnessClass.CLOSED) if patch.soundness is SoundnessClass.CFG else None
 
 
+def evicted(change: Callable[[tuple[Insn, ...]], tuple[Insn, ...]]) -> Change:
+    """Other instructions than those that the hole displaces."""
+
+    def changed(_: Image, patch: Patch) -> Patch | None:
+        insns = change(patch.evicted)
+        return replace(patch, evicted=insns) if insns and insns != patch.evicted else None
+
+    return changed
+
+
+def hole_in_code(image: Image, patch: Patch) -> Patch | None:
+    """The padding that a hole lies in is none: what follows the site."""
+    following = _at(image, patch.end)
+    if patch.tactic is not Tactic.SHORT or following is None:
+        return None
+    hole = Hole(vaddr=patch.end, start=patch.end, end=patch.end + 5)
+    return replace(patch, hole=hole, hidden=tuple(range(hole.start, hole.end)))
+
+
+def evicted_one_late(image: Image, patch: Patch) -> Patch | None:
+    """What is evicted starts inside the first instruction of the original."""
+    hole = patch.hole
+    if hole is None or not patch.evicted:
+        return None
+    insns, at = [], hole.start + 1
+    while at < hole.start + 11:
+        insn = _at(image, at)
+        if insn is None or insn.flow is not Flow.NEXT:
+            return None
+        insns.append(insn)
+        at = insn.end
+    moved = Hole(vaddr=hole.vaddr + 1, start=hole.start + 1, end=at)
+    hidden = tuple(i.vaddr for i in insns[1:])
+    return replace(patch, hole=moved, evicted=tuple(insns), hidden=hidden, soundness=SoundnessClass.CFG)
+
+
+def other_hole(image: Image, patch: Patch) -> Patch | None:
+    """The jump in the hole stands a byte late."""
+    if patch.hole is None or not patch.evicted or patch.hole.end < patch.hole.vaddr + 6:
+        return None
+    return replace(patch, hole=replace(patch.hole, vaddr=patch.hole.vaddr + 1))
+
+
 def _at(image: Image, vaddr: int) -> Insn | None:
     for p in image.exec_loads:
         if p.vaddr <= vaddr < p.vaddr + p.filesz:
@@ -213,6 +266,12 @@ CHANGES: Final[dict[str, Change]] = {
     "window starts inside an instruction": one_byte_early,
     "fills left out": no_fills,
     "fills longer than their place": long_fills,
+    "evicted left out": evicted(lambda insns: insns[1:]),
+    "evicted twice": evicted(lambda insns: (*insns[:1], *insns)),
+    "evicted reordered": evicted(lambda insns: insns[::-1]),
+    "evicted inside an instruction": evicted_one_late,
+    "hole in code": hole_in_code,
+    "hole a byte late": other_hole,
     "called agnostic": agnostic,
     "called closed": closed,
 }

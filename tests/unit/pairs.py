@@ -10,7 +10,18 @@ from pathlib import Path
 
 import pytest
 
-from flicker_aot.verify import Claim, meaning, ownership, read_note, subject, trampolines, verifier, verify, windows
+from flicker_aot.verify import (
+    Claim,
+    fills,
+    holes,
+    meaning,
+    ownership,
+    read_note,
+    subject,
+    trampolines,
+    verifier,
+    verify,
+)
 from flicker_aot.verify.decode import decode
 
 from ..malformed.conftest import call
@@ -62,6 +73,6 @@ def quick_verifier() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(verifier, "check_second_reader", nothing)
         patch.setattr(verifier, "check_unwind", nothing)
-        for module in (subject, ownership, trampolines, windows, meaning):
+        for module in (subject, ownership, trampolines, fills, holes, meaning):
             patch.setattr(module, "decode", cached)
         yield

@@ -93,7 +93,8 @@ def image_of(data: bytes, vaddr: int = TEXT, kind: int = ET_EXEC) -> Image:
 def code_of(text: str, *, cfg_complete: bool = True, numbers: tuple[int, ...] = ()) -> tuple[Image, Code]:
     """An image of ``text`` and what a perfect discovery would say of it.
 
-    Every direct branch's target and every label ``entry...`` is an entry; nothing else is.
+    Every direct branch's target and every label ``entry...`` is an entry; nothing else is. There is padding from
+    each label ``pad...`` to ``end_pad...``.
     """
     data, labels = assemble(text)
     insns = decode_all(data, TEXT)
@@ -132,7 +133,9 @@ def code_of(text: str, *, cfg_complete: bool = True, numbers: tuple[int, ...] = 
             for s in sites
         ),
         sites=tuple(sites),
-        padding=(),
+        padding=tuple(
+            sorted((vaddr, labels[f"end_{name}"]) for name, vaddr in labels.items() if name.startswith("pad"))
+        ),
         function_count=1,
         functions_decoded=1,
         bytes_decoded=len(data),

@@ -82,7 +82,7 @@ leaves:
     mov $5, %edi
     mov $102, %al
     jmp 1f
-    .skip 40, 0x90
+    .fill 40, 1, 0x98 # no padding
 1:  endbr64
     syscall
     .size leaves, . - leaves
@@ -118,11 +118,13 @@ def test_counted_branch_behind_a_site(tmp_path: Path, branch: str) -> None:
 def test_displaced_call_pushes_the_original_return_address(tmp_path: Path) -> None:
     """The only instruction beside the site is a call; its callee sees the address that it would natively see."""
     text = f"""{HEAD} jmp 1f
-    .skip 40, 0x90
+    .fill 40, 1, 0x98
 1:  endbr64
     syscall
     call callee
-2:  add $1, %ebx
+2:  jmp 4f
+    .fill 4, 1, 0x98
+4:  add $1, %ebx
     {EXIT}{TAIL}
     .type callee, @function
 callee:

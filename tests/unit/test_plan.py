@@ -9,11 +9,12 @@ from itertools import pairwise
 import pytest
 
 from flicker_aot.errors import PolicyError
-from flicker_aot.model.code import Site
+from flicker_aot.model.code import Code, Site
 from flicker_aot.model.image import PF_R, PT_LOAD, SHT_PROGBITS, Image, Section, Segment
 from flicker_aot.model.options import OnRefusal, Options
 from flicker_aot.model.plan import FillKind, Patch, SoundnessClass, Tactic
-from flicker_aot.plan import make_plan, window
+from flicker_aot.plan import make_plan
+from flicker_aot.plan.cover import fills_at
 from flicker_aot.plan.keep import ALWAYS_HOOKED
 
 from .snippets import TEXT, assemble, code_of
@@ -65,10 +66,10 @@ def test_fills_that_trap() -> None:
 
 def test_room_decides_the_fill() -> None:
     """Five bytes before the next old start hold a jump, two hold ud2, one holds the trap byte."""
-    kinds = [(f.vaddr, f.kind) for f in window.fills_at((10, 15, 16, 18, 22), 29)]
+    kinds = [(f.vaddr, f.kind) for f in fills_at((10, 15, 16, 18, 22), 29)]
     jump, ud2, trap = FillKind.JUMP32, FillKind.UD2, FillKind.TRAP1
     assert kinds == [(10, jump), (15, trap), (16, ud2), (18, ud2), (22, jump)]
-    assert window.fills_at((), 29) == ()
+    assert fills_at((), 29) == ()
 
 
 def test_window_after_the_site() -> None:
@@ -166,6 +167,99 @@ def test_on_refusal() -> None:
         plan(text, Options(on_refusal=OnRefusal.FAIL))
 
 
+# Below the window. A movabs has ten bytes; endbr64 never moves; the ways of a snippet this small are few.
+PADDING = "pad0: .skip 12, 0xcc; end_pad0:"
+MOVABS = "movabs $0x1122334455667788, %rcx"
+
+
+def test_short_jump() -> None:
+    """Two bytes of the site lead to padding on either side; of several places the nearest one is taken."""
+    for text, hole in ((f"endbr64; syscall; ret; {PADDING}", 3), (f"jmp 1f; {PADDING} 1: endbr64; syscall; ret", -9)):
+        patch = only(text)
+        assert (patch.tactic, patch.soundness, patch.evicted) == (Tactic.SHORT, CLOSED, ())
+        assert patch.hole is not None and patch.hole.vaddr - patch.site.vaddr == hole
+        assert patch.owned == ((patch.site.vaddr, patch.site.end), (patch.hole.vaddr, patch.hole.vaddr + 5))
+        assert patch.hidden == tuple(range(patch.hole.vaddr, patch.hole.vaddr + 5))
+        assert patch.reason.startswith("window: none")
+
+
+def test_short_jump_needs_no_complete_cfg() -> None:
+    """Nothing of the function is hidden; that the padding is some was proved."""
+    assert only(f"endbr64; syscall; ret; {PADDING}", cfg_complete=False).tactic is Tactic.SHORT
+
+
+@pytest.mark.parametrize(("filler", "tactic"), [(124, Tactic.SHORT), (125, Tactic.TRAP)])
+def test_reach_of_a_short_jump(filler: int, tactic: Tactic) -> None:
+    """rel8 ends at 127: behind a ret, cwtl and a jmp rel8 the first place is in reach, or just not."""
+    patch = only(f"endbr64; syscall; ret; .fill {filler}, 1, 0x98; jmp 1f; {PADDING} 1: ret")
+    assert patch.tactic is tactic
+
+
+def test_padding_is_shared() -> None:
+    """Two sites back to back take two places in one run; a third finds none left."""
+    text = f"jmp 1f; {PADDING} 1: endbr64; syscall; syscall; endbr64; syscall; ret"
+    patches = plan(text)
+    assert [p.tactic for p in patches] == [Tactic.SHORT, Tactic.SHORT, Tactic.TRAP]
+    owned = sorted(run for p in patches for run in p.owned)
+    assert all(a[1] <= b[0] for a, b in pairwise(owned))
+
+
+def test_padding_that_something_may_reach() -> None:
+    """A byte pair that would jump into the hole costs the class; a window of that class is preferred."""
+    # eb into the middle of each place: mov $x, %ecx with the bytes eb rel8 in it.
+    text = "endbr64; syscall; ret; pad0: .skip 5, 0xcc; end_pad0: .byte 0xb9, 0xeb, pad0 - 1f + 2; 1: .byte 0, 0; ret"
+    patch = only(text)
+    assert (patch.tactic, patch.soundness) == (Tactic.SHORT, CFG)
+    assert "rel8" in patch.reason
+
+
+def test_successor_eviction() -> None:
+    """What follows the site is entered, so no window hides its start; its ten bytes have room for two jumps."""
+    patch = only(f"endbr64; syscall; entry: {MOVABS}; ret")
+    assert (patch.tactic, patch.soundness, patch.hidden) == (Tactic.SUCCESSOR, AGNOSTIC, ())
+    assert patch.hole is not None and [i.size for i in patch.evicted] == [10]
+    assert (patch.hole.vaddr, patch.hole.start) == (patch.site.end + 5, patch.site.end)
+    assert [part.split(":")[0] for part in patch.reason.split("; ")] == ["window", "short jump"]
+
+
+def test_neighbour_eviction() -> None:
+    """Before the site, or behind a successor that is too short; an entry within the first ten bytes forbids it."""
+    for text, tactic in (
+        (f"{MOVABS}; endbr64; syscall; ret", Tactic.NEIGHBOUR),
+        (f"endbr64; syscall; entry: nop; entry2: {MOVABS}; ret", Tactic.NEIGHBOUR),
+        ("endbr64; syscall; entry: nop; entry2: lea 9(%rip), %rdx; nop; nop; nop; ret", Tactic.NEIGHBOUR),
+        ("endbr64; syscall; entry: nop; entry2: lea 9(%rip), %rdx; entry3: nop; nop; nop; ret", Tactic.TRAP),
+        ("endbr64; syscall; entry: nop; entry2: lea 9(%rip), %rdx; call entry; ret", Tactic.TRAP),
+    ):
+        assert only(text).tactic is tactic, text
+
+
+def test_as_few_instructions_as_possible_are_evicted() -> None:
+    """Only up to the tenth byte; what starts under the jumps is hidden."""
+    patch = only(f"endbr64; syscall; entry: {MOVABS}; nop; ret")
+    assert [i.size for i in patch.evicted] == [10]
+    patch = only("endbr64; syscall; entry: lea 9(%rip), %rdx; lea 9(%rip), %rsi; lea 9(%rip), %rdi; ret")
+    assert (patch.tactic, [i.size for i in patch.evicted]) == (Tactic.SUCCESSOR, [7, 7])
+    assert len(patch.hidden) == 1 and patch.fills == ()
+
+
+def test_eviction_hides_nothing_of_an_unknown_cfg() -> None:
+    """One instruction of ten bytes hides no boundary; several do."""
+    assert only(f"endbr64; syscall; entry: {MOVABS}; ret", cfg_complete=False).tactic is Tactic.SUCCESSOR
+    text = "endbr64; syscall; entry: lea 9(%rip), %rdx; nop; nop; nop; ret"
+    assert only(text).tactic is Tactic.SUCCESSOR
+    assert only(text, cfg_complete=False).tactic is Tactic.TRAP
+
+
+def test_a_slow_window_is_the_last_but_one() -> None:
+    """A window where a known edge leads to a trapping fill, if no rung below does better; else padding is."""
+    text = "mov $39, %eax; entry_site: syscall; entry: ret; {} jmp entry_site"
+    assert only(text.format(PADDING), cfg_complete=False).tactic is Tactic.SHORT
+    patch = only(text.format(""), cfg_complete=False)
+    assert (patch.tactic, patch.soundness) == (Tactic.WINDOW, AGNOSTIC)
+    assert [part.split(":")[0] for part in patch.reason.split("; ")][-1] == "neighbour eviction"
+
+
 def test_window_stays_in_the_segment() -> None:
     """The instruction behind the segment's file bytes is not displaced."""
     image, code = code_of("endbr64; syscall; mov %rax, %rdi; ret")
@@ -252,6 +346,7 @@ PIECES = (
     *("nop", "push %rbx", "mov %rdi, %rsi", "xor %eax, %eax", "mov $39, %eax", "mov $39, %rax", "lea 9(%rip), %rdx"),
     *("movabs $7, %rcx", "je entry1", "jmp entry2", "call entry1", "call *%rbx", "call *8(%rsp)", "ret", "endbr64"),
     *("syscall", "syscall", "syscall", "entry{}: nop", "entry{}: mov $1, %edi", "cmp $1, %eax", "leave", "int $0x80"),
+    *("ret; pad{0}: .skip 12, 0xcc; end_pad{0}: nop", "movabs $8, %rdx; endbr64; syscall", "entry{}: movabs $9, %rdi"),
     *("loop .-6", "jrcxz .+9", "entry{}: syscall", "mov %rax, 8(%rdi)", "nopw 8(%rax,%rax)", "cmpb $1, 4(%rip)"),
 )
 
@@ -269,12 +364,44 @@ def test_invariants(seed: int) -> None:
     image, code = code_of(random_text(seed), cfg_complete=seed % 3 > 0)
     patches = make_plan(image, code, Options()).patches
     assert [p.site for p in patches] == list(code.sites)
-    end = 0
+    owned = sorted(run for patch in patches for run in patch.owned)
+    assert all(a[1] <= b[0] for a, b in pairwise(owned))
     for patch in patches:
-        assert patch.start >= end
-        end = patch.end
         if patch.tactic is Tactic.WINDOW:
             check_window(patch, code.sites, image)
+        elif patch.tactic is not Tactic.TRAP:
+            check_hole(patch, code, image)
+
+
+def test_random_code_reaches_every_rung() -> None:
+    """The seeds of ``test_invariants`` need what it checks."""
+    found = set()
+    for seed in range(60):
+        image, code = code_of(random_text(seed), cfg_complete=seed % 3 > 0)
+        found |= {p.tactic for p in make_plan(image, code, Options()).patches}
+    assert found == set(Tactic) - {Tactic.KEEP}
+
+
+def check_hole(patch: Patch, code: Code, image: Image) -> None:
+    site, hole = patch.site, patch.hole
+    assert hole is not None and -128 <= hole.vaddr - site.end <= 127
+    assert (patch.start, patch.end, patch.before, patch.after) == (site.vaddr, site.end, (), ())
+    if patch.tactic is Tactic.SHORT:
+        assert any(low <= hole.vaddr and hole.vaddr + 5 <= high for low, high in code.padding)
+        assert patch.hidden == tuple(range(hole.vaddr, hole.vaddr + 5)) and not patch.fills
+    else:
+        starts = [i.vaddr for i in patch.evicted]
+        assert (hole.start, hole.end, hole.vaddr) == (starts[0], patch.evicted[-1].end, starts[0] + 5)
+        assert sum(i.size for i in patch.evicted) == hole.end - hole.start >= 10
+        assert (patch.tactic is Tactic.SUCCESSOR) is (hole.start == site.end)
+        assert patch.hidden == tuple(s for s in starts if 0 < s - hole.start < 10)
+        assert starts[-1] - hole.start < 10 and not patch.fills
+        assert not any(i.data in (b"\xf3\x0f\x1e\xfa", b"\xcd\x80", b"\x0f\x05") for i in patch.evicted)
+        assert not patch.hidden or site.cfg_complete
+    assert not set(patch.hidden) & site.entries
+    ways = {way for vaddr in patch.hidden for way in all_ways(image, vaddr)}
+    assert {(way.kind, way.place, way.target) for way in patch.ways} == ways
+    assert patch.soundness is (CFG if ways else CLOSED if patch.hidden else AGNOSTIC)
 
 
 def check_window(patch: Patch, sites: tuple[Site, ...], image: Image) -> None:

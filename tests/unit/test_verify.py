@@ -17,6 +17,7 @@ import pytest
 from flicker_aot.verify import rawelf, verify
 from flicker_aot.verify.second_reader import check_second_reader
 from flicker_aot.verify.subject import make_subject
+from flicker_aot.verify.tables import CONFIG_SIZE
 
 from ..malformed.conftest import assemble
 from .pairs import Pair, flipped, make_pair, quick_verifier
@@ -45,6 +46,15 @@ SHAPES = """
     call far
     mov $39, %eax
     call opened
+    mov $39, %eax
+    call padded
+    mov $39, %eax
+    mov $1, %edi
+    call successor
+    mov $39, %eax
+    call neighbour
+    mov $39, %eax
+    call tiny
     mov $60, %eax
     xor %edi, %edi
     syscall
@@ -106,11 +116,42 @@ back2back_end:
     mov $39, %eax
 again: syscall
     ret
-    .skip 200, 0xcc
+    .fill 200, 1, 0x98 # cwtl, which nothing reaches: no padding
 1:  mov $102, %eax
     jnz again
     jmp *%rax
 far_end:
+    # A short jump to padding; evictions of what follows, with a jump back, and of what stands before; a trap.
+    function padded
+    jmp 1f
+    .skip 16, 0xcc
+1:  endbr64
+    syscall
+    ret
+    .fill 150, 1, 0x98
+padded_end:
+    function successor
+    endbr64
+    syscall
+entered: movabs $0x11223344556677, %rdx
+    dec %edi
+    jns entered
+    ret
+    .fill 150, 1, 0x98
+successor_end:
+    function neighbour
+    movabs $0x11223344556677, %rdx
+    endbr64
+    syscall
+    ret
+    .fill 150, 1, 0x98
+neighbour_end:
+    function tiny
+    endbr64
+    syscall
+    ret
+    .fill 150, 1, 0x98
+tiny_end:
     function opened
     endbr64
     syscall
@@ -122,6 +163,7 @@ opened_end:
 text: .ascii "hello\\n"
 number: .long 39
     .data
+    .quad entered
 datum: .quad 0
 """
 
@@ -153,6 +195,7 @@ def test_good_file(pair: Pair, shapes: Path) -> None:
     ran = subprocess.run([shapes.with_name("rewritten")], capture_output=True, timeout=20)
     assert (ran.returncode, ran.stdout) == (0, b"hello\n")
     assert {s.soundness for s in pair.claim.sites} == {"agnostic", "closed", "cfg-dependent", "trap"}
+    assert {s.tactic for s in pair.claim.sites} == {"window", "short", "successor", "neighbour", "trap"}
     assert any(s.before for s in pair.claim.sites)
     assert any(s.fills for s in pair.claim.sites)
     assert pair.claim.retargets
@@ -208,6 +251,7 @@ def damaged(pair: Pair, ranges: list[tuple[int, int]], bits: Callable[[int], tup
 def test_every_bit_of_windows_and_trampolines(pair: Pair) -> None:
     """No bit of a window, a trampoline or a retargeted branch can differ unnoticed."""
     ranges = [(s.start - 0x400000, s.end - 0x400000) for s in pair.claim.sites]  # text is mapped as it is in the file
+    ranges += [(s.hole[1] - 0x400000, s.hole[2] - 0x400000) for s in pair.claim.sites if s.hole]
     assert pair.output[ranges[0][0]] == 0xE9
     ranges += [(pair.offset(s.trampoline), pair.offset(s.trampoline) + s.trampoline_size) for s in pair.claim.sites]
     ranges += [(branch - 0x400000, branch - 0x400000 + 5) for branch, _, _ in pair.claim.retargets]
@@ -218,7 +262,7 @@ def test_every_bit_of_windows_and_trampolines(pair: Pair) -> None:
 def test_every_byte_of_headers_tables_and_configuration(pair: Pair) -> None:
     """No byte of the ELF header, of R (program headers, tables, note) or of flk_config can differ unnoticed."""
     r, config = pair.claim.segments["r"], pair.offset(pair.claim.config)
-    ranges = [(0, 64), (r.offset, r.offset + 0x400), (config, config + 112)]
+    ranges = [(0, 64), (r.offset, r.offset + 0x400), (config, config + CONFIG_SIZE)]
     assert damaged(pair, ranges, lambda offset: (offset % 8,)) == []
 
 

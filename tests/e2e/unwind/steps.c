@@ -44,7 +44,16 @@ __asm__(".text\n.globl displaced\n.type displaced, @function\ndisplaced:\n.cfi_s
         " pop %rbx\n.cfi_adjust_cfa_offset -8\n.cfi_restore rbx\n ret\n"
         ".cfi_endproc\n.size displaced, .-displaced\n");
 
-NOINLINE long outer(void) { return leaf() + saved(1, 2) + framed(100) + displaced(); }
+/* No window fits: the instructions before the endbr64 make room, a push among them. No padding is in reach. */
+long evicting(void);
+__asm__(".text\n.globl evicting\n.type evicting, @function\nevicting:\n.cfi_startproc\n"
+        " jmp 1f\n .fill 150, 1, 0x98\n"
+        "1: mov $39, %eax\n push %rbx\n.cfi_adjust_cfa_offset 8\n.cfi_rel_offset rbx, 0\n lea 8(%rsp), %rbx\n"
+        " endbr64\n syscall\n pop %rbx\n.cfi_adjust_cfa_offset -8\n.cfi_restore rbx\n ret\n"
+        " .fill 150, 1, 0x98\n"
+        ".cfi_endproc\n.size evicting, .-evicting\n");
+
+NOINLINE long outer(void) { return leaf() + saved(1, 2) + framed(100) + displaced() + evicting(); }
 
 int main(void)
 {
