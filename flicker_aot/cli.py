@@ -14,16 +14,19 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NoReturn, TextIO
 
 from . import __version__
 from .errors import FlickerError, InternalError, UsageError
 from .model.options import OnRefusal, Options
+from .outputs import whole_file
 from .syscalls import parse_set
 from .toolchain import TOOLS
 
 if TYPE_CHECKING:
+    from .corpus import Examined
     from .pipeline import Request, StageListener
+    from .report.corpus_totals import Totals
     from .report.values import Report
 
 _PROGRAM: Final = "flicker-aot"
@@ -33,6 +36,9 @@ _BROKEN_PIPE: Final = 141  # 128 + SIGPIPE
 _VERIFICATION_FAILED: Final = 4
 _PATH_MAX: Final = 4096  # linux/limits.h
 _FINDINGS_SHOWN: Final = 20
+_SKIPS_SHOWN: Final = 20
+_MEMORY_MIB: Final = 1536
+_LEAST_MEMORY_MIB: Final = 512
 
 
 class _Parser(argparse.ArgumentParser):
@@ -57,6 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "verify": _verify,
             "inspect": _inspect,
             "syscalls": _syscalls,
+            "report": _report,
         }
         handler = handlers[parsed.command]
         code = handler(parsed)
@@ -147,7 +154,28 @@ def _parser() -> argparse.ArgumentParser:
     )
     syscalls.add_argument("--json", action="store_true", help="a JSON document instead of names")
 
-    for command in (rewrite, rootfs, verify, inspect, syscalls):
+    report = commands.add_parser(
+        "report",
+        help="coverage over a corpus of files and folders",
+        description="Every ELF file in the given files and folders is rewritten in memory and verified; nothing of it "
+        "is written. Results are kept: a run that was interrupted, or comes again, does what is new.",
+    )
+    report.add_argument("paths", metavar="PATH", type=Path, nargs="+", help="a file or a folder")
+    report.add_argument("-j", "--jobs", metavar="N", type=_jobs, help="processes (default: one a processor)")
+    report.add_argument(
+        "--json", metavar="F", type=Path, help="all of it; F.jsonl and - (standard output): a line a file"
+    )
+    report.add_argument("--csv", metavar="F", type=Path, help="a row a file")
+    keeping = report.add_mutually_exclusive_group()
+    keeping.add_argument(
+        "--cache", metavar="DIR", type=Path, help="where results are kept (default: ~/.cache/flicker-aot)"
+    )
+    keeping.add_argument("--no-cache", action="store_true", help="keep no results and use none")
+    report.add_argument(
+        "--memory", metavar="MIB", type=_memory, default=_MEMORY_MIB, help=f"for all processes (default: {_MEMORY_MIB})"
+    )
+
+    for command in (rewrite, rootfs, verify, inspect, syscalls, report):
         loudness = command.add_mutually_exclusive_group()
         loudness.add_argument("-q", "--quiet", action="store_true", help="errors only")
         loudness.add_argument(
@@ -191,6 +219,12 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 def _jobs(text: str) -> int:
     if not text.isdecimal() or not int(text):
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of processes")
+    return int(text)
+
+
+def _memory(text: str) -> int:
+    if not text.isdecimal() or int(text) < _LEAST_MEMORY_MIB:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a number of MiB, {_LEAST_MEMORY_MIB} or more")
     return int(text)
 
 
@@ -245,8 +279,9 @@ def _options(parsed: argparse.Namespace) -> Options:
 
 
 def _rootfs(parsed: argparse.Namespace) -> int:
+    from .report.progress import RunProgress
     from .report.tables import make_console
-    from .report.tree import TreeProgress, print_tree_report, problem_lines, tree_to_json
+    from .report.tree import print_tree_report, problem_lines, tree_to_json
     from .rootfs import TreeRequest, rewrite_tree
     from .tree.pool import default_jobs
 
@@ -263,7 +298,7 @@ def _rootfs(parsed: argparse.Namespace) -> int:
         _check_tree_report(parsed)
     console = make_console(sys.stderr, parsed.color)
     shown = not (parsed.quiet or parsed.no_progress)
-    with TreeProgress(console, is_shown=shown, names_files=parsed.verbose) as progress:
+    with RunProgress(console, is_shown=shown, names_files=parsed.verbose) as progress:
         report = rewrite_tree(request, progress)
     for level, line in problem_lines(report, with_all=parsed.verbose):
         if level == "error" or not parsed.quiet:
@@ -294,10 +329,8 @@ def _check_written(path: Path, what: str, others: Sequence[Path]) -> None:
 
 
 def _write_text(path: Path, what: str, text: str) -> None:
-    try:
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise UsageError(f"{path}: {what} cannot be written: {error.strerror}") from error
+    with whole_file(path, what) as file:
+        file.write(text)
 
 
 def _tell(report: Report, parsed: argparse.Namespace) -> None:
@@ -386,6 +419,87 @@ def _syscalls(parsed: argparse.Namespace) -> int:
         for line in warnings(found):
             _message(f"warning: there may be more: {line}", parsed.color)
     return 0
+
+
+def _report(parsed: argparse.Namespace) -> int:
+    from .corpus import CorpusRequest, examine_corpus
+    from .report.corpus_tables import print_corpus
+    from .report.corpus_totals import add_up
+    from .report.progress import RunProgress
+    from .report.tables import make_console
+    from .tree.pool import default_jobs
+
+    for path in _report_files(parsed):
+        _check_written(path, "the report", parsed.paths)
+    request = CorpusRequest(
+        paths=tuple(parsed.paths),
+        jobs=parsed.jobs or default_jobs(),
+        memory_bytes=parsed.memory << 20,
+        cache=None if parsed.no_cache else parsed.cache or _cache_folder(),
+        must_cache=parsed.cache is not None,
+    )
+    console = make_console(sys.stderr, parsed.color)
+    shown = not (parsed.quiet or parsed.no_progress or (os.environ.get("CI") and not sys.stderr.isatty()))
+    with (
+        RunProgress(console, is_shown=shown, names_files=parsed.verbose) as progress,
+        examine_corpus(request, progress) as found,
+    ):
+        progress.stop()
+        _tell_skips(found, parsed)
+        totals = add_up(found.store.files())
+        _write_report(found, totals, parsed)
+        if not parsed.quiet:
+            stream = sys.stderr if str(parsed.json) == "-" else sys.stdout
+            print_corpus(totals, found.facts, make_console(stream, parsed.color), with_all=parsed.verbose)
+        return max(found.exit_code, totals.exit_code)
+
+
+def _report_files(parsed: argparse.Namespace) -> list[Path]:
+    return [path for path in (parsed.json, parsed.csv) if path is not None and str(path) != "-"]
+
+
+def _cache_folder() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()) / _PROGRAM
+
+
+def _tell_skips(found: Examined, parsed: argparse.Namespace) -> None:
+    """One line for each path that could not be examined; with -v also for what was left out on purpose."""
+    from .report.text import shown_text
+
+    for line in found.warnings:
+        _message(f"warning: {line}", parsed.color)
+    left = 0
+    for count, skip in enumerate(found.store.skips()):
+        if not skip.is_error and not parsed.verbose:
+            break
+        if count >= _SKIPS_SHOWN and not parsed.verbose:
+            left += 1
+            continue
+        if skip.is_error or not parsed.quiet:
+            _message(f"{'error' if skip.is_error else 'skipped'}: {shown_text(skip.path)}: {skip.reason}", parsed.color)
+    if left:
+        _message(f"error: {left} more could not be examined; -v lists them", parsed.color)
+
+
+def _write_report(found: Examined, totals: Totals, parsed: argparse.Namespace) -> None:
+    from .report.corpus_files import is_lines, write_csv, write_json
+
+    store, run = found.store, found.facts
+    if parsed.json is not None:
+        with _output(parsed.json) as file:
+            write_json(file, run, store.files(), store.skips(), totals, as_lines=is_lines(parsed.json))
+    if parsed.csv is not None:
+        with _output(parsed.csv, newline="") as file:
+            write_csv(file, store.files())
+
+
+@contextmanager
+def _output(path: Path, newline: str | None = None) -> Iterator[TextIO]:
+    if str(path) == "-":
+        yield sys.stdout
+        return
+    with whole_file(path, "the report", newline=newline) as file:
+        yield file
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -64,12 +64,51 @@ def rewrite(request: Request, listener: StageListener) -> Report:
     check_destination(request)
     stages = Stages(listener)
     with stages("read"):
-        from .elf.read import read_image, refuse_unsupported
+        from .elf.read import read_image
 
         image = read_image(request.source, read_file(request.source))
-        request = _with_role(request, image)
-        if request.options.role is not Role.CLIENT:
-            refuse_unsupported(image)
+    request = _with_role(request, image)
+    made = _make(image, request, stages)
+    if made.output is None:
+        return _report(made.file, None, (), stages)
+    with stages("write"):
+        from .emit import write_atomic
+
+        warnings = write_atomic(request.destination, made.output, like=request.source)
+    return _report(made.file, made.described(str(request.destination), request.options), warnings, stages)
+
+
+def examine(image: Image, options: Options, listener: StageListener) -> Report:
+    """A rewriting of a file that is in memory: verified and measured like any, and not written.
+
+    ``Report.output`` is None for a file without a site, else its path is "".
+    """
+    stages = Stages(listener)
+    request = Request(source=image.path, destination=image.path, options=options, only_with_sites=True)
+    made = _make(image, request, stages)
+    return _report(made.file, None if made.output is None else made.described("", options), (), stages)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Made:
+    """``output``: verified bytes; None where ``Request.only_with_sites`` asks for none."""
+
+    file: FileReport
+    output: bytes | None = None
+    hole_bytes: int = 0
+
+    def described(self, path: str, options: Options) -> OutputReport:
+        return OutputReport(
+            path=path, size_bytes=len(self.output or b""), hole_bytes=self.hole_bytes, tool=_tool_name(options)
+        )
+
+
+def _make(image: Image, request: Request, stages: Stages) -> _Made:
+    """Every stage between reading and writing. The request's role is the file's."""
+    if request.options.role is not Role.CLIENT:
+        from .elf.read import refuse_unsupported
+
+        refuse_unsupported(image)
     with stages("runtime"):
         from .layout import client_stub, read_stub
         from .toolchain import runtime_for
@@ -86,8 +125,9 @@ def rewrite(request: Request, listener: StageListener) -> Report:
         from .plan import make_plan
 
         plan = make_plan(image, code, options)
+    file = make_file_report(image, code, plan, options.only)
     if request.only_with_sites and not code.sites and request.options.role is not Role.INTERPRETER:
-        return _report(make_file_report(image, code, plan, options.only), None, (), stages)
+        return _Made(file=file)
     with stages("lay out"):
         from .layout import lay_out
 
@@ -102,18 +142,8 @@ def rewrite(request: Request, listener: StageListener) -> Report:
         findings = verify(image.data, output)
     if findings:
         more = f" (and {len(findings) - 1} more)" if len(findings) > 1 else ""
-        raise VerificationError(f"{request.source}: the output failed verification: {findings[0]}{more}")
-    with stages("write"):
-        from .emit import write_atomic
-
-        warnings = write_atomic(request.destination, output, like=request.source)
-    written = OutputReport(
-        path=str(request.destination),
-        size_bytes=len(output),
-        hole_bytes=layout.hole_size(len(image.data)),
-        tool=_tool_name(options),
-    )
-    return _report(make_file_report(image, code, plan, options.only), written, warnings, stages)
+        raise VerificationError(f"{image.path}: the output failed verification: {findings[0]}{more}")
+    return _Made(file=file, output=output, hole_bytes=layout.hole_size(len(image.data)))
 
 
 def _with_role(request: Request, image: Image) -> Request:

@@ -43,7 +43,7 @@ def make_console(stream: TextIO, color: str) -> Console:
 def print_report(report: Report, console: Console, *, with_sites: bool) -> None:
     """What was found and done. ``with_sites``: each site; else those whose tactic is not the best, and only some."""
     file = report.file
-    _print_facts(_facts(report), console)
+    print_facts(_facts(report), console)
     shown = file.sites if with_sites else tuple(s for s in file.sites if s.soundness != "agnostic" and s.wanted)
     limit = len(shown) if with_sites else _EXCEPTIONS_SHOWN
     if shown:
@@ -69,7 +69,7 @@ def print_note(document: Mapping[str, Any], console: Console, *, with_sites: boo
     ]
     for name, (vaddr, offset, filesz, memsz) in sorted(document["segments"].items(), key=lambda item: item[1]):
         facts.append((f"segment {name}", f"{vaddr:#x}, offset {offset:#x}, {filesz:#x} in file, {memsz:#x} in memory"))
-    _print_facts(facts, console)
+    print_facts(facts, console)
     if with_sites:
         rows = (
             (
@@ -85,7 +85,8 @@ def print_note(document: Mapping[str, Any], console: Console, *, with_sites: boo
         console.print(_table(("site", "tactic", "window", "trampoline", "calls"), rows, console.width))
 
 
-def _print_facts(facts: Iterable[tuple[str, str]], console: Console) -> None:
+def print_facts(facts: Iterable[tuple[str, str]], console: Console) -> None:
+    """Names in bold, and what there is to say of each."""
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")

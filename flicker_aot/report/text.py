@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from ..model.tree import Patched
 from .values import FileReport, Report
 
 
@@ -24,7 +25,15 @@ def bytes_text(size_bytes: int) -> str:
     """Such as "77.9 KiB"."""
     if size_bytes < 1 << 20:
         return f"{size_bytes / (1 << 10):.1f} KiB"
-    return f"{size_bytes / (1 << 20):.1f} MiB"
+    if size_bytes < 10 << 30:
+        return f"{size_bytes / (1 << 20):.1f} MiB"
+    return f"{size_bytes / (1 << 30):.1f} GiB"
+
+
+def shown_text(path: str) -> str:
+    """A path as any stream takes it: bytes that are no text, and what moves a terminal's cursor, become "?"."""
+    text = path.encode("utf-8", "replace").decode()
+    return text if text.isprintable() else "".join(c if c.isprintable() else "?" for c in text)
 
 
 def sites_text(file: FileReport) -> str:
@@ -43,6 +52,12 @@ def tactics_text(file: FileReport) -> str:
         "by eviction": file.count(tactic="successor") + file.count(tactic="neighbour"),
     }
     return ", ".join(f"{count} {what}" for what, count in counts.items() if count)
+
+
+def patched_text(patched: Patched) -> str:
+    """Such as "300 window (agnostic)", "2 trap"."""
+    tactic, soundness, count = patched
+    return f"{count} {tactic}" if soundness in (tactic, "none") else f"{count} {tactic} ({soundness})"
 
 
 def warnings(report: Report) -> Iterator[str]:

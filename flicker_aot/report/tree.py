@@ -1,102 +1,27 @@
-"""A run over a tree, for people and as JSON. In: how far it is, a ``TreeReport``. Out: a bar, a table, text."""
+"""A run over a tree, for people and as JSON. In: a ``TreeReport``. Out: a table, text."""
 
 from __future__ import annotations
 
 import json
-import time
 from collections import Counter
 from collections.abc import Iterator
-from types import TracebackType
 from typing import Any, Final
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
 from ..model.options import Role
-from ..model.tree import Action, Kind, Patched, TreeReport
-from .text import bytes_text
+from ..model.tree import Action, Kind, TreeReport
+from .tables import print_facts
+from .text import bytes_text, patched_text
 
 SCHEMA: Final = "flicker-aot/tree-report/1"
 _ESCAPES_SHOWN: Final = 10
 _PROBLEMS_SHOWN: Final = 20
-_REFRESH_SECONDS: Final = 0.1
-_LINE_SECONDS: Final = 10.0
-_NAME_WIDTH: Final = 40
-
-
-class TreeProgress:
-    """On a terminal a bar, elsewhere a line at the start and one every ten seconds; with ``names_files`` a line a file.
-
-    The bar is drawn by whoever calls ``done``: a thread would not live in the processes that are forked meanwhile.
-    """
-
-    def __init__(self, console: Console, *, is_shown: bool, names_files: bool) -> None:
-        self._console = console
-        self._is_shown = is_shown
-        self._names_files = names_files and is_shown
-        self._bar: Progress | None = None
-        self._task: TaskID | None = None
-        self._files = self._all_files = self._size = self._all_size = 0
-        self._last = 0.0
-
-    def __enter__(self) -> TreeProgress:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._bar is not None:
-            self._bar.stop()
-
-    def started(self, files: int, size_bytes: int) -> None:
-        self._all_files, self._all_size = files, size_bytes
-        self._last = time.monotonic()
-        if not self._is_shown or not files:
-            return
-        if not self._console.is_terminal:
-            self._console.print(f"{files} files to do, {bytes_text(size_bytes)}")
-            return
-        self._bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[size]}"),
-            TimeRemainingColumn(),
-            console=self._console,
-            auto_refresh=False,
-            transient=True,
-        )
-        self._task = self._bar.add_task("rewriting", total=files, size="")
-        self._bar.start()
-
-    def done(self, path: str, files: int, size_bytes: int) -> None:
-        self._files += files
-        self._size += size_bytes
-        now = time.monotonic()
-        if self._names_files:
-            self._console.print(path)
-        if self._bar is not None and self._task is not None:
-            text = f"{bytes_text(self._size)} of {bytes_text(self._all_size)}"
-            self._bar.update(
-                self._task, completed=self._files, description=path[-_NAME_WIDTH:].rjust(_NAME_WIDTH), size=text
-            )
-            if now - self._last >= _REFRESH_SECONDS:
-                self._bar.refresh()
-                self._last = now
-        elif self._is_shown and now - self._last >= _LINE_SECONDS:
-            self._console.print(f"{self._files} of {self._all_files} files, {bytes_text(self._size)}")
-            self._last = now
 
 
 def print_tree_report(report: TreeReport, console: Console, *, with_all: bool) -> None:
     """The summary, then what escapes: all of it with ``with_all``, else the first few."""
-    table = Table(box=None, show_header=False, pad_edge=False)
-    table.add_column(style="bold", no_wrap=True)
-    table.add_column(overflow="fold")
-    for name, value in _facts(report):
-        table.add_row(name, value)
-    console.print(table)
+    print_facts(_facts(report), console)
     escapes = report.escapes
     shown = escapes if with_all else escapes[:_ESCAPES_SHOWN]
     for path, escape in shown:
@@ -128,7 +53,7 @@ def _facts(report: TreeReport) -> Iterator[tuple[str, str]]:
     )
     yield "made", f"{actions[Action.LINKED]} hard links, {actions[Action.MADE]} folders, symbolic links, devices"
     yield "unchanged", f"{report.unchanged} files; {len(report.removed)} paths removed"
-    yield "sites", f"{sites.total}: {', '.join(_patched_text(p) for p in sites.patched) or 'none found'}"
+    yield "sites", f"{sites.total}: {', '.join(patched_text(p) for p in sites.patched) or 'none found'}"
     yield "unknown", f"{sites.unknown} candidates, {sites.other_kinds} int 0x80 or sysenter"
     files = len({path for path, _ in report.escapes})
     yield "escapes", f"{len(report.escapes)} in {files} files" if files else "none known"
@@ -139,12 +64,6 @@ def _facts(report: TreeReport) -> Iterator[tuple[str, str]]:
     yield "growth", f"+{bytes_text(report.growth_bytes)} of {bytes_text(report.input_bytes)}"
     memory = bytes_text(report.peak_memory_bytes)
     yield "time", f"{report.seconds:.1f} s, {report.jobs} processes of at most {memory}"
-
-
-def _patched_text(patched: Patched) -> str:
-    """Such as "300 window (agnostic)", "2 trap"."""
-    tactic, soundness, count = patched
-    return f"{count} {tactic}" if soundness in (tactic, "none") else f"{count} {tactic} ({soundness})"
 
 
 def problem_lines(report: TreeReport, *, with_all: bool) -> Iterator[tuple[str, str]]:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from bisect import insort
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkProcess
 from pathlib import Path
@@ -24,6 +25,7 @@ class _Costly(Protocol):
 T = TypeVar("T", bound=_Costly)
 R = TypeVar("R")
 
+_KEPT_BYTES: Final = 300 << 20
 _FORK: Final = multiprocessing.get_context("fork")
 
 
@@ -40,6 +42,13 @@ class _Worker(Generic[T, R]):
     def give(self, task: T) -> None:
         self.task = task
         self.pipe.send(task)
+
+    def end(self) -> str:
+        """How a process that ended did."""
+        self.process.join()
+        how = _how(self.process.exitcode)
+        self.stop()
+        return how
 
     def stop(self) -> None:
         self.pipe.close()
@@ -61,17 +70,35 @@ def _serve(pipe: Connection, function: Callable[[T], R], inherited: Sequence[Con
 
 
 def run(
-    tasks: Sequence[T], function: Callable[[T], R], crashed: Callable[[T, str], R], *, jobs: int, memory_bytes: int
+    tasks: Iterable[T],
+    function: Callable[[T], R],
+    crashed: Callable[[T, str], R],
+    *,
+    jobs: int,
+    memory_bytes: int,
+    is_enough: Callable[[Sequence[T]], bool] | None = None,
 ) -> Iterator[R]:
-    """``function`` of every task, in ``jobs`` processes, the costliest first.
+    """``function`` of every task, in ``jobs`` processes, of those that wait the costliest first.
 
     Those that run at once cost at most ``memory_bytes`` together; one that alone costs more runs alone. ``crashed``
-    makes the result of a task whose process ended. Closing the iterator ends the processes.
+    makes the result of a task whose process ended. ``is_enough``: whether so many tasks wait that no more are taken
+    from ``tasks`` for now; None: all are taken before the first one runs. Closing the iterator ends the processes.
     """
-    todo = sorted(tasks, key=lambda task: task.cost_bytes)  # the costliest last: popped first
+    source = iter(tasks)
+    is_open = True
+    todo: list[T] = []  # the costliest last: popped first
     workers: list[_Worker[T, R]] = []
     try:
-        while todo or any(w.task is not None for w in workers):
+        while True:
+            takes = is_open and (is_enough is None or not is_enough(todo))
+            if takes:
+                taken = next(source, None)
+                if taken is None:
+                    is_open = False
+                else:
+                    insort(todo, taken, key=lambda task: task.cost_bytes)
+                if is_enough is None:
+                    continue
             busy = [w for w in workers if w.task is not None]
             while todo and len(busy) < jobs:
                 free = memory_bytes - sum(w.task.cost_bytes for w in busy if w.task is not None)
@@ -83,9 +110,16 @@ def run(
                 if worker is None:
                     worker = _Worker(function, [w.pipe for w in workers])
                     workers.append(worker)
-                worker.give(task)
+                try:
+                    worker.give(task)
+                except OSError:  # it ended before it had all of the task
+                    workers.remove(worker)
+                    yield crashed(task, worker.end())
+                    continue
                 busy.append(worker)
-            ready = wait([w.pipe for w in busy])
+            if not busy and not is_open:
+                return
+            ready = wait([w.pipe for w in busy], timeout=0 if takes else None)
             for worker in [w for w in busy if w.pipe in ready]:
                 given = worker.task
                 assert given is not None
@@ -93,12 +127,12 @@ def run(
                     result: R = worker.pipe.recv()
                 except (EOFError, OSError):
                     workers.remove(worker)
-                    worker.process.join()
-                    how = _how(worker.process.exitcode)
-                    worker.stop()
-                    yield crashed(given, how)
+                    yield crashed(given, worker.end())
                     continue
                 worker.task = None
+                if given.cost_bytes > _KEPT_BYTES:
+                    workers.remove(worker)  # it would keep most of that memory
+                    worker.stop()
                 yield result
     finally:
         for worker in workers:

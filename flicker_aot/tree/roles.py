@@ -35,12 +35,16 @@ def assign_roles(root: Path, entries: Iterable[Entry], facts: Mapping[str, Facts
     hosts = {identity[p] for p in resolved.values() if p is not None and p in identity}
     roles: dict[str, Role] = {}
     for path, fact in facts.items():
-        if not fact.kind.is_rewritable:
-            continue
-        if identity[path] in hosts or fact.soname in _LOADER_NAMES:
-            roles[path] = Role.INTERPRETER
-        elif fact.kind is Kind.STATIC:
-            roles[path] = Role.HOST
-        else:
-            roles[path] = Role.CLIENT
+        role = Role.INTERPRETER if identity[path] in hosts else role_of(fact)
+        if fact.kind.is_rewritable and role is not None:
+            roles[path] = role
     return Roles(roles=roles, interpreters=resolved)
+
+
+def role_of(fact: Facts) -> Role | None:
+    """What a file's own headers say; None for one that cannot be rewritten."""
+    if not fact.kind.is_rewritable:
+        return None
+    if fact.soname in _LOADER_NAMES:
+        return Role.INTERPRETER
+    return Role.HOST if fact.kind is Kind.STATIC else Role.CLIENT

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,28 +28,27 @@ class Walk:
 
 def walk(root: Path, *, leave_out: frozenset[str] = frozenset()) -> Walk:
     """InputError where the root itself cannot be listed. ``leave_out``: paths that are not looked at."""
+    entries: list[Entry] = []
+    problems: list[Problem] = []
+    for found in iterate(root, leave_out=leave_out):
+        if isinstance(found, Entry):
+            entries.append(found)
+        else:
+            problems.append(found)
+    unread = frozenset(p.path for p in problems if p.exit_code)
+    return Walk(entries=tuple(entries), unread=unread, problems=tuple(problems))
+
+
+def iterate(root: Path, *, leave_out: frozenset[str] = frozenset()) -> Iterator[Entry | Problem]:
+    """The same one by one, without keeping them: what is held is a name for each path of the folders on the way."""
     top = root.lstat()
     if not stat.S_ISDIR(top.st_mode):
         raise InputError(f"{root}: not a directory")
-    problems: list[Problem] = []
-    unread: set[str] = set()
-
-    def failed(path: str, what: str, error: OSError) -> None:
-        unread.add(path)
-        problems.append(Problem(path=path, message=f"{what}: {error.strerror}", exit_code=InputError.exit_code))
-
-    def listed(folder: str) -> list[str]:
-        try:
-            names = sorted((p.name for p in (root / folder).iterdir()), key=os.fsencode, reverse=True)
-        except OSError as error:
-            failed(folder, "cannot be listed", error)
-            return []
-        return [f"{folder}/{name}" if folder else name for name in names]
-
-    entries = [look(root, "")]
-    todo = listed("")
-    if "" in unread:
-        raise InputError(f"{root}: {problems[0].message}")
+    yield look(root, "")
+    try:
+        todo = _listed(root, "")
+    except OSError as error:
+        raise InputError(f"{root}: cannot be listed: {error.strerror}") from error
     while todo:
         path = todo.pop()
         if path in leave_out:
@@ -56,16 +56,28 @@ def walk(root: Path, *, leave_out: frozenset[str] = frozenset()) -> Walk:
         try:
             entry = look(root, path)
         except OSError as error:
-            failed(path, "cannot be looked at", error)
+            yield _unread(path, "cannot be looked at", error)
             continue
-        entries.append(entry)
+        yield entry
         if not stat.S_ISDIR(entry.type):
             continue
-        if entry.dev == top.st_dev:
-            todo += listed(path)
-        else:
-            problems.append(Problem(path=path, message="another file system: left empty", exit_code=0))
-    return Walk(entries=tuple(entries), unread=frozenset(unread), problems=tuple(problems))
+        if entry.dev != top.st_dev:
+            yield Problem(path=path, message="another file system: left empty", exit_code=0)
+            continue
+        try:
+            todo += _listed(root, path)
+        except OSError as error:
+            yield _unread(path, "cannot be listed", error)
+
+
+def _listed(root: Path, folder: str) -> list[str]:
+    """What is in a folder, the first of it last. OSError."""
+    names = sorted((p.name for p in (root / folder).iterdir()), key=os.fsencode, reverse=True)
+    return [f"{folder}/{name}" if folder else name for name in names]
+
+
+def _unread(path: str, what: str, error: OSError) -> Problem:
+    return Problem(path=path, message=f"{what}: {error.strerror}", exit_code=InputError.exit_code)
 
 
 def look(root: Path, path: str) -> Entry:

@@ -118,7 +118,7 @@ def _stage(task: Task, item: Item, source: Path, problems: list[Problem]) -> Fil
         only_with_sites=True,
     )
     try:
-        with _no_surprise():
+        with no_surprise():
             report = rewrite(request, lambda stage: None)
     except PolicyError:
         raise
@@ -150,7 +150,7 @@ def _options_of(options: Options, role: Role) -> Options:
 
 
 @contextmanager
-def _no_surprise() -> Iterator[None]:
+def no_surprise() -> Iterator[None]:
     """Whatever goes wrong with one file becomes a FlickerError."""
     try:
         yield

@@ -18,6 +18,7 @@ STAGES = ("discover", "plan", "layout", "emit", "verify", "report")
 ALLOWED = {
     "model": {"model"},
     "errors": set[str](),
+    "outputs": {"errors"},
     "syscalls": {"errors"},
     "elf": {"elf", "model", "errors"},
     "x86": {"x86", "model", "errors"},
@@ -31,6 +32,7 @@ ALLOWED = {
     "hook_check": {"x86", "model", "errors"},
     # Commands over many files: they see stages through pipeline alone.
     "tree": {"tree", "elf", "model", "errors", "pipeline", "report"},
+    "corpus": {"corpus", "tree", "elf", "model", "errors", "pipeline", "report", "toolchain", ""},
     "rootfs": {"rootfs", "tree", "model", "errors", "pipeline", "toolchain", ""},
 }
 IMPORTERS = {

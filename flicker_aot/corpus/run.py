@@ -1,0 +1,160 @@
+"""A corpus from the first look to the last result. In: a ``CorpusRequest``. Out: a ``Store`` with all that was found.
+
+Order: look at every path, so that what is to do is known; then the files that nobody has examined, the largest first.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import sqlite3
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from .. import __version__
+from ..errors import InputError, UsageError
+from ..model.corpus import RunFacts
+from ..model.options import Options
+from ..pipeline import load_stages, peak_memory_bytes
+from ..toolchain import runtime_for
+from ..tree.pool import available_memory_bytes, run
+from .cache import Cache, tool_key
+from .collect import Listener, collect
+from .store import Store
+from .work import Task, crashed, work
+
+# What a worker needs: for Python with its libraries, and for each byte of the file (measured: 3.2 for large ones).
+_WORKER_BYTES: Final = 110 << 20
+_WORKER_FACTOR: Final = 4
+_OWN_BYTES: Final = 200 << 20  # of this process: libraries, SQLite's pages
+_WAITING_TASKS: Final = 64
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CorpusRequest:
+    """``jobs``: processes; ``memory_bytes``: for all of them; ``cache``: a folder, None for none.
+
+    ``must_cache``: without the cache there is no run (the user named the folder).
+    """
+
+    paths: tuple[Path, ...]
+    jobs: int
+    memory_bytes: int
+    cache: Path | None
+    must_cache: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Examined:
+    """What a run found, open for reading, and what the user should hear. ``unread``: of the paths that were given."""
+
+    store: Store
+    facts: RunFacts
+    unread: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+    @property
+    def exit_code(self) -> int:
+        """Of what is no file's result: something that the user named could not be read."""
+        return InputError.exit_code if self.unread else 0
+
+
+@contextmanager
+def examine_corpus(request: CorpusRequest, listener: Listener) -> Iterator[Examined]:
+    """What goes wrong with one file is in its result or a skip. Interrupted: what was done is in the cache."""
+    started = time.perf_counter()
+    runtime_for(Options())  # where it was not built, every file would say so
+    cache, warnings = _open_cache(request)
+    store = Store(cache)
+    try:
+        with _disk_errors():
+            unread = _collect(request.paths, store, listener)
+            cpu = _examine(request, store, listener)
+            if cache is not None:
+                cache.commit()
+                warnings += cache.problems
+            facts = RunFacts(
+                tool_version=__version__,
+                paths=tuple(str(path) for path in request.paths),
+                looked_at=store.looked_at,
+                archives=0,
+                examined=store.examined,
+                known=store.known,
+                seconds=time.perf_counter() - started,
+                cpu_seconds=cpu + time.process_time(),
+                jobs=request.jobs,
+                peak_memory_bytes=max(
+                    peak_memory_bytes(), resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
+                ),
+                engine="processes",
+            )
+        yield Examined(store=store, facts=facts, unread=tuple(unread), warnings=tuple(warnings))
+    finally:
+        if cache is not None:
+            cache.close()
+        store.close()
+
+
+def _open_cache(request: CorpusRequest) -> tuple[Cache | None, list[str]]:
+    if request.cache is None:
+        return None, []
+    try:
+        return Cache(request.cache, tool_key()), []
+    except UsageError as error:
+        if request.must_cache:
+            raise
+        return None, [f"no cache: {error}"]
+
+
+@contextmanager
+def _disk_errors() -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.Error as error:
+        folder = os.environ.get("SQLITE_TMPDIR") or os.environ.get("TMPDIR") or "/var/tmp"
+        raise UsageError(f"{folder}: the run's temporary file cannot be written: {error}") from error
+
+
+def _collect(paths: Sequence[Path], store: Store, listener: Listener) -> list[str]:
+    unread = []
+    for path in paths:
+        try:
+            collect(path, store, listener)
+        except InputError as error:
+            unread.append(str(error))
+            store.skip(str(path), str(error).removeprefix(f"{path}: "), is_error=True)
+    return unread
+
+
+def _examine(request: CorpusRequest, store: Store, listener: Listener) -> float:
+    """Processor seconds of all the results."""
+    listener.started(*store.left_to_do())
+    load_stages()
+    cpu = 0.0
+    memory = min(request.memory_bytes - _OWN_BYTES, available_memory_bytes() // 2)
+    names: dict[str, str] = {}  # of what is at work
+    tasks = _tasks(store, names)
+    for result in run(tasks, work, crashed, jobs=request.jobs, memory_bytes=memory, is_enough=_is_enough):
+        store.put(result)
+        cpu += result.cpu_seconds
+        listener.done(names.pop(result.sha256, ""), 1, result.size_bytes)
+    return cpu
+
+
+def _is_enough(waiting: Sequence[Task]) -> bool:
+    return len(waiting) >= _WAITING_TASKS
+
+
+def _tasks(store: Store, names: dict[str, str]) -> Iterator[Task]:
+    for waiting in store.take():
+        names[waiting.sha256] = waiting.source
+        yield Task(
+            path=waiting.source,
+            sha256=waiting.sha256,
+            size_bytes=waiting.size_bytes,
+            cost_bytes=_WORKER_BYTES + _WORKER_FACTOR * waiting.size_bytes,
+        )
