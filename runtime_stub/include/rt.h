@@ -25,8 +25,8 @@
 /* Offsets in struct blk that assembly uses; start.c asserts them. */
 #define BLK_SELF 8
 #define BLK_LO 16
-#define BLK_PENDING 24
-#define BLK_IN_WRAP 28
+#define BLK_PENDING 128
+#define BLK_CHANGED 132
 #define BLK_SP_GS 32     /* gs base with which a special call enters the kernel: the child's block for clone */
 #define BLK_PARENT 40    /* the block of the thread that made this one: gs of the parent after the kernel */
 #define BLK_SP_RESUME 48 /* where a special call goes back to: L of its trampoline */
@@ -73,7 +73,7 @@
 #define BLK_REFS 64
 #define BLK_VDSO_COUNTS 72
 #define BLK_CALL_NR 120
-#define BLK_CHANGED 128
+#define BLK_IN_WRAP 24
 #define BLK_RENUMBERED 136
 #define BLK_GS_OUT 144
 #define BLK_COUNTS 152
@@ -171,8 +171,8 @@ struct blk {
     u64 top; /* FLK_BLK_TOP: top of the own stack, 16-aligned */
     struct blk *self;
     u64 lo; /* lowest usable byte of the own stack */
-    u32 pending; /* a signal is deferred: pframe, precord, the extended state before the block */
     u32 in_wrap; /* handlers' entry or delivery at work on the own stack: how many, nested */
+    u32 wrap_pad;
     u64 sp_gs;
     struct blk *parent;
     u64 sp_resume;
@@ -181,9 +181,10 @@ struct blk {
     u32 fresh; /* the thread has not started yet */
     u64 vdso_counts[VDSO_EXPORTS];
 
-    /* The call between S and leave: what the hook was told, and the registers that it changed. */
-    i64 call_nr;
-    u64 changed;    /* bit 1..6: argument 0..5 was changed, orig holds the application's value */
+    i64 call_nr; /* of the call between S and leave: what the hook was told */
+    u32 pending; /* a signal is deferred: pframe, precord, the extended state before the block */
+    u32 changed; /* of the call between S and leave, bit 1..6: argument 0..5 was changed, orig holds the application's value.
+                  * flk_leave asks for both with one comparison. */
     u32 renumbered; /* the hook has set another number */
     u32 pad;
     u64 gs_out; /* gs outside of the runtime: this block, or the program's own (own_gs.c) */
@@ -220,7 +221,8 @@ struct blk {
     /* Changed arguments of calls that a handler interrupted. A ring: handlers may be left by siglongjmp, so entries are not given
      * back; one that was overwritten costs a restarted call its changed arguments, no more. */
     struct interrupted {
-        u64 id, changed;
+        u64 id;
+        u32 changed, pad;
         i64 kernel_args[6];
     } interrupted[INTERRUPTED_RING];
     u64 last_id;

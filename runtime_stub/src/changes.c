@@ -9,9 +9,9 @@ void flk_changes_registers(struct flicker_call *c, int slot, long value) {
     struct blk *b = self_blk();
     if (slot < 0 || slot > 6)
         return;
-    if (slot > 0 && !(b->changed & 1ul << slot)) {
+    if (slot > 0 && !(b->changed & 1u << slot)) {
         b->orig[slot - 1] = c->args_[slot - 1];
-        b->changed |= 1ul << slot;
+        b->changed |= 1u << slot;
     }
     if (slot) {
         c->args_[slot - 1] = value;

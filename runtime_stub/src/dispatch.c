@@ -106,7 +106,7 @@ static void answer(struct frame *f, i64 result) {
 
 void unchange(struct blk *b, i64 *args) {
     for (u32 i = 0; i < 6; i++)
-        if (b->changed & 2ul << i)
+        if (b->changed & 2u << i)
             args[i] = b->orig[i];
     b->changed = 0;
 }

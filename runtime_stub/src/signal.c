@@ -168,7 +168,7 @@ static struct resume defer(struct blk *b, u32 sig, struct sigframe *f, u32 index
     b->pending = 1;
     f->uc.sigmask = DEFERRED_MASK;
     int rewind = (ip >= ADDR(flk_chk) && ip < ADDR(flk_tail_end)) ||
-                 (ip >= ADDR(flk_leave_chk) && ip < ADDR(flk_leave_tail_end)) || ip == ADDR(flk_special_fast) ||
+                 (ip >= ADDR(flk_leave_chk) && ip < ADDR(flk_leave_tail_end) && !b->changed) || ip == ADDR(flk_special_fast) ||
                  ip == ADDR(flk_special_plain) || ip == ADDR(flk_special_slow) || ip == ADDR(flk_exit_stub) ||
                  ip == ADDR(flk_sp_ret) || ip == ADDR(flk_pl_ret);
     if (rewind) {
@@ -190,7 +190,7 @@ void hide_changes(struct blk *b, struct kucontext *uc) {
     for (u32 i = 0; i < 6; i++)
         entry->kernel_args[i] = (i64)*regs[i];
     for (u32 i = 0; i < 6; i++)
-        if (b->changed & 2ul << i)
+        if (b->changed & 2u << i)
             *regs[i] = (u64)b->orig[i];
     b->changed = 0;
     uc->priv[5] = id;
@@ -203,7 +203,7 @@ int show_changes(struct blk *b, struct kucontext *uc) {
     if (!id || entry->id != id)
         return 0;
     for (u32 i = 0; i < 6; i++)
-        if (entry->changed & 2ul << i) {
+        if (entry->changed & 2u << i) {
             b->orig[i] = (i64)*regs[i];
             *regs[i] = (u64)entry->kernel_args[i];
         }

@@ -22,14 +22,15 @@
         .globl flk_chk, flk_tail_end, flk_leave_chk, flk_leave_tail_end, flk_full
         .globl flk_fast_flags, flk_fast_done, flk_fast_sahf, flk_fast_ret, flk_slow, flk_slow_sahf
 
-/* The way back. Restartable from its first instruction on: it reads the frame and changes no memory. */
-        .macro  TAIL
-        cmpl    $0, %gs:BLK_PENDING
-        jne     flk_pending
+/* The way back. Restartable from its first instruction on: it reads the frame and changes no memory. flk_leave goes
+ * without rcx, which the trampoline sets. */
+        .macro  TAIL is_leave=0
         mov     FR_FLAGS(%rsp), %rax
         add     $0x7f, %al              # OF
         sahf
+        .if     \is_leave == 0
         mov     FR_ACTION(%rsp), %rcx
+        .endif
         mov     FR_R11(%rsp), %r11
         mov     FR_RAX(%rsp), %rax
         mov     FR_RDI(%rsp), %rdi
@@ -112,6 +113,8 @@ flk_full:
         call    flk_dispatch
 #endif
 flk_chk:
+        cmpl    $0, %gs:BLK_PENDING
+        jne     flk_pending
         TAIL
 flk_tail_end:
 #ifdef TOOL_hook
@@ -119,7 +122,7 @@ flk_tail_end:
         call    flk_dispatch
         jmp     flk_chk
 .Lanswered:                             # r11 = the flags as a system call leaves them; what is not in the frame is unchanged
-        cmpq    $0, %gs:BLK_CHANGED
+        cmpl    $0, %gs:BLK_CHANGED
         jne     .Lanswered_changed
         pushfq
         .cfi_adjust_cfa_offset 8
@@ -174,12 +177,14 @@ flk_leave:
         SAVE_WORD %gs:BLK_CALL_NR
         mov     %rsp, %rdi
         call    flicker_leave
-        cmpq    $0, %gs:BLK_CHANGED
-        jne     .Lunchange
-flk_leave_chk:
-        TAIL
+        cmpq    $0, %gs:BLK_PENDING     # and BLK_CHANGED behind it: two comparisons cost 2 ns
+flk_leave_chk:                          # a signal here is deferred, too, and restarts at flk_chk unless this branch is taken
+        jne     .Lattend
+        TAIL    is_leave=1
 flk_leave_tail_end:
-.Lunchange:
+.Lattend:
+        cmpl    $0, %gs:BLK_CHANGED
+        je      flk_chk
         mov     %rsp, %rdi
         call    flk_unchange
         jmp     flk_chk
