@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NoReturn, TextIO
 
 from . import __version__
-from .errors import FlickerError, InternalError, UsageError
+from .errors import FlickerError, InternalError, PolicyError, UsageError
 from .model.options import OnRefusal, Options
 from .outputs import whole_file
 from .syscalls import parse_set
@@ -80,6 +80,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _raise_if_debugging(error)
         prefix = "internal error: " if isinstance(error, InternalError) else "error: "
         _message(f"{prefix}{error}{_PLEASE if isinstance(error, InternalError) else ''}", color)
+        if isinstance(error, PolicyError):
+            for place in error.places:
+                print(f"  {' '.join(place.split())}", file=sys.stderr)
         return error.exit_code
     except Exception as error:
         _raise_if_debugging(error)
@@ -201,7 +204,9 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         dest="excluded",
         help="hook all but these; a site whose number is not known is hooked",
     )
-    parser.add_argument("--strict", action="store_true", help="exit 1 unless every system call is surely hooked")
+    parser.add_argument(
+        "--strict", action="store_true", help="exit 1 with a list unless every system call is surely hooked"
+    )
     parser.add_argument(
         "--on-refusal",
         choices=[choice.value for choice in OnRefusal],

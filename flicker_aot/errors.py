@@ -7,7 +7,8 @@ FlickerError
  +- VerificationError  4  the output failed verification; nothing was written
  +- InternalError     70  our bug
 
-A message is one line and names the path, and where they apply the address, what was expected and what was found.
+A message is one line and names the path, and where they apply the address, what was expected and what was found. That
+of --strict is followed by a list.
 """
 
 from __future__ import annotations
@@ -32,9 +33,13 @@ class UsageError(FlickerError):
 
 
 class PolicyError(FlickerError):
-    """The input could be rewritten, but not as strictly as was asked."""
+    """The input could be rewritten, but not as strictly as was asked. ``places``: a line for each reason."""
 
     exit_code = 1
+
+    def __init__(self, message: str, places: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.places = places
 
 
 class VerificationError(FlickerError):

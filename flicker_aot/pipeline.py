@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING
 
 from . import __version__
 from .errors import InputError, PolicyError, UsageError, VerificationError
-from .model.code import CandidateKind, Code, Verdict
+from .model.code import Code
 from .model.image import Image
 from .model.options import OnRefusal, Options, Role
+from .report.strict import not_strict
 from .report.values import FileReport, OutputReport, Report, StageTime, make_file_report
 
 if TYPE_CHECKING:
@@ -119,13 +120,13 @@ def _make(image: Image, request: Request, stages: Stages) -> _Made:
 
         code = discover(image)
     options = _effective(request, code)
-    if options.strict:
-        _require_strict(image, code)
     with stages("plan"):
         from .plan import make_plan
 
         plan = make_plan(image, code, options)
     file = make_file_report(image, code, plan, options.only)
+    if options.strict:
+        _require_strict(file)
     if request.only_with_sites and not code.sites and request.options.role is not Role.INTERPRETER:
         return _Made(file=file)
     with stages("lay out"):
@@ -268,21 +269,20 @@ def _tool_name(options: Options) -> str:
 
 
 def _effective(request: Request, code: Code) -> Options:
-    """The options with --except turned into --only, and with --strict's wish for no refusal."""
+    """The options with --except turned into --only; --strict lists refusals itself, with everything else."""
     options = request.options
     if request.excluded is not None:
         # All numbers but the excluded ones: of numbers that no site can make, none matters.
         found = frozenset(number for site in code.sites for number in site.numbers)
         options = replace(options, only=found - request.excluded)
     if options.strict:
-        options = replace(options, on_refusal=OnRefusal.FAIL)
+        options = replace(options, on_refusal=OnRefusal.TRAP)
     return options
 
 
-def _require_strict(image: Image, code: Code) -> None:
-    """PolicyError for a candidate that stays unhooked: unknown ones, and proved ``int 0x80`` and ``sysenter``."""
-    for c in code.candidates:
-        if c.verdict is Verdict.UNKNOWN:
-            raise PolicyError(f"{image.path}: --strict: {c.kind.value} at {c.vaddr:#x} is neither proved code nor data")
-        if c.verdict is Verdict.SITE and c.kind is not CandidateKind.SYSCALL:
-            raise PolicyError(f"{image.path}: --strict: {c.kind.value} at {c.vaddr:#x} is not hooked")
+def _require_strict(file: FileReport) -> None:
+    """PolicyError with a list of all that --strict does not accept in ``file``."""
+    places = tuple(not_strict(file))
+    if places:
+        count = f"{len(places)} place{'s' if len(places) > 1 else ''}"
+        raise PolicyError(f"{file.path}: --strict: not surely hooked or understood in {count}, not written", places)

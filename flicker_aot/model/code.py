@@ -127,6 +127,7 @@ class Code:
 
     Invariant: candidates = sites + non-code + unknown + int80/sysenter sites, keyed by vaddr.
     ``padding``: (start, end) runs proved unreachable (alignment nops, int3) that may hold jump islands.
+    ``undecodable``: addresses on a path through a function with a candidate where no known instruction starts.
     ``gs_uses``: proved instructions that read or set gs, of which the program has one of its own then.
     ``functions_decoded``/``bytes_decoded``: what discovery had to decode, for the report.
     """
@@ -134,6 +135,7 @@ class Code:
     candidates: tuple[Candidate, ...]
     sites: tuple[Site, ...]
     padding: tuple[tuple[int, int], ...]
+    undecodable: tuple[int, ...] = ()
     gs_uses: tuple[int, ...] = ()
     function_count: int
     functions_decoded: int

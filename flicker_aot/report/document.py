@@ -41,6 +41,7 @@ def to_document(report: Report) -> dict[str, Any]:
         "sites": [_site(s) for s in file.sites],
         "unknown": [_candidate(c) for c in file.unknown],
         "other_kinds": [_candidate(c) for c in file.other_kinds],
+        "undecodable": [hex(vaddr) for vaddr in file.undecodable],
         "gs_uses": [hex(vaddr) for vaddr in file.gs_uses],
         "warnings": list(report.warnings),
         "stages": [{"name": s.name, "seconds": round(s.seconds, 6)} for s in report.stages],

@@ -74,6 +74,7 @@ class FileReport:
     non_code_count: int
     sites: tuple[SiteReport, ...]
     others: tuple[CandidateReport, ...]
+    undecodable: tuple[int, ...]  # on a path through a function with a candidate
     gs_uses: tuple[int, ...]  # instructions for which every thread's gs is left to the program
 
     def count(self, *, tactic: str | None = None, soundness: str | None = None) -> int:
@@ -144,6 +145,7 @@ def make_file_report(image: Image, code: Code, plan: Plan, only: frozenset[int] 
         bytes_decoded=code.bytes_decoded,
         candidate_count=len(code.candidates),
         non_code_count=sum(c.verdict is Verdict.NON_CODE for c in code.candidates),
+        undecodable=code.undecodable,
         gs_uses=code.gs_uses,
         sites=tuple(_site(patch, by_vaddr.get(patch.site.vaddr), only) for patch in plan.patches),
         others=_others(code.candidates),

@@ -88,7 +88,8 @@ def _work(task: Task, item: Item) -> Done:
             raise InputError("changed while it was read")
         return Done(item=item, record=replace(record, dropped=dropped), problems=tuple(problems))
     except PolicyError as error:
-        problems.append(_problem(item, _text(error, source), error.exit_code))
+        text = ": ".join((_text(error, source), "; ".join(error.places))) if error.places else _text(error, source)
+        problems.append(_problem(item, text, error.exit_code))
     except InputError as error:
         problems.append(_problem(item, _text(error, source), error.exit_code))
     except OSError as error:
