@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from . import __version__
 from .errors import InputError, PolicyError, UsageError, VerificationError
@@ -25,6 +25,8 @@ from .report.values import FileReport, OutputReport, Report, StageTime, make_fil
 
 if TYPE_CHECKING:
     from .report.syscalls import SyscallSet
+
+_MAX_FILE_BYTES: Final = 1 << 31  # what a jump's rel32 reaches
 
 StageListener = Callable[[str], None]
 
@@ -230,6 +232,8 @@ def read_file(path: Path) -> bytes:
             before = os.fstat(file.fileno())
             if not stat.S_ISREG(before.st_mode):
                 raise InputError(f"{path}: not a regular file")
+            if before.st_size > _MAX_FILE_BYTES:
+                raise InputError(f"{path}: {before.st_size} bytes: files above {_MAX_FILE_BYTES} are not supported")
             data = file.read()
             after = os.fstat(file.fileno())
     except OSError as error:

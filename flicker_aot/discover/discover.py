@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from array import array
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
+from ..errors import InputError
 from ..model.code import Candidate, CandidateKind, Code, Flow, Insn, Site, Verdict
 from ..model.image import SHF_EXECINSTR, Image
 from . import gaps
@@ -49,15 +50,22 @@ class _Judgement(NamedTuple):
         return self.candidate.verdict is Verdict.SITE and self.candidate.kind is CandidateKind.SYSCALL
 
 
+_MAX_OVERLAP: Final = 2  # how often all code may be decoded
+_MAX_CANDIDATES: Final = 50_000  # programs of 150 MB have 1,000
+
+
 def discover(image: Image) -> Code:
     """Every candidate with a verdict, every 64-bit site with its surroundings."""
     functions = Functions(image)
     settled: list[Candidate] = []
     known: dict[Function, list[tuple[int, CandidateKind]]] = {}
     in_gaps: list[tuple[Function, int, CandidateKind]] = []
-    for vaddr, kind in find_candidates(image):
-        data = _known_data(image, functions, vaddr, kind)
-        function = functions.at(vaddr)
+    candidates = find_candidates(image)
+    if len(candidates) > _MAX_CANDIDATES:
+        raise InputError(f"{image.path}: {len(candidates)} places look like system calls: more than any program has")
+    for vaddr, kind in candidates:
+        data = _known_data(functions, vaddr, kind)
+        function = functions.range_at(vaddr)
         if data is not None or function is None:
             settled.append(data or _unknown(vaddr, kind, ("outside every segment",)))
         elif function.source == "gap":
@@ -66,6 +74,8 @@ def discover(image: Image) -> Code:
             known.setdefault(function, []).append((vaddr, kind))
 
     pointers = code_pointers(image)
+    settled += _leave_overlaps(image, known)
+    known = {functions.with_roots(function): found for function, found in known.items()}
     swept = _settle_by_sweep(image, known)
     returns = Returns(image, functions)
     ranges = [_decode(image, function, found, returns) for function, found in known.items() if function not in swept]
@@ -120,6 +130,18 @@ def _descend(image: Image, start: int, end: int, roots: list[int], returns: Retu
     return decoded
 
 
+def _leave_overlaps(image: Image, known: dict[Function, list[tuple[int, CandidateKind]]]) -> list[Candidate]:
+    """Takes functions out of ``known`` that would make all code be decoded many times over, as lying tables do."""
+    left = _MAX_OVERLAP * sum(s.filesz for s in image.exec_loads)
+    settled: list[Candidate] = []
+    for function in sorted(known, key=lambda f: f.end - f.start):
+        left -= function.end - function.start
+        if left < 0:
+            why = f"{function.source} [{function.start:#x}, {function.end:#x}) is one of too many that overlap"
+            settled += [_unknown(vaddr, kind, (why,)) for vaddr, kind in known.pop(function)]
+    return settled
+
+
 def _settle_by_sweep(
     image: Image, known: dict[Function, list[tuple[int, CandidateKind]]]
 ) -> dict[Function, list[Candidate]]:
@@ -154,9 +176,13 @@ def _decode_gaps(
     """Walks in gaps that reach a candidate and look like code; and the candidates that no such walk reaches."""
     tried: dict[tuple[int, int], _Range] = {}
     undecided: list[Candidate] = []
+    effort = gaps.Effort()
     for gap, vaddr, kind in candidates:
+        if effort.left <= 0:
+            undecided.append(_unknown(vaddr, kind, ("in no known function", "too many starts to be tried")))
+            continue
         end = gaps.end_of(functions, gap, vaddr, encodings, pointers)
-        for start in gaps.starts_below(image, functions, gap, vaddr, encodings, pointers):
+        for start in gaps.starts_below(image, functions, gap, vaddr, encodings, pointers, effort):
             key = (start.vaddr, end)
             # Starts behind the candidate are other functions, into which this one may run on.
             roots = {**dict(functions.known_starts(start.vaddr, vaddr + 1)), start.vaddr: start.reason}
@@ -164,6 +190,7 @@ def _decode_gaps(
                 decoded = _descend(image, *key, list(roots), returns, whole=False)
                 function = Function(*key, functions.name_at(start.vaddr), "gap", tuple(sorted(roots.items())), None)
                 tried[key] = _Range(function, decoded)
+                effort.spend(len(decoded.insns))
             r = tried[key]
             is_site = vaddr in r.decoded.insns
             if not is_site and covering_insn(r.decoded.insns, vaddr) is None:
@@ -182,16 +209,16 @@ def _is_go(r: _Range) -> bool:
     return r.function.source == "pclntab"
 
 
-def _known_data(image: Image, functions: Functions, vaddr: int, kind: CandidateKind) -> Candidate | None:
+def _known_data(functions: Functions, vaddr: int, kind: CandidateKind) -> Candidate | None:
     """The candidate as NON_CODE where a section or symbol says that its bytes are data.
 
     No section flag is believed that functions contradict: the kernel maps segments, and never looks at sections.
     """
-    for section in image.sections:
-        if section.vaddr and section.vaddr <= vaddr < section.vaddr + section.size:
-            if section.flags & SHF_EXECINSTR or functions.known_starts(section.vaddr, section.vaddr + section.size):
-                break
-            return _non_code(vaddr, kind, (f"section {section.name} is not executable",), section.vaddr)
+    sections = functions.sections_at(vaddr)
+    if sections and not any(
+        s.flags & SHF_EXECINSTR or functions.has_start(s.vaddr, s.vaddr + s.size) for s in sections
+    ):
+        return _non_code(vaddr, kind, (f"section {sections[-1].name} is not executable",), sections[-1].vaddr)
     symbol = functions.object_at(vaddr)
     if symbol is not None:
         return _non_code(vaddr, kind, (f"data symbol {symbol.name}",), symbol.vaddr)

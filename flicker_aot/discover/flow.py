@@ -15,7 +15,7 @@ from ..model.code import Flow, Insn
 from ..model.image import Image
 from ..x86.decode import MAX_INSN_SIZE, InsnDetail, decode_one, sweep
 from .insns import FALLS_THROUGH, leads_on
-from .tables import JumpTable, TableFinder
+from .tables import Budget, JumpTable, TableFinder
 
 _CHUNK_BYTES: Final = 192  # decoded ahead of a walk without a sweep: about three basic blocks
 
@@ -69,10 +69,11 @@ def descend(
     covered = bool(swept) and swept[-1].end == start + len(code) and len(code) == end - start
     walk = _Walk(code, start, end, linear if whole else None, never_returns)
     walk.follow([(root, root) for root in reversed(roots)])
-    tables = _follow_tables(image, walk, roots)
+    budget = Budget()
+    tables = _follow_tables(image, walk, roots, budget)
     sure = frozenset(walk.insns) if not all(t is not None and t.bounded for t in tables.values()) else None
     if sure is not None:
-        _follow_guesses(image, walk, roots, tables)
+        _follow_guesses(image, walk, roots, tables, budget)
     unresolved = [walk.insns[v] for v, table in tables.items() if table is None or not table.bounded]
     unresolved += walk.popped
     unresolved += [i for i in walk.returns if leads_on(walk.insns, i)]
@@ -92,7 +93,7 @@ def descend(
     )
 
 
-def _follow_tables(image: Image, walk: _Walk, roots: list[int]) -> dict[int, JumpTable | None]:
+def _follow_tables(image: Image, walk: _Walk, roots: list[int], budget: Budget) -> dict[int, JumpTable | None]:
     """Walk on through bounded jump tables until nothing new is found; the table of every indirect jump met.
 
     A path found later may show that a table has no bound after all; then everything behind it is forgotten.
@@ -102,7 +103,7 @@ def _follow_tables(image: Image, walk: _Walk, roots: list[int]) -> dict[int, Jum
     unbounded: dict[int, JumpTable | None] = {}
     while jumps := list(walk.indirect):
         known = [t for t in tables.values() if t is not None and t.bounded]
-        finder = TableFinder(image, walk.insns, (walk.start, walk.end), roots, known, details)
+        finder = TableFinder(image, walk.insns, (walk.start, walk.end), roots, known, details, budget)
         finder.learn(walk.direct, walk.last_calls)
         found = {i.vaddr: unbounded[i.vaddr] if i.vaddr in unbounded else finder.resolve(i) for i in jumps}
         if found == tables:
@@ -125,14 +126,16 @@ def _extends(table: JumpTable | None, before: JumpTable) -> bool:
     return table is not None and table.bounded and table.targets[: len(before.targets)] == before.targets
 
 
-def _follow_guesses(image: Image, walk: _Walk, roots: list[int], tables: dict[int, JumpTable | None]) -> None:
+def _follow_guesses(
+    image: Image, walk: _Walk, roots: list[int], tables: dict[int, JumpTable | None], budget: Budget
+) -> None:
     """Walk on through tables whose length is a guess, and those met on the way; adds these to ``tables``.
 
     One finder learns of each new branch: large functions have hundreds of such tables (a switch whose default the
     compiler knows to be unreachable has no comparison).
     """
     work = [t for t in tables.values() if t is not None and not t.bounded]
-    finder = TableFinder(image, walk.insns, (walk.start, walk.end), roots, (), {})
+    finder = TableFinder(image, walk.insns, (walk.start, walk.end), roots, (), {}, budget)
     known_direct = known_indirect = 0
     while work:
         table = work.pop()

@@ -20,7 +20,7 @@ from ..elf.dynamic import (
 )
 from ..elf.eh_frame import Fde, read_fdes
 from ..elf.pclntab import GoFunctions, read_pclntab
-from ..model.image import Image, Symbol
+from ..model.image import Image, Section, Symbol
 
 STT_OBJECT, STT_FUNC, STT_GNU_IFUNC = 1, 2, 10
 _CODE_TYPES = (STT_FUNC, STT_GNU_IFUNC)
@@ -36,7 +36,9 @@ class Function(NamedTuple):
     end: int
     name: str | None
     source: str
-    roots: tuple[tuple[int, str], ...]  # (vaddr, why) of every proved instruction start, the range's own start first
+    roots: tuple[
+        tuple[int, str], ...
+    ]  # (vaddr, why) of every proved instruction start, the range's own first; none of a gap
     lsda: int | None
 
 
@@ -52,8 +54,11 @@ class Functions:
         self.symbols = sorted((s for s in in_code if s.type != STT_OBJECT), key=lambda s: (s.vaddr, -s.size))
         self.objects = sorted((s for s in in_code if s.type == STT_OBJECT and s.size), key=lambda s: s.vaddr)
         self.starts = frozenset(_program_starts(image))
+        self._sections = sorted((s for s in image.sections if s.vaddr and s.size), key=lambda s: s.vaddr)
+        self._section_starts = [s.vaddr for s in self._sections]
         self._fde_starts = [f.start for f in self.fdes]
         self._symbol_starts = [s.vaddr for s in self.symbols]
+        self._code_starts = [s.vaddr for s in self.symbols if s.type in _CODE_TYPES]
         self._sized = [s for s in self.symbols if s.size and s.type in _CODE_TYPES]
         self._sized_starts = [s.vaddr for s in self._sized]
 
@@ -70,18 +75,23 @@ class Functions:
 
     def at(self, vaddr: int) -> Function | None:
         """The range around ``vaddr``; None outside executable segments."""
+        found = self.range_at(vaddr)
+        return found and self.with_roots(found)
+
+    def range_at(self, vaddr: int) -> Function | None:
+        """The same without name and roots, whose number may be that of all functions where tables lie."""
         fde = self._fde_at(vaddr)
         if fde is not None:
-            return self._function(fde.start, fde.end, "fde", fde.lsda)
+            return Function(fde.start, fde.end, None, "fde", (), fde.lsda)
         found = self.go.find(vaddr) if self.go else None
         # The table's rows leave no gaps: C code that cgo linked between has rows of its own or lies outside.
         if found is not None and self.go is not None:
-            return self._function(*found, "pclntab", None)
+            return Function(*found, None, "pclntab", (), None)
         symbol = self._symbol_at(vaddr)
         if symbol is not None:
-            return self._function(symbol.vaddr, symbol.vaddr + symbol.size, "symtab", None)
+            return Function(symbol.vaddr, symbol.vaddr + symbol.size, None, "symtab", (), None)
         gap = self._gap_at(vaddr)
-        return self._function(*gap, "gap", None) if gap else None
+        return Function(*gap, None, "gap", (), None) if gap else None
 
     def name_at(self, vaddr: int) -> str | None:
         """The name of what starts at ``vaddr``."""
@@ -98,10 +108,22 @@ class Functions:
             return self.objects[index]
         return None
 
+    def sections_at(self, vaddr: int) -> list[Section]:
+        """The sections that hold ``vaddr``: one, where headers do not lie; of those that overlap, the nearest."""
+        index = bisect_right(self._section_starts, vaddr)
+        return [s for s in self._sections[max(0, index - 4) : index] if vaddr < s.vaddr + s.size]
+
     def labels(self, start: int, end: int) -> list[tuple[int, str]]:
         """(vaddr, why) of symbols without a type in [start, end): an assembler's labels, on code or on a table."""
         low, high = bisect_left(self._symbol_starts, start), bisect_left(self._symbol_starts, end)
         return [(s.vaddr, f"label {s.name}") for s in self.symbols[low:high] if s.type not in _CODE_TYPES]
+
+    def has_start(self, start: int, end: int) -> bool:
+        """Whether ``known_starts`` of the range are any."""
+        tables = (self._fde_starts, self._code_starts, self.go.starts if self.go else ())
+        return any(bisect_left(table, start) < bisect_left(table, end) for table in tables) or any(
+            start <= v < end for v in self.starts
+        )
 
     def known_starts(self, start: int, end: int) -> list[tuple[int, str]]:
         """(vaddr, why) of function symbols, FDE starts and program starts in [start, end), ascending."""
@@ -117,12 +139,13 @@ class Functions:
                 found.setdefault(vaddr, f"pclntab {self.go.name(vaddr)}")
         return sorted(found.items())
 
-    def _function(self, start: int, end: int, source: str, lsda: int | None) -> Function:
-        roots = dict(self.known_starts(start, end))
-        if source != "gap":
-            roots.setdefault(start, f"{source} {start:#x}")
-        name = None if source == "gap" else self.name_at(start)
-        return Function(start, end, name, source, tuple(sorted(roots.items())), lsda)
+    def with_roots(self, function: Function) -> Function:
+        """``function`` with its name and roots; a gap, which may be as large as all code, has none."""
+        if function.source == "gap":
+            return function
+        roots = dict(self.known_starts(function.start, function.end))
+        roots.setdefault(function.start, f"{function.source} {function.start:#x}")
+        return function._replace(name=self.name_at(function.start), roots=tuple(sorted(roots.items())))
 
     def _fde_at(self, vaddr: int) -> Fde | None:
         index = bisect_right(self._fde_starts, vaddr) - 1
@@ -145,9 +168,8 @@ class Functions:
         if holder is None:
             return None
         start, end = holder.vaddr, holder.vaddr + holder.filesz
-        for section in self._image.sections:
-            if section.vaddr and section.vaddr <= vaddr < section.vaddr + section.size:
-                start, end = max(start, section.vaddr), min(end, section.vaddr + section.size)
+        for section in self.sections_at(vaddr):
+            start, end = max(start, section.vaddr), min(end, section.vaddr + section.size)
         index = bisect_right(self._fde_starts, vaddr)
         if index:
             start = max(start, *(f.end for f in self.fdes[max(0, index - 4) : index]))

@@ -25,6 +25,7 @@ from .references import in_range
 # How far below a candidate its function's start may be; longer functions without any description are not known.
 REACH_BYTES: Final = 16384
 _LEA: Final = b"\x8d"  # behind its REX prefix
+_EFFORT: Final = 1_000_000  # musl's libc.so, nearly all of it a gap, needs 6,200
 _ALIGNMENT: Final = 16
 _ATTEMPTS: Final = 6  # of each trust
 # Instructions. Of random bytes one in five does not decode, is unusual or ends the walk: 0.8 ** 40 = 0.0001.
@@ -53,8 +54,27 @@ class Start(NamedTuple):
     trust: Trust
 
 
+class Effort:
+    """What may still be spent on gaps, in starts considered and instructions walked: about 1 us each.
+
+    Hostile files have a start at each byte below tens of thousands of candidates.
+    """
+
+    def __init__(self) -> None:
+        self.left = _EFFORT
+
+    def spend(self, amount: int) -> None:
+        self.left -= amount
+
+
 def starts_below(
-    image: Image, functions: Functions, gap: Function, vaddr: int, encodings: Encodings, pointers: array[int]
+    image: Image,
+    functions: Functions,
+    gap: Function,
+    vaddr: int,
+    encodings: Encodings,
+    pointers: array[int],
+    effort: Effort,
 ) -> Iterator[Start]:
     """Starts in the gap at or below ``vaddr``: the most trusted first, of these the nearest first."""
     low, high = max(gap.start, vaddr - REACH_BYTES), vaddr + 1
@@ -76,6 +96,7 @@ def starts_below(
     restorer = vaddr + 2 - len(_RESTORER)
     if image.read(restorer, len(_RESTORER)) == _RESTORER:
         found[restorer] = Start(restorer, "the bytes of a signal restorer", Trust.CALLED)
+    effort.spend(len(found))
     nearest = [found[address] for address in sorted(found, reverse=True)]
     called = [s for s in nearest if s.trust is Trust.CALLED][:_ATTEMPTS]
     before = functions.at(gap.start - 1)

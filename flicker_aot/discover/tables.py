@@ -18,6 +18,7 @@ from ..x86.decode import Imm, InsnDetail, Mem, Operand, Reg, cs, detail
 from .insns import falls_through, insns_ending_at
 
 _STATE_LIMIT: Final = 8000  # places looked at, of all paths together
+_BUDGET: Final = 100_000  # of a function; the most that a real one needed is 6,000 (ld.so)
 _ENTRY_LIMIT: Final = 4096
 _UNBOUNDED_LIMIT: Final = 512
 _CALLS: Final = (Flow.CALL, Flow.INDIRECT_CALL)
@@ -68,6 +69,13 @@ class _Lost(Exception):
     """This path shows none of the known shapes."""
 
 
+class Budget:
+    """How many places all searches in one function may still look at: hostile code has thousands of jumps."""
+
+    def __init__(self) -> None:
+        self.left = _BUDGET
+
+
 class TableFinder:
     """Resolves the indirect jumps of one function.
 
@@ -83,7 +91,9 @@ class TableFinder:
         entries: Iterable[int],
         tables: Iterable[JumpTable],
         details: dict[int, InsnDetail],
+        budget: Budget,
     ) -> None:
+        self._budget = budget
         self._image, self._insns, self._code, self._details = image, insns, code, details
         self._entries = set(entries)
         self._last_calls: Set[int] = frozenset()
@@ -121,7 +131,8 @@ class TableFinder:
                 shapes.add(_shape(state))
                 count = None if count is None else max(count, state.limit)
                 continue
-            before = self._before(at) if len(seen) < _STATE_LIMIT else []
+            before = self._before(at) if len(seen) < _STATE_LIMIT and self._budget.left > 0 else []
+            self._budget.left -= 1
             if not before:
                 count = None  # entered from elsewhere: by then the index has no bound
                 if not state.entry and isinstance(state.base, int):

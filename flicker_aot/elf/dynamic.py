@@ -95,6 +95,7 @@ def _relr_places(image: Image) -> list[int]:
     raw = image.read(entries.get(DT_RELR, 0), entries.get(DT_RELRSZ, 0)) if entries.get(DT_RELR) else b""
     places: list[int] = []
     base = 0
+    most = len(image.data) // 8  # each word of the file once
     for (word,) in struct.iter_unpack("<Q", raw[: len(raw) // 8 * 8]):
         if not word & 1:
             places.append(word)
@@ -102,4 +103,6 @@ def _relr_places(image: Image) -> list[int]:
             continue
         places += [base + 8 * bit for bit in range(63) if word >> (bit + 1) & 1]
         base += 63 * 8
+        if len(places) > most:
+            return []
     return places
