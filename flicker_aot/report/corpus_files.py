@@ -173,6 +173,12 @@ def read_report(path: Path) -> Iterator[FoundFile | Skip]:
         raise UsageError(f"{path}: not a whole report of this tool: {type(error).__name__}: {error}") from error
 
 
+def check_report(path: Path) -> None:
+    """UsageError for what ``read_report`` could not read, before any work is done for it."""
+    for _ in read_report(path):
+        pass
+
+
 def _read_lines(path: Path, lines: Iterable[str]) -> Iterator[FoundFile | Skip]:
     is_whole = False
     for line in lines:
