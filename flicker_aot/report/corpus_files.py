@@ -169,7 +169,7 @@ def read_report(path: Path) -> Iterator[FoundFile | Skip]:
             yield from map(_skip_of, document["skipped"])
     except OSError as error:
         raise UsageError(f"{path}: cannot be read: {error.strerror}") from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UsageError(f"{path}: not a whole report of this tool: {type(error).__name__}: {error}") from error
 
 
