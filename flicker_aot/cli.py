@@ -10,9 +10,10 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NoReturn, TextIO
 
@@ -26,6 +27,7 @@ from .toolchain import TOOLS
 if TYPE_CHECKING:
     from .corpus import Examined
     from .pipeline import Request, StageListener
+    from .report.corpus_diff import Change
     from .report.corpus_totals import Totals
     from .report.values import Report
 
@@ -64,6 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "inspect": _inspect,
             "syscalls": _syscalls,
             "report": _report,
+            "diff": _diff,
         }
         handler = handlers[parsed.command]
         code = handler(parsed)
@@ -169,6 +172,9 @@ def _parser() -> argparse.ArgumentParser:
         "--json", metavar="F", type=Path, help="all of it; F.jsonl and - (standard output): a line a file"
     )
     report.add_argument("--csv", metavar="F", type=Path, help="a row a file")
+    report.add_argument(
+        "--baseline", metavar="OLD", type=Path, help="an earlier --json file; exit 1 where a file is worse"
+    )
     keeping = report.add_mutually_exclusive_group()
     keeping.add_argument(
         "--cache", metavar="DIR", type=Path, help="where results are kept (default: ~/.cache/flicker-aot)"
@@ -178,7 +184,15 @@ def _parser() -> argparse.ArgumentParser:
         "--memory", metavar="MIB", type=_memory, default=_MEMORY_MIB, help=f"for all processes (default: {_MEMORY_MIB})"
     )
 
-    for command in (rewrite, rootfs, verify, inspect, syscalls, report):
+    diff = commands.add_parser(
+        "diff",
+        help="what two reports over a corpus say differently",
+        description="Exit 1 where a file is worse in NEW.",
+    )
+    diff.add_argument("old", metavar="OLD.json", type=Path)
+    diff.add_argument("new", metavar="NEW.json", type=Path)
+
+    for command in (rewrite, rootfs, verify, inspect, syscalls, report, diff):
         loudness = command.add_mutually_exclusive_group()
         loudness.add_argument("-q", "--quiet", action="store_true", help="errors only")
         loudness.add_argument(
@@ -428,14 +442,19 @@ def _syscalls(parsed: argparse.Namespace) -> int:
 
 def _report(parsed: argparse.Namespace) -> int:
     from .corpus import CorpusRequest, examine_corpus
+    from .report.corpus_diff import compare
+    from .report.corpus_files import check_report, read_report
     from .report.corpus_tables import print_corpus
     from .report.corpus_totals import add_up
     from .report.progress import RunProgress
     from .report.tables import make_console
     from .tree.pool import default_jobs
 
+    baseline = [parsed.baseline] if parsed.baseline is not None else []
     for path in _report_files(parsed):
-        _check_written(path, "the report", parsed.paths)
+        _check_written(path, "the report", [*parsed.paths, *baseline])
+    for path in baseline:
+        check_report(path)
     request = CorpusRequest(
         paths=tuple(parsed.paths),
         jobs=parsed.jobs or default_jobs(),
@@ -453,10 +472,31 @@ def _report(parsed: argparse.Namespace) -> int:
         _tell_skips(found, parsed)
         totals = add_up(found.store.files())
         _write_report(found, totals, parsed)
+        stream = sys.stderr if str(parsed.json) == "-" else sys.stdout
         if not parsed.quiet:
-            stream = sys.stderr if str(parsed.json) == "-" else sys.stdout
             print_corpus(totals, found.facts, make_console(stream, parsed.color), with_all=parsed.verbose)
-        return max(found.exit_code, totals.exit_code)
+        code = max(found.exit_code, totals.exit_code)
+        for path in baseline:
+            changes = compare(read_report(path), chain(found.store.files(), found.store.skips()))
+            code = max(code, _tell_changes(changes, parsed, stream))
+        return code
+
+
+def _tell_changes(changes: Iterable[Change], parsed: argparse.Namespace, stream: TextIO) -> int:
+    """1 where one is for the worse; these are told with --quiet, too."""
+    from .report.corpus_diff import print_changes
+    from .report.tables import make_console
+
+    console = make_console(stream, parsed.color)
+    is_worse = print_changes(changes, console, with_all=parsed.verbose, worse_only=parsed.quiet)
+    return PolicyError.exit_code if is_worse else 0
+
+
+def _diff(parsed: argparse.Namespace) -> int:
+    from .report.corpus_diff import compare
+    from .report.corpus_files import read_report
+
+    return _tell_changes(compare(read_report(parsed.old), read_report(parsed.new)), parsed, sys.stdout)
 
 
 def _report_files(parsed: argparse.Namespace) -> list[Path]:

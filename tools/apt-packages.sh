@@ -13,6 +13,7 @@ packages=(
     busybox-static bash-static zsh-static       # real static programs
     qemu-user-static                            # a large static program that runs others
     golang-go                                   # Go programs, and the Go toolchain's own static ones
+    dpkg rpm cpio zstd xz-utils bzip2           # packages and archives, made by the programs that people use
     rustc                                       # Rust with +crt-static
 )
 

@@ -11,14 +11,14 @@ import stat
 from pathlib import Path
 from typing import Final, Protocol
 
+from ..archive import what_is_in
 from ..errors import InputError
 from ..model.corpus import Name
 from ..model.tree import Entry
 from ..tree.walk import iterate
-from .store import Store
+from .store import Archive, Store
 
-_HEAD: Final = 512
-_MAGIC: Final = b"\x7fELF"
+LAYOUT: Final = "oci-layout"  # OCI image specification: image-layout.md
 
 
 class Listener(Protocol):
@@ -45,10 +45,17 @@ def collect(path: Path, store: Store, listener: Listener) -> None:
             raise InputError(f"{path}: neither a file nor a folder")
         _add_file(str(path), str(real), store, listener)
         return
+    layout: str | None = None  # the image that the walk is in: its files are blobs
     for found in iterate(real):
         shown = os.path.join(path, found.path) if found.path else str(path)  # noqa: PTH118 -- a million times
         if not isinstance(found, Entry):
             store.skip(shown, found.message, is_error=bool(found.exit_code))
+        elif layout is not None and (shown == layout or shown.startswith(f"{layout}/")):
+            continue
+        elif found.type == stat.S_IFDIR:
+            if (real / found.path / LAYOUT).is_file():
+                layout = shown
+                store.add_archive(Archive(shown, str(real / found.path), 0))
         elif found.type == stat.S_IFREG:
             _add_file(shown, os.path.join(real, found.path), store, listener)  # noqa: PTH118
 
@@ -60,8 +67,12 @@ def _add_file(shown: str, real: str, store: Store, listener: Listener) -> None:
         # Not blocking: another kind of file may stand there by now.
         with os.fdopen(os.open(real, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
             before = os.fstat(file.fileno())
-            head = file.read(_HEAD)
-            if head[:4] != _MAGIC:
+            kind, reason = what_is_in(file, before.st_size)
+            if kind == "archive":
+                store.add_archive(Archive(shown, real, before.st_size))
+            elif reason:
+                store.skip(shown, reason, is_error=False)
+            if kind != "elf":
                 return
             file.seek(0)
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()

@@ -5,6 +5,7 @@ Order: look at every path, so that what is to do is known; then the files that n
 
 from __future__ import annotations
 
+import hashlib
 import os
 import resource
 import sqlite3
@@ -16,15 +17,16 @@ from pathlib import Path
 from typing import Final
 
 from .. import __version__
+from ..archive import Elf, Limits, Passed, look_into_file, look_into_layout
 from ..errors import InputError, UsageError
-from ..model.corpus import RunFacts
+from ..model.corpus import Name, RunFacts
 from ..model.options import Options
 from ..pipeline import load_stages, peak_memory_bytes
 from ..toolchain import runtime_for
 from ..tree.pool import available_memory_bytes, run
 from .cache import Cache, tool_key
 from .collect import Listener, collect
-from .store import Store
+from .store import Archive, Store
 from .work import Task, crashed, work
 
 # What a worker needs: for Python with its libraries, and for each byte of the file (measured: 3.2 for large ones).
@@ -32,6 +34,7 @@ _WORKER_BYTES: Final = 110 << 20
 _WORKER_FACTOR: Final = 4
 _OWN_BYTES: Final = 200 << 20  # of this process: libraries, SQLite's pages
 _WAITING_TASKS: Final = 64
+_WAITING_BYTES: Final = 32 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,7 +84,7 @@ def examine_corpus(request: CorpusRequest, listener: Listener) -> Iterator[Exami
                 tool_version=__version__,
                 paths=tuple(str(path) for path in request.paths),
                 looked_at=store.looked_at,
-                archives=0,
+                archives=store.archives_read,
                 examined=store.examined,
                 known=store.known,
                 seconds=time.perf_counter() - started,
@@ -137,7 +140,7 @@ def _examine(request: CorpusRequest, store: Store, listener: Listener) -> float:
     cpu = 0.0
     memory = min(request.memory_bytes - _OWN_BYTES, available_memory_bytes() // 2)
     names: dict[str, str] = {}  # of what is at work
-    tasks = _tasks(store, names)
+    tasks = _tasks(store, names, listener)
     for result in run(tasks, work, crashed, jobs=request.jobs, memory_bytes=memory, is_enough=_is_enough):
         store.put(result)
         cpu += result.cpu_seconds
@@ -146,10 +149,11 @@ def _examine(request: CorpusRequest, store: Store, listener: Listener) -> float:
 
 
 def _is_enough(waiting: Sequence[Task]) -> bool:
-    return len(waiting) >= _WAITING_TASKS
+    return len(waiting) >= _WAITING_TASKS or sum(len(task.data or b"") for task in waiting) >= _WAITING_BYTES
 
 
-def _tasks(store: Store, names: dict[str, str]) -> Iterator[Task]:
+def _tasks(store: Store, names: dict[str, str], listener: Listener) -> Iterator[Task]:
+    """Files of folders, the largest first, then what is in archives as it comes by."""
     for waiting in store.take():
         names[waiting.sha256] = waiting.source
         yield Task(
@@ -158,3 +162,39 @@ def _tasks(store: Store, names: dict[str, str]) -> Iterator[Task]:
             size_bytes=waiting.size_bytes,
             cost_bytes=_WORKER_BYTES + _WORKER_FACTOR * waiting.size_bytes,
         )
+    for archive in store.archives():
+        for elf in _elf_files(archive, store):
+            name = Name(
+                path=elf.path,
+                sha256=hashlib.sha256(elf.data).hexdigest(),
+                size_bytes=len(elf.data),
+                package=elf.package,
+                member=elf.member,
+            )
+            if not store.add(name, None):
+                continue
+            names[name.sha256] = name.path
+            listener.more(1, name.size_bytes)
+            yield Task(
+                path=name.path,
+                sha256=name.sha256,
+                size_bytes=name.size_bytes,
+                cost_bytes=_WORKER_BYTES + (_WORKER_FACTOR + 1) * name.size_bytes,
+                data=elf.data,
+            )
+        listener.done(archive.path, 1, archive.size_bytes)
+
+
+def _elf_files(archive: Archive, store: Store) -> Iterator[Elf]:
+    path = Path(archive.source)
+    look = look_into_layout if path.is_dir() else look_into_file
+    found = 0
+    for item in look(path, archive.path, Limits()):
+        if isinstance(item, Passed):
+            store.skip(item.path, item.reason, is_error=item.is_error)
+            continue
+        store.looked_at += 1
+        found += 1
+        if isinstance(item, Elf):
+            yield item
+    store.archives_read += found > 0

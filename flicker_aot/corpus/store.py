@@ -49,7 +49,7 @@ class Store:
     """``known``: contents whose result the cache had; ``examined``: contents whose result came in this run."""
 
     def __init__(self, cache: Cache | None) -> None:
-        self.known = self.examined = self.looked_at = 0
+        self.known = self.examined = self.looked_at = self.archives_read = 0
         self._cache = cache
         self._db = sqlite3.connect("", isolation_level=None)
         self._db.execute(f"PRAGMA cache_size = -{_MEMORY_KIB}")

@@ -174,14 +174,19 @@ def _decode_gaps(
     returns: Returns,
 ) -> tuple[list[_Range], list[Candidate]]:
     """Walks in gaps that reach a candidate and look like code; and the candidates that no such walk reaches."""
-    tried: dict[tuple[int, int], _Range] = {}
+    tried: dict[tuple[int, int], _Range] = {}  # of one end: candidates ascend, an earlier end does not come again
+    found: list[_Range] = []
     undecided: list[Candidate] = []
     effort = gaps.Effort()
+    tried_end = 0
     for gap, vaddr, kind in candidates:
         if effort.left <= 0:
             undecided.append(_unknown(vaddr, kind, ("in no known function", "too many starts to be tried")))
             continue
         end = gaps.end_of(functions, gap, vaddr, encodings, pointers)
+        if end != tried_end:
+            found += (r for r in tried.values() if r.candidates)
+            tried, tried_end = {}, end
         for start in gaps.starts_below(image, functions, gap, vaddr, encodings, pointers, effort):
             key = (start.vaddr, end)
             # Starts behind the candidate are other functions, into which this one may run on.
@@ -202,7 +207,7 @@ def _decode_gaps(
                 break
         else:
             undecided.append(_unknown(vaddr, kind, ("in no known function", "no call or pointer near leads to it")))
-    return [r for r in tried.values() if r.candidates], undecided
+    return [*found, *(r for r in tried.values() if r.candidates)], undecided
 
 
 def _is_go(r: _Range) -> bool:

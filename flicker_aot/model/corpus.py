@@ -75,13 +75,14 @@ class FileResult:
     def numbers_known(self) -> int:
         return sum(bool(s.numbers) for s in self.sites)
 
-    def count(self, tactic: str, soundness: str | None = None) -> int:
-        return sum(s.tactic == tactic and soundness in (None, s.soundness) for s in self.sites)
+    def count(self, *, tactic: str | None = None, soundness: str | None = None) -> int:
+        """Sites of a tactic and of a soundness class; None for any."""
+        return sum(tactic in (None, s.tactic) and soundness in (None, s.soundness) for s in self.sites)
 
     @property
     def unhooked(self) -> int:
         """System calls that the rewritten file may make past its hook."""
-        return len(self.unknown) + len(self.other_kinds) + self.count("keep")
+        return len(self.unknown) + len(self.other_kinds) + self.count(tactic="keep")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

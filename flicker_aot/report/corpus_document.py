@@ -30,11 +30,11 @@ def result_document(result: FileResult) -> dict[str, Any]:
         "candidates": result.candidates,
         "non_code": result.non_code,
         "numbers_known": result.numbers_known,
-        "agnostic": result.count("window", "agnostic"),
-        "closed": result.count("window", "closed"),
-        "cfg_dependent": result.count("window", "cfg-dependent"),
-        "trap": result.count("trap"),
-        "keep": result.count("keep"),
+        "agnostic": result.count(soundness="agnostic"),
+        "closed": result.count(soundness="closed"),
+        "cfg_dependent": result.count(soundness="cfg-dependent"),
+        "trap": result.count(tactic="trap"),
+        "keep": result.count(tactic="keep"),
         "sites": [
             {"vaddr": hex(s.vaddr), "tactic": s.tactic, "class": s.soundness, "numbers": list(s.numbers)}
             for s in result.sites

@@ -169,8 +169,14 @@ def read_report(path: Path) -> Iterator[FoundFile | Skip]:
             yield from map(_skip_of, document["skipped"])
     except OSError as error:
         raise UsageError(f"{path}: cannot be read: {error.strerror}") from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UsageError(f"{path}: not a whole report of this tool: {type(error).__name__}: {error}") from error
+
+
+def check_report(path: Path) -> None:
+    """UsageError for what ``read_report`` could not read, before any work is done for it."""
+    for _ in read_report(path):
+        pass
 
 
 def _read_lines(path: Path, lines: Iterable[str]) -> Iterator[FoundFile | Skip]:

@@ -104,8 +104,13 @@ def _groups(head: str, groups: Mapping[str, Group], *, with_all: bool) -> Table:
     shown = ordered if with_all else ordered[:_ROWS]
     for name, g in shown:
         counts = (
-            *(g.verified, g.nothing, g.refused, g.failed, g.sites, g.count("window", "agnostic")),
-            *(g.count("window", "closed"), g.count("window", "cfg-dependent"), g.count("trap"), g.count("keep")),
+            *(g.verified, g.nothing, g.refused, g.failed, g.sites, g.count(soundness="agnostic")),
+            *(
+                g.count(soundness="closed"),
+                g.count(soundness="cfg-dependent"),
+                g.count(tactic="trap"),
+                g.count(tactic="keep"),
+            ),
             *(g.unknown, g.other_kinds),
         )
         cells = (str(count or "") for count in counts)
@@ -116,7 +121,7 @@ def _groups(head: str, groups: Mapping[str, Group], *, with_all: bool) -> Table:
 
 
 def _worst_first(group: Group) -> tuple[float, ...]:
-    return (-group.failed, -group.unhooked, -group.count("trap"), -group.sites, -group.files)
+    return (-group.failed, -group.unhooked, -group.count(tactic="trap"), -group.sites, -group.files)
 
 
 def _histogram(labels: Iterable[str], counts: list[int]) -> Table:
@@ -151,14 +156,13 @@ def why(result: FileResult) -> Iterator[str]:
         yield f"unknown: {_places([c.vaddr for c in result.unknown])}"
     if result.other_kinds:
         yield f"int 0x80 or sysenter: {_places([c.vaddr for c in result.other_kinds])}"
-    for tactic, soundness, what in (
-        ("keep", "none", "kept"),
-        ("trap", "trap", "trap"),
-        ("window", "cfg-dependent", ""),
+    for what, places in (
+        ("kept", [s.vaddr for s in result.sites if s.tactic == "keep"]),
+        ("trap", [s.vaddr for s in result.sites if s.tactic == "trap"]),
+        ("cfg-dependent", [s.vaddr for s in result.sites if s.soundness == "cfg-dependent"]),
     ):
-        places = [s.vaddr for s in result.sites if (s.tactic, s.soundness) == (tactic, soundness)]
         if places:
-            yield f"{what or soundness}: {_places(places)}"
+            yield f"{what}: {_places(places)}"
     if result.gs_uses:
         yield "gs is its own: every call traps"
 

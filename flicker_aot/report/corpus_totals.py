@@ -78,8 +78,9 @@ class Group:
     def unhooked(self) -> int:
         return self.unknown + self.other_kinds + self.sites - self.hooked
 
-    def count(self, tactic: str, soundness: str | None = None) -> int:
-        return sum(n for (t, s), n in self.tactics.items() if t == tactic and soundness in (None, s))
+    def count(self, *, tactic: str | None = None, soundness: str | None = None) -> int:
+        """Sites of a tactic and of a soundness class; None for any."""
+        return sum(n for (t, s), n in self.tactics.items() if tactic in (None, t) and soundness in (None, s))
 
 
 @dataclass(slots=True)
@@ -162,8 +163,8 @@ def _badness(result: FileResult) -> tuple[float, ...]:
         int(result.outcome is Outcome.REFUSED and result.kind is not Kind.OBJECT),
         result.unhooked,
         result.gs_uses and len(result.sites),
-        result.count("trap"),
-        result.count("window", "cfg-dependent"),
+        result.count(tactic="trap"),
+        result.count(soundness="cfg-dependent"),
     )
 
 

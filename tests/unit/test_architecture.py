@@ -32,7 +32,8 @@ ALLOWED = {
     "hook_check": {"x86", "model", "errors"},
     # Commands over many files: they see stages through pipeline alone.
     "tree": {"tree", "elf", "model", "errors", "pipeline", "report"},
-    "corpus": {"corpus", "tree", "elf", "model", "errors", "pipeline", "report", "toolchain", ""},
+    "archive": {"archive", "model", "errors"},
+    "corpus": {"corpus", "archive", "tree", "elf", "model", "errors", "pipeline", "report", "toolchain", ""},
     "rootfs": {"rootfs", "tree", "model", "errors", "pipeline", "toolchain", ""},
 }
 IMPORTERS = {
@@ -40,6 +41,7 @@ IMPORTERS = {
     "keystone": {"x86/assemble.py"},
     "networkx": {"discover/graph.py"},
     "lief": {"verify/second_reader.py"},
+    "zstandard": {"archive/compressed.py"},
 }
 
 
