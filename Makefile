@@ -5,7 +5,9 @@
 # demo    rewrites real programs with the counting tool, runs them, and shows what they called
 # rootfs-demo  a minimal Debian tree (debootstrap, root, network), rewritten whole and used
 # bench   what a call, a start and a rewriting cost, beside strace, seccomp and Syscall User Dispatch
-# corpus  coverage over the static programs of corpus/manifest.toml
+# corpus  the programs of corpus/manifest.toml: rewritten, run, and compared with what was accepted of each (corpus/baselines/)
+# golden-accept  makes what `corpus` finds now the accepted results
+# sweep   every ELF file of SWEEP_PATHS rewritten in memory and verified, or refused with a reason: totals by class and tactic
 # attack  signals at every instruction of calls, handlers and children, where `test` takes samples (hours)
 # soak    the test programs SOAK_ROUNDS times while the machine is busy
 # exec    every encoding found on this machine: its relocated copy read by objdump and run beside it on the CPU
@@ -21,10 +23,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
 FUZZ_SECONDS ?= 60
+SWEEP_PATHS ?= /usr/bin /usr/lib
 SOAK_ROUNDS ?= 20
 PYTEST_ARGS ?=
 
-.PHONY: setup stub check test packages demo bench corpus attack soak exec mutants fuzz clean rootfs-demo
+.PHONY: setup stub check test packages demo bench corpus golden-accept sweep attack soak exec mutants fuzz clean rootfs-demo
 
 setup: $(READY) stub
 
@@ -63,6 +66,12 @@ bench: setup
 
 corpus: setup
 	$(BIN)/python -m corpus
+
+golden-accept: setup
+	$(BIN)/python -m corpus --accept
+
+sweep: setup
+	$(BIN)/flicker-aot report $(SWEEP_PATHS)
 
 attack: packages setup
 	FLICKER_ATTACK=full $(BIN)/python -m pytest tests/attack $(PYTEST_ARGS)

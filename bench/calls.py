@@ -36,6 +36,8 @@ def _variants(program: Path, directory: Path) -> list[Variant]:
         Variant(name="rewritten, tool none", before=(str(rewrite(program, directory, "none")),)),
         Variant(name="rewritten, tool count", before=(str(rewrite(program, directory, "count", "--tool", "count")),)),
     ]
+    left_alone = rewrite(program, directory, "except", "--tool", "count", "--except", "getppid")
+    found.append(Variant(name="the same, --except getppid", before=(str(left_alone),)))
     for hook, name in (("enter", "enter"), ("leave", "enter and leave"), ("answer", "answers, no kernel")):
         out = rewrite(program, directory, hook, "--hook", SOURCES / f"hook_{hook}.c")
         found.append(Variant(name=f"rewritten, C hook: {name}", before=(str(out),)))

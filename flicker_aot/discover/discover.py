@@ -7,7 +7,7 @@ candidates, not the size of the file.
 from __future__ import annotations
 
 from array import array
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, NamedTuple
 
 from ..errors import InputError
@@ -19,11 +19,11 @@ from .encodings import Encodings, granules, scan
 from .flow import Decoded, descend
 from .functions import Function, Functions
 from .inside import enclosing
-from .insns import covering_insn, is_ordinary_run
+from .insns import covering_insn, is_ordinary_run, run_start
 from .numbers import NumberFinder, Numbers, number_right_above
 from .own_gs import find_gs_uses
 from .padding import find_padding
-from .references import References, code_pointers, collect, landing_pads_of, referrers
+from .references import References, code_pointers, collect, in_range, landing_pads_of, referrers
 from .returns import Returns
 from .sites import build_site
 
@@ -91,7 +91,7 @@ def discover(image: Image) -> Code:
     with_sites = list({id(j.range): j.range.decoded for j in judged if j.is_patchable}.values())
     all_decoded += referrers(image, functions, with_sites, all_decoded, encodings)
     refs = collect(image, functions, all_decoded, pointers, encodings)
-    judged = [j._replace(candidate=_reconsider(j.candidate, refs)) for j in judged]
+    judged = [j._replace(candidate=_reconsider(_doubt_swept(j, refs), refs)) for j in judged]
     settled += [_reconsider(c, refs) for found in swept.values() for c in found]
     finders: dict[int, NumberFinder] = {}
     sites: list[Site] = []
@@ -310,6 +310,21 @@ def _judge_by_sweep(r: _Range, vaddr: int, kind: CandidateKind) -> _Judgement:
         evidence = (sweep, f"inside the instruction at {cover.vaddr:#x}")
         return _Judgement(r, _non_code(vaddr, kind, evidence, cover.vaddr, name), decoded.linear)
     return verdict(Verdict.UNKNOWN, unreached, "no instruction of the sweep starts here")
+
+
+def _doubt_swept(j: _Judgement, refs: References) -> Candidate:
+    """The candidate, unknown if the sweep alone took it for a site and something has an address in the run down to it.
+
+    It may be that of data, which merely looks like code.
+    """
+    c = j.candidate
+    if c.verdict is not Verdict.SITE or j.insns is not j.range.decoded.linear:
+        return c
+    taken = in_range(refs.addresses, run_start(j.insns, c.vaddr), c.vaddr + 1)
+    if not taken:
+        return c
+    why = f"but something has the address {taken[0]:#x}, where there may be data"
+    return replace(c, verdict=Verdict.UNKNOWN, evidence=(*c.evidence, why))
 
 
 def _reconsider(c: Candidate, refs: References) -> Candidate:

@@ -12,8 +12,9 @@ from collections.abc import Iterator
 from enum import IntEnum
 from typing import Final, NamedTuple
 
+from ..model.code import Flow
 from ..model.image import Image
-from ..x86.decode import sweep
+from ..x86.decode import MAX_INSN_SIZE, Mem, Reg, decode_one, detail, sweep
 from .encodings import Encodings
 from .flow import Decoded
 from .functions import Function, Functions
@@ -26,6 +27,7 @@ from .references import in_range
 REACH_BYTES: Final = 16384
 _LEA: Final = b"\x8d"  # behind its REX prefix
 _EFFORT: Final = 1_000_000  # musl's libc.so, nearly all of it a gap, needs 6,200
+_USED_WITHIN: Final = 48  # bytes of code in which an address that was taken is looked at
 _ALIGNMENT: Final = 16
 _ATTEMPTS: Final = 6  # of each trust
 # Instructions. Of random bytes one in five does not decode, is unusual or ends the walk: 0.8 ** 40 = 0.0001.
@@ -86,6 +88,8 @@ def starts_below(
             found[target] = Start(target, f"call at {place:#x}", Trust.CALLED)
         elif target not in found or found[target].trust is Trust.BRANCHED_TO:
             is_lea = image.read(place + 1, 1) == _LEA
+            if is_lea and _is_read(image, place):
+                continue
             reason = f"{'lea' if is_lea else 'branch'} at {place:#x}"
             found[target] = Start(target, reason, Trust.POINTED_AT if is_lea else Trust.BRANCHED_TO)
     for address, reason in functions.labels(low, high):
@@ -111,6 +115,22 @@ def starts_below(
         yield runs_on
     yield from [s for s in nearest if s.trust is Trust.BRANCHED_TO][:_ATTEMPTS]
     yield from _after_padding(image, called, vaddr)
+
+
+def _is_read(image: Image, lea: int) -> bool:
+    """Whether what the ``lea`` at ``lea`` takes the address of is read or written right behind it: then it is data."""
+    taken = decode_one(image.read(lea, MAX_INSN_SIZE), lea)
+    register = detail(taken).operands[0] if taken is not None else None
+    if taken is None or not isinstance(register, Reg):
+        return False
+    for insn in sweep(image.read(taken.end, _USED_WITHIN), taken.end):
+        what = detail(insn)
+        used = (op for op in what.operands if isinstance(op, Mem) and what.mnemonic != "lea")
+        if any(register.full in (op.base, op.index) for op in used):
+            return True
+        if insn.flow is not Flow.NEXT or register.full in what.regs_written:
+            return False
+    return False
 
 
 def _after_padding(image: Image, called: list[Start], vaddr: int) -> list[Start]:

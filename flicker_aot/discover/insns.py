@@ -50,14 +50,17 @@ def is_ordinary(insn: Insn) -> bool:
     return insn.data[0] not in _UNUSUAL and insn.data != b"\0\0"
 
 
-def is_ordinary_run(insns: dict[int, Insn], vaddr: int) -> bool:
-    """Whether the straight run of ``insns`` around ``vaddr``, to where control ends above and below, is ordinary."""
+def run_start(insns: dict[int, Insn], vaddr: int) -> int:
+    """Where the straight run of ``insns`` that comes down to ``vaddr`` starts: behind where control ends."""
     at = vaddr
     while (previous := previous_insn(insns, at)) is not None and falls_through(previous):
-        if not is_ordinary(previous):
-            return False
         at = previous.vaddr
-    at = vaddr
+    return at
+
+
+def is_ordinary_run(insns: dict[int, Insn], vaddr: int) -> bool:
+    """Whether the straight run of ``insns`` around ``vaddr``, to where control ends above and below, is ordinary."""
+    at = run_start(insns, vaddr)
     while (insn := insns.get(at)) is not None:
         if not is_ordinary(insn):
             return False

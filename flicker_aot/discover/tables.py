@@ -1,7 +1,8 @@
 """Jump tables. In: an indirect jump and the decoded instructions of its function. Out: its table, bounded or not.
 
 Shapes: an absolute table ``jmp *tab(,%r,8)`` or ``mov tab(,%r,8),%x; jmp *%x`` (gcc, clang without PIC); a relative one
-``lea tab(%rip),%b; movslq (%b,%r,4),%x; add %b,%x; jmp *%x`` (PIC); Go's ``lea tab(%rip),%b; jmp *(%b,%r,8)``.
+``lea tab(%rip),%b; movslq (%b,%r,4),%x; add %b,%x; jmp *%x`` (PIC); Go's ``lea tab(%rip),%b; jmp *(%b,%r,8)``. A
+jump to one address in a register (``lea target(%rip),%x; jmp *%x``) is a table of one target without entries.
 
 The table and its bound are looked for backwards over every path that leads to the jump. A table counts as bounded only
 where each path shows the same table and compares the index with a constant, or masks it.
@@ -26,7 +27,10 @@ _RESULTS: Final = frozenset(("rax", "rdx"))  # psABI 3.2.3
 
 
 class JumpTable(NamedTuple):
-    """A table at ``vaddr`` with entries of ``entry_size`` bytes. Not ``bounded``: its length is a guess."""
+    """A table at ``vaddr`` with entries of ``entry_size`` bytes, or (0) none: ``vaddr`` is the only target.
+
+    Not ``bounded``: its length is a guess.
+    """
 
     jump: int
     vaddr: int
@@ -151,6 +155,8 @@ class TableFinder:
         if len(shapes) != 1:
             return None
         (shape,) = shapes
+        if not shape.entry_size and count is None:
+            return None  # another path computes the target: what is known of one says nothing of the jump
         targets = _targets(self._image, shape, count, self._code)
         if not targets:
             return None
@@ -215,9 +221,14 @@ def _up_to_load(d: InsnDetail, state: _State) -> _State:
     if not written:
         return state
     first, source = d.operands[:2] if len(d.operands) == 2 else (None, None)
-    if not isinstance(first, Reg) or first.name != first.full or written != {first.full}:
+    if not isinstance(first, Reg) or written != {first.full}:
         raise _Lost
     other = state.added if first.full == state.entry else state.entry
+    target = None if other else _address(d, first.full)
+    if target is not None:
+        return _State("", base=target, limit=1)
+    if first.name != first.full:
+        raise _Lost
     if d.opcode_id == cs.X86_INS_ADD and isinstance(source, Reg) and not other and source.full != first.full:
         return state._replace(added=source.full)
     if d.opcode_id == cs.X86_INS_MOV and isinstance(source, Reg) and not other:
@@ -233,15 +244,26 @@ def _up_to_load(d: InsnDetail, state: _State) -> _State:
 
 def _base(d: InsnDetail, register: str) -> str | int:
     """The base above ``d``, which writes it: the table's address, or another register."""
+    address = _address(d, register)
+    if address is not None:
+        return address
     first, source = d.operands[:2] if len(d.operands) == 2 else (None, None)
-    if isinstance(first, Reg) and first.full == register:
-        if d.opcode_id == cs.X86_INS_LEA and d.rip is not None and first.name == first.full:
-            return d.rip.target
-        if d.opcode_id == cs.X86_INS_MOV and isinstance(source, Reg) and first.name == first.full:
-            return source.full
-        if d.opcode_id in (cs.X86_INS_MOV, cs.X86_INS_MOVABS) and isinstance(source, Imm) and _bytes(first) >= 4:
-            return source.value & (1 << 8 * _bytes(first)) - 1
+    is_copy = d.opcode_id == cs.X86_INS_MOV and isinstance(first, Reg) and first.full == first.name == register
+    if is_copy and isinstance(source, Reg):
+        return source.full
     raise _Lost
+
+
+def _address(d: InsnDetail, register: str) -> int | None:
+    """What ``d`` sets ``register`` to where that is an address that it holds."""
+    first, source = d.operands[:2] if len(d.operands) == 2 else (None, None)
+    if not isinstance(first, Reg) or first.full != register:
+        return None
+    if d.opcode_id == cs.X86_INS_LEA and d.rip is not None and first.name == first.full:
+        return d.rip.target
+    if d.opcode_id in (cs.X86_INS_MOV, cs.X86_INS_MOVABS) and isinstance(source, Imm) and _bytes(first) >= 4:
+        return source.value & (1 << 8 * _bytes(first)) - 1
+    return None
 
 
 # (branch, taken on the way to the jump) -> how many entries more than the constant that was compared with.
@@ -314,6 +336,8 @@ def _bytes(register: Reg) -> int:
 def _targets(image: Image, shape: _Shape, count: int | None, code: tuple[int, int]) -> tuple[int, ...]:
     """Targets, up to the first that is none. With a known count they may leave the range (for a part that the compiler
     split off), but not the code; a guess ends where they leave the range."""
+    if not shape.entry_size:
+        return (shape.vaddr,) if any(s.vaddr <= shape.vaddr < s.vaddr + s.filesz for s in image.exec_loads) else ()
     holder = next((s for s in image.loads if s.vaddr <= shape.vaddr < s.vaddr + s.filesz), None)
     if holder is None or (holder.flags & PF_W and not _read_only_later(image, shape.vaddr)):
         return ()

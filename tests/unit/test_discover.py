@@ -222,10 +222,38 @@ def test_unreached_bytes_of_a_known_function_are_unknown(tmp_path: Path) -> None
     assert [c.verdict for c in code.candidates] == [Verdict.UNKNOWN, Verdict.SITE]
 
 
+def test_a_jump_to_one_address_is_followed(tmp_path: Path) -> None:
+    """Through a register that holds an address: what it leads to is on a path, and the graph is complete."""
+    for jump in ("lea 1f(%rip), %rax\njmp *%rax", "mov $1f, %ecx\nmov %rcx, %rax\njmp *%rax"):
+        code = discover(assemble(tmp_path, START + jump + "\nud2\n1: mov $39, %eax\nsyscall\n" + EXIT))
+        assert [c.verdict for c in code.candidates] == [Verdict.SITE, Verdict.SITE]
+        assert all(c.evidence[-1].startswith("path") for c in code.candidates)
+        assert all(s.cfg_complete and s.numbers for s in code.sites)
+
+
+def test_data_behind_an_unknown_jump(tmp_path: Path) -> None:
+    """What looks like code to the sweep, and is read as data: its address is taken, so it is unknown."""
+    jump = "lea 1f(%rip), %rsi\nmov (%rsi), %ecx\njmp *pointer(%rip)\n"
+    text = START + jump + "1: mov $39, %eax\nsyscall\nret\n2: " + EXIT + ".data\npointer: .quad 2b\n"
+    code = discover(assemble(tmp_path, text))
+    assert code.candidates[0].verdict is Verdict.UNKNOWN
+    assert "there may be data" in code.candidates[0].evidence[-1]
+
+
+def test_data_in_a_gap_that_is_read(tmp_path: Path) -> None:
+    """A function of no name may be known by a lea alone, but not where the lea is for reading what stands there."""
+    found = []
+    for use in ("mov (%rdi), %eax", "call *%rdi"):
+        text = START + f"lea .Lplace(%rip), %rdi\nmov $1, %esi\n{use}\n" + EXIT + ".size _start, . - _start\n"
+        text += ".balign 16, 0xcc\n.Lplace: mov $39, %eax\nsyscall\nret\n"
+        found.append([c.verdict for c in discover(assemble(tmp_path, text)).candidates])
+    assert found == [[Verdict.SITE, Verdict.UNKNOWN], [Verdict.SITE, Verdict.SITE]]
+
+
 def test_unreached_bytes_behind_an_unknown_jump_are_proved_by_the_sweep(tmp_path: Path) -> None:
     """Where an indirect jump is not resolved, a clean linear sweep that agrees with every path proves the site,
     if a number is loaded right above it."""
-    text = START + "lea 1f(%rip), %rax\njmp *%rax\n1: mov $39, %eax\nsyscall\n" + EXIT
+    text = START + "jmp *pointer(%rip)\nmov $39, %eax\nsyscall\n" + EXIT + ".data\npointer: .quad 0\n"
     code = discover(assemble(tmp_path, text))
     assert [c.verdict for c in code.candidates] == [Verdict.SITE, Verdict.SITE]
     assert all("linear sweep" in c.evidence[1] for c in code.candidates)
