@@ -7,20 +7,27 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, TextIO
 
 from ..errors import UsageError
-from ..model.corpus import FoundFile, RunFacts, Skip
-from .corpus_document import SCHEMA, file_document, file_of, skip_document
+from ..model.corpus import FoundFile, Proof, RunFacts, Skip
+from .corpus_document import SCHEMA, file_document, file_of, proof_document, skip_document
 from .corpus_totals import Group, Totals
 
 _LINES: Final = ".jsonl"
 
 
 def write_json(
-    out: TextIO, run: RunFacts, files: Iterable[FoundFile], skips: Iterable[Skip], totals: Totals, *, as_lines: bool
+    out: TextIO,
+    run: RunFacts,
+    files: Iterable[FoundFile],
+    skips: Iterable[Skip],
+    totals: Totals,
+    proofs: Sequence[Proof] = (),
+    *,
+    as_lines: bool,
 ) -> None:
     """One object, or with ``as_lines`` an object a line with ``type`` as its first key."""
     head = {"schema": SCHEMA, "tool_version": run.tool_version}
@@ -30,6 +37,8 @@ def write_json(
             _line(out, {"type": "file", **file_document(found)})
         for skip in skips:
             _line(out, {"type": "skip", **skip_document(skip)})
+        for proof in proofs:
+            _line(out, {"type": "proof", **proof_document(proof)})
         _line(out, {"type": "summary", **summary_document(totals)})
         return
     out.write(f'{{"schema": "{SCHEMA}",\n"tool_version": {json.dumps(run.tool_version)},\n')
@@ -37,6 +46,8 @@ def write_json(
     _list(out, map(file_document, files))
     out.write('],\n"skipped": [\n')
     _list(out, map(skip_document, skips))
+    out.write('],\n"proofs": [\n')
+    _list(out, map(proof_document, proofs))
     out.write(f'],\n"summary": {_text(summary_document(totals))}}}\n')
 
 
@@ -114,7 +125,7 @@ def _groups(groups: Mapping[str, Group]) -> dict[str, Any]:
 
 
 # Columns of --csv that are keys of a file's object as they are; lists become their lengths.
-_COLUMNS: Final = (
+COLUMNS: Final = (
     *("path", "package", "version", "member", "sha256", "size_bytes", "kind", "role", "language", "compiler"),
     *("outcome", "reason", "candidates", "sites", "agnostic", "closed", "cfg_dependent", "trap", "keep", "unknown"),
     *("other_kinds", "non_code", "numbers_known", "gs_uses", "growth_bytes", "seconds", "cpu_seconds"),
@@ -125,7 +136,7 @@ _COLUMNS: Final = (
 def write_csv(out: TextIO, files: Iterable[FoundFile]) -> None:
     """A header and a row for each place. RFC 4180."""
     rows = csv.writer(out)
-    rows.writerow(_COLUMNS)
+    rows.writerow(COLUMNS)
     for found in files:
         rows.writerow(flat_row(found).values())
 
@@ -136,7 +147,7 @@ def flat_row(found: FoundFile) -> dict[str, str | int | float]:
     package = found.name.package
     document["package"] = package.name if package else ""
     document["version"] = package.version if package else ""
-    return {c: _cell(document[c]) for c in _COLUMNS}
+    return {c: _cell(document[c]) for c in COLUMNS}
 
 
 def _cell(value: Any) -> str | int | float:
