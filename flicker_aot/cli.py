@@ -8,6 +8,7 @@ modules are imported where they are used: ``--help`` must not wait for a disasse
 from __future__ import annotations
 
 import argparse
+import gc
 import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
     from .report.values import Report
 
 _PROGRAM: Final = "flicker-aot"
+# New objects between two searches for cycles. Discovery keeps 100,000s and makes no cycles: 700 costs 10 % of the time.
+_GC_THRESHOLD: Final = 200_000
 _DEBUG_VARIABLE: Final = "FLICKER_AOT_DEBUG"
 _INTERRUPTED: Final = 130  # 128 + SIGINT, as shells report it
 _BROKEN_PIPE: Final = 141  # 128 + SIGPIPE
@@ -55,6 +58,7 @@ class _Parser(argparse.ArgumentParser):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; returns the exit code. Nothing escapes but SystemExit from --help and --version."""
+    gc.set_threshold(_GC_THRESHOLD)
     color = "auto"
     try:
         parsed = _parser().parse_args(arguments)

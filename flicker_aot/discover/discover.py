@@ -76,7 +76,7 @@ def discover(image: Image) -> Code:
     pointers = code_pointers(image)
     settled += _leave_overlaps(image, known)
     known = {functions.with_roots(function): found for function, found in known.items()}
-    swept = _settle_by_sweep(image, known)
+    swept = _settle_by_sweep(image, known, pointers)
     returns = Returns(image, functions)
     ranges = [_decode(image, function, found, returns) for function, found in known.items() if function not in swept]
     judged = [_judge(r, vaddr, kind) for r in ranges for vaddr, kind in r.candidates]
@@ -143,15 +143,16 @@ def _leave_overlaps(image: Image, known: dict[Function, list[tuple[int, Candidat
 
 
 def _settle_by_sweep(
-    image: Image, known: dict[Function, list[tuple[int, CandidateKind]]]
+    image: Image, known: dict[Function, list[tuple[int, CandidateKind]]], pointers: array[int]
 ) -> dict[Function, list[Candidate]]:
     """The functions none of whose candidates can be an instruction: they need no walk, and no graph."""
     settled: dict[Function, list[Candidate]] = {}
     for function, candidates in known.items():
-        inside = enclosing(image, function, [vaddr for vaddr, _ in candidates])
+        inside = enclosing(image, function, [vaddr for vaddr, _ in candidates], pointers)
         if inside is None:
             continue
-        sweep = f"linear sweep of [{function.start:#x}, {function.end:#x}), all bytes decode, all branches land on it"
+        span = f"[{function.start:#x}, {function.end:#x})"
+        sweep = f"linear sweep of {span}, all bytes decode, all branches, tables and pointers land on it"
         settled[function] = [
             _non_code(
                 vaddr,
@@ -226,7 +227,8 @@ def _known_data(functions: Functions, vaddr: int, kind: CandidateKind) -> Candid
         return _non_code(vaddr, kind, (f"section {sections[-1].name} is not executable",), sections[-1].vaddr)
     symbol = functions.object_at(vaddr)
     if symbol is not None:
-        return _non_code(vaddr, kind, (f"data symbol {symbol.name}",), symbol.vaddr)
+        start, name = symbol
+        return _non_code(vaddr, kind, (f"data symbol {name}",), start)
     return None
 
 

@@ -7,6 +7,7 @@ range without a name, from the end of the known code before it to the start of t
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
+from operator import attrgetter
 from typing import Final, NamedTuple
 
 from ..elf.dynamic import (
@@ -47,12 +48,12 @@ class Functions:
 
     def __init__(self, image: Image) -> None:
         self._image = image
-        self.fdes = tuple(_true_start(image, fde) for fde in read_fdes(image))
+        self.fdes = tuple(_true_start(image, fde) if fde.signal else fde for fde in read_fdes(image))
         self.go: GoFunctions | None = read_pclntab(image)
-        code = [range(s.vaddr, s.vaddr + s.filesz) for s in image.exec_loads]
-        in_code = [s for part in code for s in image.symbols if part.start <= s.vaddr < part.stop]
-        self.symbols = sorted((s for s in in_code if s.type != STT_OBJECT), key=lambda s: (s.vaddr, -s.size))
-        self.objects = sorted((s for s in in_code if s.type == STT_OBJECT and s.size), key=lambda s: s.vaddr)
+        self.symbols = [s for s in image.symbols if s.type != STT_OBJECT]
+        self.symbols.sort(key=attrgetter("size"), reverse=True)  # of those with one address the largest comes first
+        self.symbols.sort(key=attrgetter("vaddr"))
+        self.objects = sorted((s for s in image.symbols if s.type == STT_OBJECT and s.size), key=attrgetter("vaddr"))
         self.starts = frozenset(_program_starts(image))
         self._sections = sorted((s for s in image.sections if s.vaddr and s.size), key=lambda s: s.vaddr)
         self._section_starts = [s.vaddr for s in self._sections]
@@ -97,15 +98,15 @@ class Functions:
         """The name of what starts at ``vaddr``."""
         index = bisect_left(self._symbol_starts, vaddr)
         if index < len(self.symbols) and self._symbol_starts[index] == vaddr:
-            return self.symbols[index].name
+            return self._image.symbol_name(self.symbols[index])
         found = self.go.find(vaddr) if self.go else None
         return self.go.name(vaddr) if found and self.go and found[0] == vaddr else None
 
-    def object_at(self, vaddr: int) -> Symbol | None:
-        """The data symbol whose bytes hold ``vaddr``."""
+    def object_at(self, vaddr: int) -> tuple[int, str] | None:
+        """Start and name of the data symbol whose bytes hold ``vaddr``."""
         index = bisect_right(self.objects, vaddr, key=lambda s: s.vaddr) - 1
         if index >= 0 and vaddr < self.objects[index].vaddr + self.objects[index].size:
-            return self.objects[index]
+            return self.objects[index].vaddr, self._image.symbol_name(self.objects[index])
         return None
 
     def sections_at(self, vaddr: int) -> list[Section]:
@@ -116,7 +117,11 @@ class Functions:
     def labels(self, start: int, end: int) -> list[tuple[int, str]]:
         """(vaddr, why) of symbols without a type in [start, end): an assembler's labels, on code or on a table."""
         low, high = bisect_left(self._symbol_starts, start), bisect_left(self._symbol_starts, end)
-        return [(s.vaddr, f"label {s.name}") for s in self.symbols[low:high] if s.type not in _CODE_TYPES]
+        return [
+            (s.vaddr, f"label {self._image.symbol_name(s)}")
+            for s in self.symbols[low:high]
+            if s.type not in _CODE_TYPES
+        ]
 
     def has_start(self, start: int, end: int) -> bool:
         """Whether ``known_starts`` of the range are any."""
@@ -130,7 +135,7 @@ class Functions:
         found = {v: "entry" for v in self.starts if start <= v < end}
         for symbol in self.symbols[bisect_left(self._symbol_starts, start) : bisect_left(self._symbol_starts, end)]:
             if symbol.type in _CODE_TYPES:
-                found.setdefault(symbol.vaddr, f"symbol {symbol.name}")
+                found.setdefault(symbol.vaddr, f"symbol {self._image.symbol_name(symbol)}")
         for fde in self.fdes[bisect_left(self._fde_starts, start) : bisect_left(self._fde_starts, end)]:
             found.setdefault(fde.start, f"fde {fde.start:#x}")
         if self.go is not None:
@@ -189,7 +194,8 @@ class Functions:
 
 
 def _true_start(image: Image, fde: Fde) -> Fde:
-    if fde.signal and image.read(fde.start + 1, len(_RESTORER)) == _RESTORER:
+    """``fde``, of a signal frame, from the code's start."""
+    if image.read(fde.start + 1, len(_RESTORER)) == _RESTORER:
         return fde._replace(start=fde.start + 1)
     return fde
 

@@ -69,8 +69,9 @@ def load(path: Path) -> Image:
 
 
 def symbol(image: Image, name: str) -> int:
-    """The vaddr of a symbol of the test's own program."""
-    return next(s.vaddr for s in image.symbols if s.name == name)
+    """The vaddr of a symbol of the test's own program: of one in its data as well, which an Image leaves out."""
+    done = subprocess.run([need("nm"), image.path], capture_output=True, text=True, check=True)
+    return next(int(row.split()[0], 16) for row in done.stdout.splitlines() if row.split()[-1] == name)
 
 
 def objdump_insns(path: Path) -> dict[int, tuple[int, str]]:
