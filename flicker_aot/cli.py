@@ -148,6 +148,11 @@ def _parser() -> argparse.ArgumentParser:
     inspect = commands.add_parser("inspect", help="what is in a program, or in a rewritten one")
     inspect.add_argument("source", metavar="FILE", type=Path)
     inspect.add_argument("--sites", action="store_true", help="each system call site with its evidence")
+    inspect.add_argument(
+        "--candidates",
+        action="store_true",
+        help="each place that looks like a system call: code, data, unproved, and why",
+    )
     inspect.add_argument("--json", action="store_true", help="a JSON document instead of tables")
 
     syscalls = commands.add_parser(
@@ -416,7 +421,9 @@ def _inspect(parsed: argparse.Namespace) -> int:
         return 0
     from .report.tables import make_console, print_report
 
-    print_report(report, make_console(sys.stdout, parsed.color), with_sites=parsed.sites or parsed.verbose)
+    console = make_console(sys.stdout, parsed.color)
+    with_sites = parsed.sites or parsed.verbose
+    print_report(report, console, with_sites=with_sites, with_candidates=parsed.candidates)
     return 0
 
 

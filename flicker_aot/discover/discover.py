@@ -50,6 +50,7 @@ class _Judgement(NamedTuple):
         return self.candidate.verdict is Verdict.SITE and self.candidate.kind is CandidateKind.SYSCALL
 
 
+_BRANCHES_SHOWN: Final = 8  # of the path to a candidate
 _MAX_OVERLAP: Final = 2  # how often all code may be decoded
 _MAX_CANDIDATES: Final = 50_000  # programs of 150 MB have 1,000
 
@@ -259,8 +260,8 @@ def _judge(r: _Range, vaddr: int, kind: CandidateKind) -> _Judgement:
     insn = insns.get(vaddr)
     cover = covering_insn(insns, vaddr)
     if insn is not None and insn.flow is Flow.SYSCALL:
-        root = decoded.root_of[vaddr]
-        chain = (reasons.get(root, f"landing pad {root:#x}"), f"path from {root:#x}")
+        root, way = decoded.path_to(vaddr)
+        chain = (reasons.get(root, f"landing pad {root:#x}"), _path_text(root, way))
         if cover is not None:
             return verdict(Verdict.UNKNOWN, *chain, f"but inside the instruction at {cover.vaddr:#x} on another path")
         if _is_doubtful(decoded, vaddr):
@@ -269,14 +270,22 @@ def _judge(r: _Range, vaddr: int, kind: CandidateKind) -> _Judgement:
     if cover is not None:
         if cover.flow is Flow.SYSCALL:
             return verdict(Verdict.UNKNOWN, f"system call with prefixes at {cover.vaddr:#x}")
-        why = f"path from {decoded.root_of[cover.vaddr]:#x}"
+        root, way = decoded.path_to(cover.vaddr)
+        chain = (reasons.get(root, f"landing pad {root:#x}"), _path_text(root, way))
         if _is_doubtful(decoded, cover.vaddr):
-            return verdict(Verdict.UNKNOWN, why, "but through a jump table whose length is a guess")
-        return non_code(cover.vaddr, why, f"inside the instruction at {cover.vaddr:#x}")
+            return verdict(Verdict.UNKNOWN, *chain, "but through a jump table whose length is a guess")
+        return non_code(cover.vaddr, *chain, f"inside the instruction at {cover.vaddr:#x}")
     for table in decoded.tables:
         if table.bounded and table.vaddr <= vaddr < table.end:
             return non_code(table.vaddr, f"jump table at {table.vaddr:#x} of the jump at {table.jump:#x}")
     return _judge_by_sweep(r, vaddr, kind)
+
+
+def _path_text(root: int, branches: tuple[int, ...]) -> str:
+    """Such as "path from 0x1000 over the branches at 0x1010, 0x1030"."""
+    shown = ", ".join(f"{branch:#x}" for branch in branches[:_BRANCHES_SHOWN])
+    more = f" and {len(branches) - _BRANCHES_SHOWN} more" if len(branches) > _BRANCHES_SHOWN else ""
+    return f"path from {root:#x}{f' over the branches at {shown}{more}' if branches else ''}"
 
 
 def _is_doubtful(decoded: Decoded, vaddr: int) -> bool:
