@@ -66,6 +66,8 @@ def descend(
     roots: list[int],
     whole: bool = True,
     never_returns: Callable[[int], bool] | None = None,
+    *,
+    into_calls: bool = True,
 ) -> Decoded:
     """Walk [start, end) from ``roots``; branches that leave the range are not followed.
 
@@ -78,7 +80,7 @@ def descend(
     swept = sweep(code, start) if whole else []
     linear = {insn.vaddr: insn for insn in swept}
     covered = bool(swept) and swept[-1].end == start + len(code) and len(code) == end - start
-    walk = _Walk(code, start, end, linear if whole else None, never_returns)
+    walk = _Walk(code, start, end, linear if whole else None, never_returns, into_calls)
     walk.follow([(root, None) for root in reversed(roots)])
     budget = Budget()
     tables = _follow_tables(image, walk, roots, budget)
@@ -176,8 +178,9 @@ class _Walk:
         end: int,
         swept: dict[int, Insn] | None,
         never_returns: Callable[[int], bool] | None,
+        into_calls: bool,
     ) -> None:
-        self._never_returns = never_returns
+        self._never_returns, self._into_calls = never_returns, into_calls
         self.last_calls: set[int] = set()
         self.insns: dict[int, Insn] = {}
         self.run_of: dict[int, int] = {}
@@ -228,7 +231,8 @@ class _Walk:
                     elif flow is Flow.RETURN:
                         self.returns.append(insn)
                     # A call is followed too: within a range it may lead to another entry of the same asm file.
-                    if insn.target is not None and start <= insn.target < end:
+                    is_followed = self._into_calls or flow is not Flow.CALL
+                    if insn.target is not None and start <= insn.target < end and is_followed:
                         work.append((insn.target, at))
                         if flow is Flow.CALL and insn.target != insn.end and self._pops(insn.target):
                             self.popped.append(insn)

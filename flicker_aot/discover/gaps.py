@@ -18,7 +18,7 @@ from ..x86.decode import MAX_INSN_SIZE, Mem, Reg, decode_one, detail, sweep
 from .encodings import Encodings
 from .flow import Decoded
 from .functions import Function, Functions
-from .insns import is_ordinary
+from .insns import is_ordinary, restores_registers
 from .numbers import Numbers
 from .padding import is_padding
 from .references import in_range
@@ -164,8 +164,8 @@ def believable(image: Image, start: Start, decoded: Decoded, numbers: Numbers) -
     """Whether the walk from ``start``, which reaches a candidate with ``numbers``, can be taken for code.
 
     Every instruction must be ordinary and every branch lead to code, which random bytes keep up for a few instructions
-    only. A call to just this address then is enough; a mere pointer needs a system call number or a long walk, a place
-    after padding the number.
+    only. A call to just this address then is enough; a mere pointer needs a system call number, a long walk, or that
+    the function restores what it saved; a place after padding the number.
     """
     code = [(s.vaddr, s.vaddr + s.filesz) for s in image.exec_loads]
     for insn in decoded.insns.values():
@@ -176,6 +176,7 @@ def believable(image: Image, start: Start, decoded: Decoded, numbers: Numbers) -
     if decoded.bad:
         return False
     is_number = bool(numbers.values) and max(numbers.values) < _MAX_NUMBER
-    if start.trust in (Trust.POINTED_AT, Trust.BRANCHED_TO) and len(decoded.insns) >= _LONG_WALK:
+    is_reached = start.trust in (Trust.POINTED_AT, Trust.BRANCHED_TO)
+    if is_reached and (len(decoded.insns) >= _LONG_WALK or restores_registers(decoded.insns)):
         return True
     return start.trust is Trust.CALLED or numbers.wrapper or is_number

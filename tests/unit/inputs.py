@@ -13,12 +13,12 @@ from ..support.need import need
 
 HELLO_C = """
 #include <pthread.h>
+#include <spawn.h>
 #include <stdio.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 static void *run(void *p) { return p; }
 int main(int argc, char **argv) {
-    (void)argv;
     pthread_t t;
     pthread_create(&t, 0, run, 0);
     pthread_join(t, 0);
@@ -29,6 +29,8 @@ int main(int argc, char **argv) {
     case 4: return (int)syscall(SYS_getpid);
     case 5: puts("five"); break;
     case 6: return 4;
+    case 7: return posix_spawn(0, argv[0], 0, 0, argv, argv);
+    case 8: return setuid(0);
     }
     return 0;
 }
