@@ -12,10 +12,10 @@ from typing import Final, NamedTuple
 
 from ..errors import InputError
 from ..model.code import Candidate, CandidateKind, Code, Flow, Insn, Site, Verdict
-from ..model.image import SHF_EXECINSTR, Image
+from ..model.image import ET_EXEC, SHF_EXECINSTR, Image
 from . import gaps
 from .candidates import find_candidates
-from .encodings import Encodings, granules, scan
+from .encodings import absolute_fields, granules, scan
 from .flow import Decoded, descend
 from .functions import Function, Functions
 from .inside import enclosing
@@ -82,9 +82,11 @@ def discover(image: Image) -> Code:
     ranges = [_decode(image, function, found, returns) for function, found in known.items() if function not in swept]
     judged = [_judge(r, vaddr, kind) for r in ranges for vaddr, kind in r.candidates]
     near = [(j.range.decoded.start, j.range.decoded.end) for j in judged if j.is_patchable]
-    near += [(v - gaps.REACH_BYTES, v + gaps.REACH_BYTES) for _, v, _ in in_gaps]
-    encodings = scan(image, granules(near))
-    found_in_gaps, undecided = _decode_gaps(image, functions, in_gaps, encodings, pointers, returns)
+    around_gaps = [(v - gaps.REACH_BYTES, v + gaps.REACH_BYTES) for _, v, _ in in_gaps]
+    encodings = scan(image, granules(near + around_gaps))
+    fields = absolute_fields(image, around_gaps) if image.type == ET_EXEC else []
+    hints = gaps.Hints(encodings, pointers, fields)
+    found_in_gaps, undecided = _decode_gaps(image, functions, in_gaps, hints, returns)
     ranges += found_in_gaps
     judged += [_judge(r, vaddr, kind) for r in found_in_gaps for vaddr, kind in r.candidates]
 
@@ -171,8 +173,7 @@ def _decode_gaps(
     image: Image,
     functions: Functions,
     candidates: list[tuple[Function, int, CandidateKind]],
-    encodings: Encodings,
-    pointers: array[int],
+    hints: gaps.Hints,
     returns: Returns,
 ) -> tuple[list[_Range], list[Candidate]]:
     """Walks in gaps that reach a candidate and look like code; and the candidates that no such walk reaches."""
@@ -185,11 +186,11 @@ def _decode_gaps(
         if effort.left <= 0:
             undecided.append(_unknown(vaddr, kind, ("in no known function", "too many starts to be tried")))
             continue
-        end = gaps.end_of(functions, gap, vaddr, encodings, pointers)
+        end = gaps.end_of(functions, gap, vaddr, hints)
         if end != tried_end:
             found += (r for r in tried.values() if r.candidates)
             tried, tried_end = {}, end
-        for start in gaps.starts_below(image, functions, gap, vaddr, encodings, pointers, effort):
+        for start in gaps.starts_below(image, functions, gap, vaddr, hints, effort):
             key = (start.vaddr, end)
             # Starts behind the candidate are other functions, into which this one may run on.
             roots = {**dict(functions.known_starts(start.vaddr, vaddr + 1)), start.vaddr: start.reason}

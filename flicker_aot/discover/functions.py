@@ -54,7 +54,7 @@ class Functions:
         self.symbols.sort(key=attrgetter("size"), reverse=True)  # of those with one address the largest comes first
         self.symbols.sort(key=attrgetter("vaddr"))
         self.objects = sorted((s for s in image.symbols if s.type == STT_OBJECT and s.size), key=attrgetter("vaddr"))
-        self.starts = frozenset(_program_starts(image))
+        self.starts = _program_starts(image)
         self._sections = sorted((s for s in image.sections if s.vaddr and s.size), key=lambda s: s.vaddr)
         self._section_starts = [s.vaddr for s in self._sections]
         self._fde_starts = [f.start for f in self.fdes]
@@ -132,7 +132,7 @@ class Functions:
 
     def known_starts(self, start: int, end: int) -> list[tuple[int, str]]:
         """(vaddr, why) of function symbols, FDE starts and program starts in [start, end), ascending."""
-        found = {v: "entry" for v in self.starts if start <= v < end}
+        found = {v: why for v, why in self.starts.items() if start <= v < end}
         for symbol in self.symbols[bisect_left(self._symbol_starts, start) : bisect_left(self._symbol_starts, end)]:
             if symbol.type in _CODE_TYPES:
                 found.setdefault(symbol.vaddr, f"symbol {self._image.symbol_name(symbol)}")
@@ -200,18 +200,20 @@ def _true_start(image: Image, fde: Fde) -> Fde:
     return fde
 
 
-def _program_starts(image: Image) -> list[int]:
-    """Addresses where the kernel or the C start-up code enters: e_entry, DT_INIT/FINI, init and fini arrays."""
-    starts = [image.entry] if image.entry else []
+def _program_starts(image: Image) -> dict[int, str]:
+    """Where the kernel or the C start-up code enters, and why."""
+    starts: dict[int, str] = {}
     entries = dynamic_entries(image)
-    starts += [entries[tag] for tag in (DT_INIT, DT_FINI) if entries.get(tag)]
     arrays = [
-        (entries.get(DT_INIT_ARRAY, 0), entries.get(DT_INIT_ARRAYSZ, 0)),
-        (entries.get(DT_FINI_ARRAY, 0), entries.get(DT_FINI_ARRAYSZ, 0)),
+        ("init array", entries.get(DT_INIT_ARRAY, 0), entries.get(DT_INIT_ARRAYSZ, 0)),
+        ("fini array", entries.get(DT_FINI_ARRAY, 0), entries.get(DT_FINI_ARRAYSZ, 0)),
     ]
-    arrays += [(s.vaddr, s.size) for s in image.sections if s.name in (".init_array", ".fini_array", ".preinit_array")]
-    starts += [s.vaddr for s in image.sections if s.name in (".init", ".fini")]
-    for vaddr, size in arrays:
+    named = {".init_array": "init array", ".fini_array": "fini array", ".preinit_array": "preinit array"}
+    arrays += [(named[s.name], s.vaddr, s.size) for s in image.sections if s.name in named]
+    for why, vaddr, size in arrays:
         raw = image.read(vaddr, size) if vaddr else b""
-        starts += [int.from_bytes(raw[i : i + 8], "little") for i in range(0, len(raw) - 7, 8)]
-    return [v for v in starts if v not in (0, (1 << 64) - 1)]
+        starts.update((int.from_bytes(raw[i : i + 8], "little"), why) for i in range(0, len(raw) - 7, 8))
+    starts.update((s.vaddr, f"section {s.name}") for s in image.sections if s.name in (".init", ".fini"))
+    starts.update((entries[tag], name) for tag, name in ((DT_INIT, "DT_INIT"), (DT_FINI, "DT_FINI")) if tag in entries)
+    starts[image.entry] = "entry"
+    return {vaddr: why for vaddr, why in starts.items() if vaddr not in (0, (1 << 64) - 1)}

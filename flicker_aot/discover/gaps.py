@@ -8,6 +8,7 @@ code, since a table of numbers in the text has pointers to it as well.
 from __future__ import annotations
 
 from array import array
+from bisect import bisect_left
 from collections.abc import Iterator
 from enum import IntEnum
 from typing import Final, NamedTuple
@@ -69,21 +70,26 @@ class Effort:
         self.left -= amount
 
 
+class Hints(NamedTuple):
+    """Where functions may start: patterns of branches and calls, ``pointers`` in data, ``fields``: (address, place) of
+    four bytes in code that may be an address (see ``absolute_fields``), ascending."""
+
+    encodings: Encodings
+    pointers: array[int]
+    fields: list[tuple[int, int]]
+
+
 def starts_below(
-    image: Image,
-    functions: Functions,
-    gap: Function,
-    vaddr: int,
-    encodings: Encodings,
-    pointers: array[int],
-    effort: Effort,
+    image: Image, functions: Functions, gap: Function, vaddr: int, hints: Hints, effort: Effort
 ) -> Iterator[Start]:
     """Starts in the gap at or below ``vaddr``: the most trusted first, of these the nearest first."""
     low, high = max(gap.start, vaddr - REACH_BYTES), vaddr + 1
     found: dict[int, Start] = {}
-    for address in in_range(pointers, low, high):
+    for address, place in hints.fields[bisect_left(hints.fields, (low,)) : bisect_left(hints.fields, (high,))]:
+        found[address] = Start(address, f"address at {place:#x}", Trust.POINTED_AT)
+    for address in in_range(hints.pointers, low, high):
         found[address] = Start(address, f"code pointer {address:#x} in data", Trust.POINTED_AT)
-    for target, place, is_call in encodings.into(low, high):
+    for target, place, is_call in hints.encodings.into(low, high):
         if is_call:
             found[target] = Start(target, f"call at {place:#x}", Trust.CALLED)
         elif target not in found or found[target].trust is Trust.BRANCHED_TO:
@@ -146,12 +152,12 @@ def _after_padding(image: Image, called: list[Start], vaddr: int) -> list[Start]
     return []
 
 
-def end_of(functions: Functions, gap: Function, vaddr: int, encodings: Encodings, pointers: array[int]) -> int:
+def end_of(functions: Functions, gap: Function, vaddr: int, hints: Hints) -> int:
     """Where a function around ``vaddr`` ends at the latest: the next start above, else the end of the code behind."""
     low, high = vaddr + 2, min(gap.end, vaddr + REACH_BYTES)
-    above = [target for target, _, is_call in encodings.into(low, high) if is_call]
+    above = [target for target, _, is_call in hints.encodings.into(low, high) if is_call]
     above += [address for address, _ in functions.known_starts(low, high) + functions.labels(low, high)]
-    above += in_range(pointers, low, high)
+    above += in_range(hints.pointers, low, high)
     if above:
         return min(above)
     if high < gap.end:
