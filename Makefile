@@ -12,7 +12,7 @@
 # soak    the test programs SOAK_ROUNDS times while the machine is busy
 # exec    every encoding found on this machine: its relocated copy read by objdump and run beside it on the CPU
 # mutants every bit of small rewritten files, and thousands a class of real ones: the verifier's kill rates
-# fuzz    hostile ELF files, for FUZZ_SECONDS
+# fuzz    hostile ELF files: random damage, then guided by coverage (atheris); each for FUZZ_SECONDS
 # clean   removes what the above made
 
 SHELL := /bin/bash
@@ -87,6 +87,8 @@ mutants: setup
 
 fuzz: setup
 	FUZZ_SECONDS=$(FUZZ_SECONDS) $(BIN)/python -m pytest tests/malformed $(PYTEST_ARGS)
+	$(BIN)/python -m pip install -q -e '.[fuzz]'
+	FUZZ_SECONDS=$(FUZZ_SECONDS) $(BIN)/python -m tests.fuzz
 
 clean:
 	$(MAKE) -s -C runtime_stub clean

@@ -103,7 +103,7 @@ def _with_report(base: FileResult, report: Report) -> FileResult:
         base,
         outcome=Outcome.NOTHING if report.output is None else Outcome.VERIFIED,
         candidates=file.candidate_count,
-        non_code=file.non_code_count,
+        non_code=len(file.non_code),
         sites=tuple(SiteFact(s.vaddr, s.tactic, s.soundness, s.numbers) for s in file.sites),
         unknown=_loose(file.unknown),
         other_kinds=_loose(file.other_kinds),

@@ -12,10 +12,10 @@ from typing import Final, NamedTuple
 
 from ..errors import InputError
 from ..model.code import Candidate, CandidateKind, Code, Flow, Insn, Site, Verdict
-from ..model.image import SHF_EXECINSTR, Image
+from ..model.image import ET_EXEC, SHF_EXECINSTR, Image
 from . import gaps
 from .candidates import find_candidates
-from .encodings import Encodings, granules, scan
+from .encodings import absolute_fields, granules, scan
 from .flow import Decoded, descend
 from .functions import Function, Functions
 from .inside import enclosing
@@ -50,6 +50,7 @@ class _Judgement(NamedTuple):
         return self.candidate.verdict is Verdict.SITE and self.candidate.kind is CandidateKind.SYSCALL
 
 
+_BRANCHES_SHOWN: Final = 8  # of the path to a candidate
 _MAX_OVERLAP: Final = 2  # how often all code may be decoded
 _MAX_CANDIDATES: Final = 50_000  # programs of 150 MB have 1,000
 
@@ -76,14 +77,16 @@ def discover(image: Image) -> Code:
     pointers = code_pointers(image)
     settled += _leave_overlaps(image, known)
     known = {functions.with_roots(function): found for function, found in known.items()}
-    swept = _settle_by_sweep(image, known)
+    swept = _settle_by_sweep(image, known, pointers)
     returns = Returns(image, functions)
     ranges = [_decode(image, function, found, returns) for function, found in known.items() if function not in swept]
     judged = [_judge(r, vaddr, kind) for r in ranges for vaddr, kind in r.candidates]
     near = [(j.range.decoded.start, j.range.decoded.end) for j in judged if j.is_patchable]
-    near += [(v - gaps.REACH_BYTES, v + gaps.REACH_BYTES) for _, v, _ in in_gaps]
-    encodings = scan(image, granules(near))
-    found_in_gaps, undecided = _decode_gaps(image, functions, in_gaps, encodings, pointers, returns)
+    around_gaps = [(v - gaps.REACH_BYTES, v + gaps.REACH_BYTES) for _, v, _ in in_gaps]
+    encodings = scan(image, granules(near + around_gaps))
+    fields = absolute_fields(image, around_gaps) if image.type == ET_EXEC else []
+    hints = gaps.Hints(encodings, pointers, fields)
+    found_in_gaps, undecided = _decode_gaps(image, functions, in_gaps, hints, returns)
     ranges += found_in_gaps
     judged += [_judge(r, vaddr, kind) for r in found_in_gaps for vaddr, kind in r.candidates]
 
@@ -143,15 +146,16 @@ def _leave_overlaps(image: Image, known: dict[Function, list[tuple[int, Candidat
 
 
 def _settle_by_sweep(
-    image: Image, known: dict[Function, list[tuple[int, CandidateKind]]]
+    image: Image, known: dict[Function, list[tuple[int, CandidateKind]]], pointers: array[int]
 ) -> dict[Function, list[Candidate]]:
     """The functions none of whose candidates can be an instruction: they need no walk, and no graph."""
     settled: dict[Function, list[Candidate]] = {}
     for function, candidates in known.items():
-        inside = enclosing(image, function, [vaddr for vaddr, _ in candidates])
+        inside = enclosing(image, function, [vaddr for vaddr, _ in candidates], pointers)
         if inside is None:
             continue
-        sweep = f"linear sweep of [{function.start:#x}, {function.end:#x}), all bytes decode, all branches land on it"
+        span = f"[{function.start:#x}, {function.end:#x})"
+        sweep = f"linear sweep of {span}, all bytes decode, all branches, tables and pointers land on it"
         settled[function] = [
             _non_code(
                 vaddr,
@@ -169,8 +173,7 @@ def _decode_gaps(
     image: Image,
     functions: Functions,
     candidates: list[tuple[Function, int, CandidateKind]],
-    encodings: Encodings,
-    pointers: array[int],
+    hints: gaps.Hints,
     returns: Returns,
 ) -> tuple[list[_Range], list[Candidate]]:
     """Walks in gaps that reach a candidate and look like code; and the candidates that no such walk reaches."""
@@ -183,11 +186,11 @@ def _decode_gaps(
         if effort.left <= 0:
             undecided.append(_unknown(vaddr, kind, ("in no known function", "too many starts to be tried")))
             continue
-        end = gaps.end_of(functions, gap, vaddr, encodings, pointers)
+        end = gaps.end_of(functions, gap, vaddr, hints)
         if end != tried_end:
             found += (r for r in tried.values() if r.candidates)
             tried, tried_end = {}, end
-        for start in gaps.starts_below(image, functions, gap, vaddr, encodings, pointers, effort):
+        for start in gaps.starts_below(image, functions, gap, vaddr, hints, effort):
             key = (start.vaddr, end)
             # Starts behind the candidate are other functions, into which this one may run on.
             roots = {**dict(functions.known_starts(start.vaddr, vaddr + 1)), start.vaddr: start.reason}
@@ -226,7 +229,8 @@ def _known_data(functions: Functions, vaddr: int, kind: CandidateKind) -> Candid
         return _non_code(vaddr, kind, (f"section {sections[-1].name} is not executable",), sections[-1].vaddr)
     symbol = functions.object_at(vaddr)
     if symbol is not None:
-        return _non_code(vaddr, kind, (f"data symbol {symbol.name}",), symbol.vaddr)
+        start, name = symbol
+        return _non_code(vaddr, kind, (f"data symbol {name}",), start)
     return None
 
 
@@ -257,8 +261,8 @@ def _judge(r: _Range, vaddr: int, kind: CandidateKind) -> _Judgement:
     insn = insns.get(vaddr)
     cover = covering_insn(insns, vaddr)
     if insn is not None and insn.flow is Flow.SYSCALL:
-        root = decoded.root_of[vaddr]
-        chain = (reasons.get(root, f"landing pad {root:#x}"), f"path from {root:#x}")
+        root, way = decoded.path_to(vaddr)
+        chain = (reasons.get(root, f"landing pad {root:#x}"), _path_text(root, way))
         if cover is not None:
             return verdict(Verdict.UNKNOWN, *chain, f"but inside the instruction at {cover.vaddr:#x} on another path")
         if _is_doubtful(decoded, vaddr):
@@ -267,14 +271,22 @@ def _judge(r: _Range, vaddr: int, kind: CandidateKind) -> _Judgement:
     if cover is not None:
         if cover.flow is Flow.SYSCALL:
             return verdict(Verdict.UNKNOWN, f"system call with prefixes at {cover.vaddr:#x}")
-        why = f"path from {decoded.root_of[cover.vaddr]:#x}"
+        root, way = decoded.path_to(cover.vaddr)
+        chain = (reasons.get(root, f"landing pad {root:#x}"), _path_text(root, way))
         if _is_doubtful(decoded, cover.vaddr):
-            return verdict(Verdict.UNKNOWN, why, "but through a jump table whose length is a guess")
-        return non_code(cover.vaddr, why, f"inside the instruction at {cover.vaddr:#x}")
+            return verdict(Verdict.UNKNOWN, *chain, "but through a jump table whose length is a guess")
+        return non_code(cover.vaddr, *chain, f"inside the instruction at {cover.vaddr:#x}")
     for table in decoded.tables:
         if table.bounded and table.vaddr <= vaddr < table.end:
             return non_code(table.vaddr, f"jump table at {table.vaddr:#x} of the jump at {table.jump:#x}")
     return _judge_by_sweep(r, vaddr, kind)
+
+
+def _path_text(root: int, branches: tuple[int, ...]) -> str:
+    """Such as "path from 0x1000 over the branches at 0x1010, 0x1030"."""
+    shown = ", ".join(f"{branch:#x}" for branch in branches[:_BRANCHES_SHOWN])
+    more = f" and {len(branches) - _BRANCHES_SHOWN} more" if len(branches) > _BRANCHES_SHOWN else ""
+    return f"path from {root:#x}{f' over the branches at {shown}{more}' if branches else ''}"
 
 
 def _is_doubtful(decoded: Decoded, vaddr: int) -> bool:

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import re
 import struct
+import sys
 from array import array
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
@@ -83,6 +84,37 @@ def scan(image: Image, wanted: frozenset[int]) -> Encodings:
     return Encodings(
         array("Q", [h[0] for h in hits]), array("Q", [h[1] for h in hits]), bytes(1 if h[2] else 0 for h in hits)
     )
+
+
+def absolute_fields(image: Image, ranges: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    """(address, place), ascending, of four bytes anywhere in the code that are an address in one of the ``ranges``.
+
+    So a program that is not position-independent takes addresses: mov $x, push $x, movabs. Found by their upper halves.
+    The ranges are of one length.
+    """
+    low_high = sorted(ranges)
+    halves = {
+        half for low, high in low_high for half in range(max(low, 0) >> 16, (high - 1 >> 16) + 1) if half < _HALVES
+    }
+    found: set[tuple[int, int]] = set()
+    for segment in image.exec_loads:
+        end = segment.offset + segment.filesz
+        if len(halves) * segment.filesz > _MOST_SEARCHED:
+            continue
+        for half in halves:
+            pattern = half.to_bytes(2, "little")
+            at = image.data.find(pattern, segment.offset + 2, end)
+            while at >= 0:
+                target = half << 16 | int.from_bytes(image.data[at - 2 : at], "little")
+                index = bisect_right(low_high, (target, sys.maxsize)) - 1
+                if index >= 0 and target < low_high[index][1]:
+                    found.add((target, at - 2 + segment.vaddr - segment.offset))
+                at = image.data.find(pattern, at + 1, end)
+    return sorted(found)
+
+
+_HALVES: Final = 1 << 16
+_MOST_SEARCHED: Final = 1 << 31  # bytes, each upper half by itself: 2 s
 
 
 def _spans(wanted: frozenset[int]) -> list[tuple[int, int]]:

@@ -7,7 +7,7 @@ It ends since each address is decoded at most once.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -27,14 +27,16 @@ class Decoded:
     ``roots``: where it began. ``linear``: the sweep from ``start``, by vaddr; ``clean``: it decoded every byte and met
     every instruction of the walk that is not doubtful. ``unresolved``: indirect jumps whose targets are not all known,
     a return to a pushed address and a call whose callee pops it among them. ``bad``: addresses on a path that do not
-    decode. ``doubtful``: walked instructions to which only a guess at a table's length led.
+    decode. ``doubtful``: walked instructions to which only a guess at a table's length led. A run is what was walked
+    without a branch: ``run_of`` has the start of each instruction's, ``came_from`` the branch that led to each run.
     """
 
     start: int
     end: int
     roots: tuple[int, ...]
     insns: dict[int, Insn]
-    root_of: dict[int, int]  # walked from: vaddr -> root
+    run_of: dict[int, int]
+    came_from: dict[int, int | None]  # None: a root
     linear: dict[int, Insn]
     clean: bool
     unresolved: tuple[Insn, ...]
@@ -47,6 +49,15 @@ class Decoded:
     def complete(self) -> bool:
         return not self.unresolved and not self.bad
 
+    def path_to(self, vaddr: int) -> tuple[int, tuple[int, ...]]:
+        """The root of the path by which the walk came to the instruction at ``vaddr``, and the branches on it."""
+        branches: list[int] = []
+        run = self.run_of[vaddr]
+        while (branch := self.came_from[run]) is not None:
+            branches.append(branch)
+            run = self.run_of[branch]
+        return run, tuple(reversed(branches))
+
 
 def descend(
     image: Image,
@@ -55,6 +66,8 @@ def descend(
     roots: list[int],
     whole: bool = True,
     never_returns: Callable[[int], bool] | None = None,
+    *,
+    into_calls: bool = True,
 ) -> Decoded:
     """Walk [start, end) from ``roots``; branches that leave the range are not followed.
 
@@ -67,8 +80,8 @@ def descend(
     swept = sweep(code, start) if whole else []
     linear = {insn.vaddr: insn for insn in swept}
     covered = bool(swept) and swept[-1].end == start + len(code) and len(code) == end - start
-    walk = _Walk(code, start, end, linear if whole else None, never_returns)
-    walk.follow([(root, root) for root in reversed(roots)])
+    walk = _Walk(code, start, end, linear if whole else None, never_returns, into_calls)
+    walk.follow([(root, None) for root in reversed(roots)])
     budget = Budget()
     tables = _follow_tables(image, walk, roots, budget)
     sure = frozenset(walk.insns) if not all(t is not None and t.bounded for t in tables.values()) else None
@@ -82,7 +95,8 @@ def descend(
         end=end,
         roots=tuple(roots),
         insns=walk.insns,
-        root_of=walk.root_of,
+        run_of=walk.run_of,
+        came_from=walk.came_from,
         linear=linear,
         clean=covered and (walk.insns.keys() if sure is None else sure) <= linear.keys(),
         unresolved=tuple(unresolved),
@@ -112,13 +126,13 @@ def _follow_tables(image: Image, walk: _Walk, roots: list[int], budget: Budget) 
         if lost:
             unbounded.update((v, table and table._replace(bounded=False)) for v, table in found.items() if v in lost)
             walk.restart()
-            walk.follow([(root, root) for root in reversed(roots)])
+            walk.follow([(root, None) for root in reversed(roots)])
             tables = {}
             continue
         tables = found
         for table in found.values():
             if table is not None and table.bounded:
-                walk.follow([(target, walk.root_of[table.jump]) for target in table.targets])
+                walk.follow([(target, table.jump) for target in table.targets])
     return tables
 
 
@@ -139,7 +153,7 @@ def _follow_guesses(
     known_direct = known_indirect = 0
     while work:
         table = work.pop()
-        walk.follow([(target, walk.root_of[table.jump]) for target in table.targets])
+        walk.follow([(target, table.jump) for target in table.targets])
         finder.learn(walk.direct[known_direct:], walk.last_calls)
         new_jumps = walk.indirect[known_indirect:]
         known_direct, known_indirect = len(walk.direct), len(walk.indirect)
@@ -152,7 +166,7 @@ def _follow_guesses(
 
 
 class _Walk:
-    """The walk's state: what it met, and from which root.
+    """The walk's state: what it met, and on which way.
 
     ``direct``: branches and calls with a target, ``indirect``: jumps without one, ``returns``; in the order met.
     """
@@ -164,11 +178,13 @@ class _Walk:
         end: int,
         swept: dict[int, Insn] | None,
         never_returns: Callable[[int], bool] | None,
+        into_calls: bool,
     ) -> None:
-        self._never_returns = never_returns
+        self._never_returns, self._into_calls = never_returns, into_calls
         self.last_calls: set[int] = set()
         self.insns: dict[int, Insn] = {}
-        self.root_of: dict[int, int] = {}
+        self.run_of: dict[int, int] = {}
+        self.came_from: dict[int, int | None] = {}
         self.bad: list[int] = []
         self.popped: list[Insn] = []
         self.direct: list[Insn] = []
@@ -181,7 +197,8 @@ class _Walk:
     def restart(self) -> None:
         """Forget what was met."""
         self.insns.clear()
-        self.root_of.clear()
+        self.run_of.clear()
+        self.came_from.clear()
         self.bad.clear()
         self.popped.clear()
         self.direct.clear()
@@ -189,18 +206,22 @@ class _Walk:
         self.returns.clear()
         self.last_calls.clear()
 
-    def follow(self, work: list[tuple[int, int]]) -> None:
-        """Walk from each (address, its root) within the range."""
-        start, end, insns, root_of, ahead = self.start, self.end, self.insns, self.root_of, self._ahead
+    def follow(self, work: Sequence[tuple[int, int | None]]) -> None:
+        """Walk from each (address, branch that leads there) within the range; without a branch it is a root."""
+        start, end, insns, run_of, ahead = self.start, self.end, self.insns, self.run_of, self._ahead
+        work = list(work)
         while work:
-            at, root = work.pop()
+            run, branch = work.pop()
+            at = run
+            if start <= at < end and at not in insns:
+                self.came_from[run] = branch
             while start <= at < end and at not in insns:
                 insn = ahead.get(at) or self._decode(at)
                 if insn is None:
                     self.bad.append(at)
                     break
                 insns[at] = insn
-                root_of[at] = root
+                run_of[at] = run
                 flow = insn.flow
                 if flow is not Flow.NEXT:
                     if insn.target is not None:
@@ -210,8 +231,9 @@ class _Walk:
                     elif flow is Flow.RETURN:
                         self.returns.append(insn)
                     # A call is followed too: within a range it may lead to another entry of the same asm file.
-                    if insn.target is not None and start <= insn.target < end:
-                        work.append((insn.target, root))
+                    is_followed = self._into_calls or flow is not Flow.CALL
+                    if insn.target is not None and start <= insn.target < end and is_followed:
+                        work.append((insn.target, at))
                         if flow is Flow.CALL and insn.target != insn.end and self._pops(insn.target):
                             self.popped.append(insn)
                             break

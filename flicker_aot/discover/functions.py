@@ -7,6 +7,7 @@ range without a name, from the end of the known code before it to the start of t
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
+from operator import attrgetter
 from typing import Final, NamedTuple
 
 from ..elf.dynamic import (
@@ -47,13 +48,13 @@ class Functions:
 
     def __init__(self, image: Image) -> None:
         self._image = image
-        self.fdes = tuple(_true_start(image, fde) for fde in read_fdes(image))
+        self.fdes = tuple(_true_start(image, fde) if fde.signal else fde for fde in read_fdes(image))
         self.go: GoFunctions | None = read_pclntab(image)
-        code = [range(s.vaddr, s.vaddr + s.filesz) for s in image.exec_loads]
-        in_code = [s for part in code for s in image.symbols if part.start <= s.vaddr < part.stop]
-        self.symbols = sorted((s for s in in_code if s.type != STT_OBJECT), key=lambda s: (s.vaddr, -s.size))
-        self.objects = sorted((s for s in in_code if s.type == STT_OBJECT and s.size), key=lambda s: s.vaddr)
-        self.starts = frozenset(_program_starts(image))
+        self.symbols = [s for s in image.symbols if s.type != STT_OBJECT]
+        self.symbols.sort(key=attrgetter("size"), reverse=True)  # of those with one address the largest comes first
+        self.symbols.sort(key=attrgetter("vaddr"))
+        self.objects = sorted((s for s in image.symbols if s.type == STT_OBJECT and s.size), key=attrgetter("vaddr"))
+        self.starts = _program_starts(image)
         self._sections = sorted((s for s in image.sections if s.vaddr and s.size), key=lambda s: s.vaddr)
         self._section_starts = [s.vaddr for s in self._sections]
         self._fde_starts = [f.start for f in self.fdes]
@@ -97,15 +98,15 @@ class Functions:
         """The name of what starts at ``vaddr``."""
         index = bisect_left(self._symbol_starts, vaddr)
         if index < len(self.symbols) and self._symbol_starts[index] == vaddr:
-            return self.symbols[index].name
+            return self._image.symbol_name(self.symbols[index])
         found = self.go.find(vaddr) if self.go else None
         return self.go.name(vaddr) if found and self.go and found[0] == vaddr else None
 
-    def object_at(self, vaddr: int) -> Symbol | None:
-        """The data symbol whose bytes hold ``vaddr``."""
+    def object_at(self, vaddr: int) -> tuple[int, str] | None:
+        """Start and name of the data symbol whose bytes hold ``vaddr``."""
         index = bisect_right(self.objects, vaddr, key=lambda s: s.vaddr) - 1
         if index >= 0 and vaddr < self.objects[index].vaddr + self.objects[index].size:
-            return self.objects[index]
+            return self.objects[index].vaddr, self._image.symbol_name(self.objects[index])
         return None
 
     def sections_at(self, vaddr: int) -> list[Section]:
@@ -116,7 +117,11 @@ class Functions:
     def labels(self, start: int, end: int) -> list[tuple[int, str]]:
         """(vaddr, why) of symbols without a type in [start, end): an assembler's labels, on code or on a table."""
         low, high = bisect_left(self._symbol_starts, start), bisect_left(self._symbol_starts, end)
-        return [(s.vaddr, f"label {s.name}") for s in self.symbols[low:high] if s.type not in _CODE_TYPES]
+        return [
+            (s.vaddr, f"label {self._image.symbol_name(s)}")
+            for s in self.symbols[low:high]
+            if s.type not in _CODE_TYPES
+        ]
 
     def has_start(self, start: int, end: int) -> bool:
         """Whether ``known_starts`` of the range are any."""
@@ -127,10 +132,10 @@ class Functions:
 
     def known_starts(self, start: int, end: int) -> list[tuple[int, str]]:
         """(vaddr, why) of function symbols, FDE starts and program starts in [start, end), ascending."""
-        found = {v: "entry" for v in self.starts if start <= v < end}
+        found = {v: why for v, why in self.starts.items() if start <= v < end}
         for symbol in self.symbols[bisect_left(self._symbol_starts, start) : bisect_left(self._symbol_starts, end)]:
             if symbol.type in _CODE_TYPES:
-                found.setdefault(symbol.vaddr, f"symbol {symbol.name}")
+                found.setdefault(symbol.vaddr, f"symbol {self._image.symbol_name(symbol)}")
         for fde in self.fdes[bisect_left(self._fde_starts, start) : bisect_left(self._fde_starts, end)]:
             found.setdefault(fde.start, f"fde {fde.start:#x}")
         if self.go is not None:
@@ -189,23 +194,26 @@ class Functions:
 
 
 def _true_start(image: Image, fde: Fde) -> Fde:
-    if fde.signal and image.read(fde.start + 1, len(_RESTORER)) == _RESTORER:
+    """``fde``, of a signal frame, from the code's start."""
+    if image.read(fde.start + 1, len(_RESTORER)) == _RESTORER:
         return fde._replace(start=fde.start + 1)
     return fde
 
 
-def _program_starts(image: Image) -> list[int]:
-    """Addresses where the kernel or the C start-up code enters: e_entry, DT_INIT/FINI, init and fini arrays."""
-    starts = [image.entry] if image.entry else []
+def _program_starts(image: Image) -> dict[int, str]:
+    """Where the kernel or the C start-up code enters, and why."""
+    starts: dict[int, str] = {}
     entries = dynamic_entries(image)
-    starts += [entries[tag] for tag in (DT_INIT, DT_FINI) if entries.get(tag)]
     arrays = [
-        (entries.get(DT_INIT_ARRAY, 0), entries.get(DT_INIT_ARRAYSZ, 0)),
-        (entries.get(DT_FINI_ARRAY, 0), entries.get(DT_FINI_ARRAYSZ, 0)),
+        ("init array", entries.get(DT_INIT_ARRAY, 0), entries.get(DT_INIT_ARRAYSZ, 0)),
+        ("fini array", entries.get(DT_FINI_ARRAY, 0), entries.get(DT_FINI_ARRAYSZ, 0)),
     ]
-    arrays += [(s.vaddr, s.size) for s in image.sections if s.name in (".init_array", ".fini_array", ".preinit_array")]
-    starts += [s.vaddr for s in image.sections if s.name in (".init", ".fini")]
-    for vaddr, size in arrays:
+    named = {".init_array": "init array", ".fini_array": "fini array", ".preinit_array": "preinit array"}
+    arrays += [(named[s.name], s.vaddr, s.size) for s in image.sections if s.name in named]
+    for why, vaddr, size in arrays:
         raw = image.read(vaddr, size) if vaddr else b""
-        starts += [int.from_bytes(raw[i : i + 8], "little") for i in range(0, len(raw) - 7, 8)]
-    return [v for v in starts if v not in (0, (1 << 64) - 1)]
+        starts.update((int.from_bytes(raw[i : i + 8], "little"), why) for i in range(0, len(raw) - 7, 8))
+    starts.update((s.vaddr, f"section {s.name}") for s in image.sections if s.name in (".init", ".fini"))
+    starts.update((entries[tag], name) for tag, name in ((DT_INIT, "DT_INIT"), (DT_FINI, "DT_FINI")) if tag in entries)
+    starts[image.entry] = "entry"
+    return {vaddr: why for vaddr, why in starts.items() if vaddr not in (0, (1 << 64) - 1)}

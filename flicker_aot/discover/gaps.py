@@ -8,6 +8,7 @@ code, since a table of numbers in the text has pointers to it as well.
 from __future__ import annotations
 
 from array import array
+from bisect import bisect_left
 from collections.abc import Iterator
 from enum import IntEnum
 from typing import Final, NamedTuple
@@ -18,7 +19,7 @@ from ..x86.decode import MAX_INSN_SIZE, Mem, Reg, decode_one, detail, sweep
 from .encodings import Encodings
 from .flow import Decoded
 from .functions import Function, Functions
-from .insns import is_ordinary
+from .insns import is_ordinary, restores_registers
 from .numbers import Numbers
 from .padding import is_padding
 from .references import in_range
@@ -69,21 +70,26 @@ class Effort:
         self.left -= amount
 
 
+class Hints(NamedTuple):
+    """Where functions may start: patterns of branches and calls, ``pointers`` in data, ``fields``: (address, place) of
+    four bytes in code that may be an address (see ``absolute_fields``), ascending."""
+
+    encodings: Encodings
+    pointers: array[int]
+    fields: list[tuple[int, int]]
+
+
 def starts_below(
-    image: Image,
-    functions: Functions,
-    gap: Function,
-    vaddr: int,
-    encodings: Encodings,
-    pointers: array[int],
-    effort: Effort,
+    image: Image, functions: Functions, gap: Function, vaddr: int, hints: Hints, effort: Effort
 ) -> Iterator[Start]:
     """Starts in the gap at or below ``vaddr``: the most trusted first, of these the nearest first."""
     low, high = max(gap.start, vaddr - REACH_BYTES), vaddr + 1
     found: dict[int, Start] = {}
-    for address in in_range(pointers, low, high):
+    for address, place in hints.fields[bisect_left(hints.fields, (low,)) : bisect_left(hints.fields, (high,))]:
+        found[address] = Start(address, f"address at {place:#x}", Trust.POINTED_AT)
+    for address in in_range(hints.pointers, low, high):
         found[address] = Start(address, f"code pointer {address:#x} in data", Trust.POINTED_AT)
-    for target, place, is_call in encodings.into(low, high):
+    for target, place, is_call in hints.encodings.into(low, high):
         if is_call:
             found[target] = Start(target, f"call at {place:#x}", Trust.CALLED)
         elif target not in found or found[target].trust is Trust.BRANCHED_TO:
@@ -146,12 +152,12 @@ def _after_padding(image: Image, called: list[Start], vaddr: int) -> list[Start]
     return []
 
 
-def end_of(functions: Functions, gap: Function, vaddr: int, encodings: Encodings, pointers: array[int]) -> int:
+def end_of(functions: Functions, gap: Function, vaddr: int, hints: Hints) -> int:
     """Where a function around ``vaddr`` ends at the latest: the next start above, else the end of the code behind."""
     low, high = vaddr + 2, min(gap.end, vaddr + REACH_BYTES)
-    above = [target for target, _, is_call in encodings.into(low, high) if is_call]
+    above = [target for target, _, is_call in hints.encodings.into(low, high) if is_call]
     above += [address for address, _ in functions.known_starts(low, high) + functions.labels(low, high)]
-    above += in_range(pointers, low, high)
+    above += in_range(hints.pointers, low, high)
     if above:
         return min(above)
     if high < gap.end:
@@ -164,8 +170,8 @@ def believable(image: Image, start: Start, decoded: Decoded, numbers: Numbers) -
     """Whether the walk from ``start``, which reaches a candidate with ``numbers``, can be taken for code.
 
     Every instruction must be ordinary and every branch lead to code, which random bytes keep up for a few instructions
-    only. A call to just this address then is enough; a mere pointer needs a system call number or a long walk, a place
-    after padding the number.
+    only. A call to just this address then is enough; a mere pointer needs a system call number, a long walk, or that
+    the function restores what it saved; a place after padding the number.
     """
     code = [(s.vaddr, s.vaddr + s.filesz) for s in image.exec_loads]
     for insn in decoded.insns.values():
@@ -176,6 +182,7 @@ def believable(image: Image, start: Start, decoded: Decoded, numbers: Numbers) -
     if decoded.bad:
         return False
     is_number = bool(numbers.values) and max(numbers.values) < _MAX_NUMBER
-    if start.trust in (Trust.POINTED_AT, Trust.BRANCHED_TO) and len(decoded.insns) >= _LONG_WALK:
+    is_reached = start.trust in (Trust.POINTED_AT, Trust.BRANCHED_TO)
+    if is_reached and (len(decoded.insns) >= _LONG_WALK or restores_registers(decoded.insns)):
         return True
     return start.trust is Trust.CALLED or numbers.wrapper or is_number

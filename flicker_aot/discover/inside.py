@@ -1,47 +1,77 @@
 """Candidates inside instructions, without a walk. In: a function and its candidates. Out: the instructions around them.
 
 Most candidates of a large program are bytes of a displacement or an immediate. Where the sweep of the whole function
-decodes every byte, and every root and every direct branch lands on one of its instructions, then whatever the walk
-would meet by these is an instruction of the sweep (by induction over the path). Jump tables are not looked at, which
-is why this is for functions only that are too large for handwritten assembly; for these it saves seconds.
+decodes every byte, and every known way into its code lands on one of its instructions, then whatever a walk would
+meet is an instruction of the sweep (by induction over the path). The ways are roots, landing pads, direct branches,
+relocated pointers, and the entries of every table that the function takes the address of: whatever these tables are
+for, whether the jump through them is understood or not.
 """
 
 from __future__ import annotations
 
+import re
+from array import array
 from bisect import bisect_right
+from collections.abc import Iterator
+from itertools import chain, pairwise
 from typing import Final
 
 from ..model.code import Flow
-from ..model.image import Image
+from ..model.image import ET_EXEC, Image
 from ..x86.decode import MAX_INSN_SIZE, decode_one, sweep_lengths
 from .functions import Function
-from .references import landing_pads_of
+from .references import in_range, landing_pads_of
 
-MIN_BYTES: Final = 16384  # smaller functions are walked: 10 ms at most
+_LEA: Final = re.compile(rb"(?s)[\x48\x4c]\x8d[\x05\x0d\x15\x1d\x25\x2d\x35\x3d](?=(....))")
+# Absolute: an operand disp32(,%r,8), and mov $imm32,%r32 with or without REX.B.
+_ABSOLUTE: Final = re.compile(rb"(?s)(?:[\x04-\x3c][\xc5\xcd\xd5\xdd\xe5\xed\xf5\xfd]|[\xb8-\xbf])(?=(....))")
+_MOST_ENTRIES: Final = 4096
 
 
-def enclosing(image: Image, function: Function, candidates: list[int]) -> dict[int, int] | None:
+def enclosing(image: Image, function: Function, candidates: list[int], pointers: array[int]) -> dict[int, int] | None:
     """Candidate -> vaddr of the instruction around it; None where the walk must decide one of them.
 
-    That is where a candidate starts an instruction of the sweep, the sweep is no proof, or the function is small.
+    That is where a candidate starts an instruction of the sweep, or the sweep is no proof.
     """
-    if function.end - function.start < MIN_BYTES:
+    start, end = function.start, function.end
+    code = image.read(start, end - start)
+    swept = sweep_lengths(code, start)
+    if swept.end != end - start:
         return None
-    code = image.read(function.start, function.end - function.start)
-    if len(code) != function.end - function.start:
-        return None
-    swept = sweep_lengths(code, function.start)
-    if swept.end != len(code):
-        return None
+    offsets = list(swept.offsets())
     found: dict[int, int] = {}
     for vaddr in candidates:
-        offset = vaddr - function.start
-        start = swept.offsets[bisect_right(swept.offsets, offset) - 1]
-        insn = decode_one(code[start : start + MAX_INSN_SIZE], function.start + start)
-        if start == offset or insn is None or insn.flow is Flow.SYSCALL:
+        offset = offsets[bisect_right(offsets, vaddr - start) - 1]
+        insn = decode_one(code[offset : offset + MAX_INSN_SIZE], start + offset)
+        if insn is None or insn.vaddr == vaddr or insn.flow is Flow.SYSCALL:
             return None
         found[vaddr] = insn.vaddr
-    starts = set(swept.offsets)
-    roots = [v for v, _ in function.roots] + list(landing_pads_of(image, function.lsda, function.start))
-    inside = (v - function.start for v in (*roots, *swept.targets) if function.start <= v < function.end)
-    return found if starts.issuperset(inside) else None
+    ways = chain(
+        (v for v, _ in function.roots),
+        landing_pads_of(image, function.lsda, start),
+        in_range(pointers, start, end) if image.type != ET_EXEC else (),  # in ET_EXEC most are numbers
+        swept.targets,
+        _table_entries(image, code, start),
+    )
+    inside = {way - start for way in ways if start <= way < end}
+    return None if inside.difference(offsets) else found
+
+
+def _table_entries(image: Image, code: bytes, vaddr: int) -> Iterator[int]:
+    """What the words lead to, within ``code``, that stand where it takes an address: up to the first that does not
+    or the next such place.
+
+    Offsets of four bytes from the table, and, where there are any, absolute addresses of eight.
+    """
+    tables = {vaddr + m.end() + 4 + int.from_bytes(m[1], "little", signed=True) for m in _LEA.finditer(code)}
+    if image.type == ET_EXEC:
+        tables.update(int.from_bytes(m[1], "little") for m in _ABSOLUTE.finditer(code))
+    end = vaddr + len(code)
+    for table, following in pairwise((*sorted(tables), 1 << 64)):
+        for size, base in ((4, table), (8, 0)):
+            words = image.read(table, min(size * _MOST_ENTRIES, following - table))
+            for at in range(0, len(words) - size + 1, size):
+                entry = base + int.from_bytes(words[at : at + size], "little", signed=True)
+                if not vaddr <= entry < end:
+                    break
+                yield entry

@@ -79,3 +79,35 @@ def leads_on(insns: dict[int, Insn], back: Insn) -> bool:
     is_push = 0x50 <= raw[0] < 0x58 or raw[0] in (0x68, 0x6A) or (raw[0] == 0xFF and raw[1] >> 3 & 7 == 6)
     is_store = len(raw) == 4 and raw[1] == 0x89 and raw[2] & 0xC7 == 0x04 and raw[3] == 0x24  # mov %r,(%rsp)
     return is_push or is_store
+
+
+def restores_registers(insns: dict[int, Insn]) -> bool:
+    """Whether two registers or more are pushed one after the other somewhere, and popped the other way round before a
+    return: random bytes do this once in 10**9 times."""
+    saved: set[tuple[bytes, ...]] = set()
+    for insn in insns.values():
+        before = previous_insn(insns, insn.vaddr)
+        if _stack_register(insn, 0x50) is not None and (before is None or _stack_register(before, 0x50) is None):
+            run: list[bytes] = []
+            at: Insn | None = insn
+            while at is not None and (register := _stack_register(at, 0x50)) is not None:
+                run.append(register)
+                at = insns.get(at.end)
+            saved.add(tuple(run))
+    for insn in insns.values():
+        if insn.flow is Flow.RETURN:
+            popped: list[bytes] = []
+            at = previous_insn(insns, insn.vaddr)
+            while at is not None and (register := _stack_register(at, 0x58)) is not None:
+                popped.append(register)
+                at = previous_insn(insns, at.vaddr)
+            if len(popped) >= 2 and tuple(popped) in saved:
+                return True
+    return False
+
+
+def _stack_register(insn: Insn, opcode: int) -> bytes | None:
+    """The register of push (``opcode`` 0x50) or pop (0x58), as REX.B and its three bits; None for all else."""
+    raw = insn.data
+    rex, last = raw[:-1], raw[-1]
+    return rex + bytes([last & 7]) if rex in (b"", b"\x41") and opcode <= last < opcode + 8 else None

@@ -21,6 +21,7 @@ from .flow import Decoded, descend
 from .functions import Functions
 from .insns import covering_insn
 from .tables import JumpTable
+from .words import words_between
 
 _NO_POINTERS: Final = (".gopclntab", ".data.rel.ro.gopclntab", ".eh_frame", ".eh_frame_hdr", ".gcc_except_table")
 
@@ -193,10 +194,7 @@ def code_pointers(image: Image) -> array[int]:
     found = {addend for _, addend in relative_addends(image) if low <= addend < high}
     if image.type == ET_EXEC:
         for offset, end in _data_ranges(image):
-            words = array("Q", image.data[offset : end - (end - offset) % 8])
-            if sys.byteorder == "big":
-                words.byteswap()
-            found.update(word for word in words if low <= word < high)
+            found |= words_between(image.data, offset, end, low, high)
     return array("Q", sorted(v for s in code for v in found if s.vaddr <= v < s.vaddr + s.filesz))
 
 

@@ -43,7 +43,7 @@ class Returns:
             return False
         is_known = function.source != "gap"
         end = min(function.end, vaddr + _MAX_BYTES)
-        decoded = descend(self._image, vaddr, end, [vaddr], whole=is_known)
+        decoded = descend(self._image, vaddr, end, [vaddr], is_known, self.never, into_calls=False)
         return decoded.complete and not any(self._leaves(insn, decoded.insns) for insn in decoded.insns.values())
 
     def _leaves(self, insn: Insn, insns: dict[int, Insn]) -> bool:

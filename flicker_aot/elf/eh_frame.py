@@ -8,13 +8,15 @@ Sources: LSB 5.0 core generic, 10.6 "Exception Frames"; DWARF 4, 6.4.1 and 7.6.
 from __future__ import annotations
 
 import struct
+from operator import itemgetter
 from typing import Final, NamedTuple
 
 from ..model.image import EH_FRAME, PT_GNU_EH_FRAME, Image
 
 # Pointer encodings (LSB, 10.5.1): low four bits the format, then what it is relative to.
 DW_EH_PE_OMIT: Final = 0xFF
-_ABSPTR, _ULEB128, _UDATA2, _UDATA4, _UDATA8, _SLEB128, _SDATA2, _SDATA4, _SDATA8 = 0, 1, 2, 3, 4, 9, 10, 11, 12
+DW_EH_PE_ULEB128: Final = 1
+_ABSPTR, _UDATA2, _UDATA4, _UDATA8, _SLEB128, _SDATA2, _SDATA4, _SDATA8 = 0, 2, 3, 4, 9, 10, 11, 12
 _PCREL, _DATAREL, _INDIRECT = 0x10, 0x30, 0x80
 _FIXED: Final = {
     _ABSPTR: (8, False),
@@ -29,6 +31,7 @@ _MASK64: Final = (1 << 64) - 1
 
 # length 20, CIE, version 1, "zR", code alignment 1, data alignment -8, return address 16, pcrel sdata4.
 _TYPICAL_CIE: Final = bytes.fromhex("14000000 00000000 01 7a5200 01 78 10 01 1b")
+_ENTRY_HEAD: Final = struct.Struct("<II")  # length, CIE pointer
 _COMMON_FDE: Final = struct.Struct("<iI")  # pcrel sdata4 start, 4-byte length
 _FDE_WITH_LSDA: Final = struct.Struct("<iIBi")  # the same, 4 as the augmentation's length, pcrel sdata4 LSDA
 
@@ -48,10 +51,14 @@ class Fde(NamedTuple):
 
 
 class _Cie(NamedTuple):
+    """``is_common``, ``is_common_with_lsda``: its FDEs are as ``_COMMON_FDE`` and ``_FDE_WITH_LSDA``."""
+
     pointer_encoding: int
     lsda_encoding: int
     augmented: bool
     signal: bool
+    is_common: bool
+    is_common_with_lsda: bool
 
 
 class Reader:
@@ -92,6 +99,23 @@ class Reader:
             if byte < 0x80 or shift > 63:
                 return value - (1 << shift) if byte & 0x40 else value
 
+    def all_ulebs(self) -> list[int]:
+        """What is left, as ULEB128s: several at a time. IndexError where the last one is cut off."""
+        found: list[int] = []
+        value = shift = 0
+        for byte in self.data[self.at :]:
+            if byte < 0x80 and not shift:
+                found.append(byte)
+                continue
+            value |= (byte & 0x7F) << shift
+            shift += 7
+            if byte < 0x80 or shift > 63:
+                found.append(value)
+                value = shift = 0
+        if shift:
+            raise IndexError(len(self.data))
+        return found
+
     def encoded(self, encoding: int, data_base: int = 0) -> int | None:
         """A pointer in ``encoding``: its vaddr, 0 where null; None where its base is not known here.
 
@@ -99,7 +123,7 @@ class Reader:
         """
         place = self.vaddr + self.at
         form = encoding & 0xF
-        if form == _ULEB128:
+        if form == DW_EH_PE_ULEB128:
             value = self.uleb()
         elif form == _SLEB128:
             value = self.sleb()
@@ -121,9 +145,12 @@ def read_fdes(image: Image) -> tuple[Fde, ...]:
     if found is None:
         return ()
     vaddr, raw, known_end = found
-    code = [(s.vaddr, s.vaddr + s.filesz) for s in image.exec_loads]
-    fdes = [f for f in _walk(raw, vaddr, known_end) if any(start <= f.start < f.end <= end for start, end in code)]
-    fdes.sort(key=lambda f: f[:2])
+    everything = _walk(raw, vaddr, known_end)
+    fdes: list[Fde] = []
+    for s in image.exec_loads:
+        low, high = s.vaddr, s.vaddr + s.filesz
+        fdes += [fde for fde in everything if low <= fde[0] < fde[1] <= high]
+    fdes.sort(key=itemgetter(0, 1))
     return tuple(fdes)
 
 
@@ -153,8 +180,9 @@ def _walk(raw: bytes, vaddr: int, known_end: bool) -> list[Fde]:
     fdes: list[Fde] = []
     cies: dict[int, _Cie | None] = {}
     at, end = 0, len(raw)
+    unpack_head = _ENTRY_HEAD.unpack_from
     while at + 8 <= end:
-        length = int.from_bytes(raw[at : at + 4], "little")
+        length, pointer = unpack_head(raw, at)
         body = at + 4
         if length == 0:
             # A terminator; in the section linkers may leave one in the middle, where crtend.o is not last.
@@ -164,8 +192,7 @@ def _walk(raw: bytes, vaddr: int, known_end: bool) -> list[Fde]:
             continue
         if length == 0xFFFFFFFF or body + length > end:
             break  # 64-bit entries: no x86-64 tool writes them
-        pointer = int.from_bytes(raw[body : body + 4], "little")
-        if pointer and pointer <= body:
+        if 0 < pointer <= body:
             cie_at = body - pointer
             if cie_at not in cies:
                 cies[cie_at] = _read_cie(raw, cie_at, vaddr)
@@ -204,16 +231,24 @@ def _read_cie(raw: bytes, at: int, vaddr: int) -> _Cie | None:
             return None
     except (IndexError, ValueError):
         return None
-    return _Cie(pointer_encoding, lsda_encoding, augmentation[:1] == b"z", b"S" in augmentation)
+    is_usual = pointer_encoding == _PCREL | _SDATA4
+    return _Cie(
+        pointer_encoding,
+        lsda_encoding,
+        augmentation[:1] == b"z",
+        b"S" in augmentation,
+        is_usual and lsda_encoding == DW_EH_PE_OMIT,
+        is_usual and lsda_encoding == pointer_encoding,
+    )
 
 
 def _read_fde(raw: bytes, at: int, end: int, vaddr: int, cie: _Cie) -> Fde | None:
     pointer = at + 8
-    if cie.pointer_encoding == _PCREL | _SDATA4 and cie.lsda_encoding == DW_EH_PE_OMIT and pointer + 8 <= end:
+    if cie.is_common and pointer + _COMMON_FDE.size <= end:
         offset, size = _COMMON_FDE.unpack_from(raw, pointer)
         start = vaddr + pointer + offset
         return Fde(start, start + size, None, cie.signal, vaddr + at)
-    if cie.pointer_encoding == cie.lsda_encoding == _PCREL | _SDATA4 and pointer + _FDE_WITH_LSDA.size <= end:
+    if cie.is_common_with_lsda and pointer + _FDE_WITH_LSDA.size <= end:
         offset, size, augmentation, to_lsda = _FDE_WITH_LSDA.unpack_from(raw, pointer)
         if augmentation == 4 and offset:
             start = vaddr + pointer + offset

@@ -86,7 +86,7 @@ def _language(image: Image, compiler: str) -> str:
     found = [language for start, language in _LIBRARIES if any(name.startswith(start) for name in libraries)]
     if found and found[0] != "C++":
         return found[0]
-    names = [symbol.name for symbol in image.symbols[:_SYMBOLS_READ]]
+    names = [image.symbol_name(symbol) for symbol in image.symbols[:_SYMBOLS_READ]]
     for pattern, language in _SYMBOLS:
         if any(pattern.match(name) for name in names):
             return language

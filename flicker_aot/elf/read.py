@@ -47,7 +47,6 @@ _EM_386, _EM_X86_64 = 3, 62
 _PN_XNUM: Final = 0xFFFF
 _TASK_SIZE: Final = (1 << 47) - PAGE_SIZE  # highest user address (kernel: arch/x86/include/asm/page_64_types.h)
 _SECTION_NAME_LIMIT: Final = 255  # bytes; bounds the work on a hostile string table
-_SYMBOL_NAME_LIMIT: Final = 4096
 _SHN_UNDEF, _SHN_ABS = 0, 0xFFF1
 _STT_NOTYPE, _STT_OBJECT, _STT_FUNC, _STT_GNU_IFUNC = 0, 1, 2, 10
 
@@ -62,7 +61,7 @@ def read_image(path: Path, data: bytes) -> Image:
         shoff=header.shoff if sections else 0,
         shstrndx=_names_index(header, sections[0].link) if sections else 0,
         sections=sections,
-        symbols=_read_symbols(path, data, sections),
+        symbols=_read_symbols(image, sections),
         trailing=_trailing(data, header, image.segments, sections),
     )
     _refuse_rewritten(image)
@@ -318,26 +317,25 @@ def _c_string(table: bytes, at: int, limit: int) -> str:
     return table[at : end if end >= 0 else at + limit].decode("utf-8", "replace")
 
 
-def _read_symbols(path: Path, data: bytes, sections: tuple[Section, ...]) -> tuple[Symbol, ...]:
-    """Defined symbols for code and data of .symtab, or of .dynsym where there is no .symtab, in table order."""
+def _read_symbols(image: Image, sections: tuple[Section, ...]) -> tuple[Symbol, ...]:
+    """Defined symbols in executable segments, of .symtab or, where there is none, of .dynsym; in table order."""
     table = next((s for s in sections if s.type == SHT_SYMTAB), None)
     table = table or next((s for s in sections if s.type == SHT_DYNSYM), None)
     if table is None:
         return ()
     if not 0 < table.link < len(sections):
-        _refuse(path, f"symbol table {table.index}: its string table {table.link} does not exist")
-    strings = sections[table.link]
-    raw_names = data[strings.offset : strings.offset + strings.size] if strings.type != SHT_NOBITS else b""
-    names = raw_names.decode("latin-1")  # one character a byte: offsets stay right, and slices are already text
+        _refuse(image.path, f"symbol table {table.index}: its string table {table.link} does not exist")
+    names = sections[table.link].offset
+    rows = image.data[table.offset : table.offset + table.size // _SYM.size * _SYM.size]
     wanted = frozenset((_STT_NOTYPE, _STT_OBJECT, _STT_FUNC, _STT_GNU_IFUNC))
-    whole = table.size // _SYM.size * _SYM.size
-    found: list[Symbol] = []
-    for name, info, _, shndx, vaddr, size in _SYM.iter_unpack(data[table.offset : table.offset + whole]):
-        if vaddr and info & 15 in wanted and shndx not in (_SHN_UNDEF, _SHN_ABS):
-            end = names.find("\0", name, name + _SYMBOL_NAME_LIMIT)
-            text = names[name : end if end >= 0 else name + _SYMBOL_NAME_LIMIT]
-            found.append(Symbol(text, vaddr, size, info & 15))
-    return tuple(found)
+    code = image.exec_loads
+    low, high = min((s.vaddr for s in code), default=0), max((s.vaddr + s.filesz for s in code), default=0)
+    found = [
+        Symbol(names + name, vaddr, size, info & 15)
+        for name, info, _, shndx, vaddr, size in _SYM.iter_unpack(rows)
+        if low <= vaddr < high and vaddr and info & 15 in wanted and shndx not in (_SHN_UNDEF, _SHN_ABS)
+    ]
+    return tuple(s for s in found if any(c.vaddr <= s.vaddr < c.vaddr + c.filesz for c in code))
 
 
 def _trailing(data: bytes, header: _Header, segments: tuple[Segment, ...], sections: tuple[Section, ...]) -> int:

@@ -22,8 +22,8 @@ _E_SHNUM: Final = (60, "<H")
 _E_SHSTRNDX: Final = (62, "<H")
 
 
-def write_elf_header(out: bytearray, layout: Layout, *, shoff: int, shnum: int, shstrndx: int) -> None:
-    """The fields that a rewriting changes; everything else of the header is the input's."""
+def elf_header_fields(layout: Layout, *, shoff: int, shnum: int, shstrndx: int) -> list[tuple[int, bytes]]:
+    """(file offset, bytes) of what a rewriting changes; everything else of the header is the input's."""
     fields = (
         (_E_ENTRY, layout.entry),
         (_E_PHOFF, layout.r.offset),
@@ -33,8 +33,7 @@ def write_elf_header(out: bytearray, layout: Layout, *, shoff: int, shnum: int, 
         (_E_SHNUM, shnum),
         (_E_SHSTRNDX, shstrndx),
     )
-    for (offset, form), value in fields:
-        struct.pack_into(form, out, offset, value)
+    return [(offset, struct.pack(form, value)) for (offset, form), value in fields]
 
 
 def program_headers(image: Image, layout: Layout) -> bytes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ..errors import InternalError
 from ..model.image import Image
 from ..model.layout import Layout, Place, size_budget
-from .headers import program_headers, write_elf_header
+from .headers import elf_header_fields, program_headers
 from .sections import section_part
 
 
@@ -38,15 +38,18 @@ def emit(image: Image, layout: Layout) -> bytes:
     parts.append(part.data)
     if image.trailing:
         parts.append(image.data[len(image.data) - image.trailing :])
-    return b"".join((_edited(image, layout, part.shoff, part.shnum, part.shstrndx), *parts))
+    return b"".join((*_edited(image, layout, part.shoff, part.shnum, part.shstrndx), *parts))
 
 
-def _edited(image: Image, layout: Layout, shoff: int, shnum: int, shstrndx: int) -> bytearray:
-    """The input with what patches own, and with the new fields of its ELF header."""
-    out = bytearray(image.data)
-    for edit in layout.edits:
-        if edit.offset + len(edit.data) > len(out):
-            raise InternalError(f"{image.path}: edit at offset {edit.offset:#x} is not in the file")
-        out[edit.offset : edit.offset + len(edit.data)] = edit.data
-    write_elf_header(out, layout, shoff=shoff, shnum=shnum, shstrndx=shstrndx)
-    return out
+def _edited(image: Image, layout: Layout, shoff: int, shnum: int, shstrndx: int) -> list[bytes | memoryview]:
+    """The input with what patches own, and with the new fields of its ELF header, in pieces: it may be large."""
+    fields = elf_header_fields(layout, shoff=shoff, shnum=shnum, shstrndx=shstrndx)
+    whole = memoryview(image.data)
+    pieces: list[bytes | memoryview] = []
+    at = 0
+    for offset, data in sorted([*fields, *((edit.offset, edit.data) for edit in layout.edits)]):
+        if not at <= offset <= len(whole) - len(data):
+            raise InternalError(f"{image.path}: edit at offset {offset:#x} is not in the file, or on another one")
+        pieces += [whole[at:offset], data]
+        at = offset + len(data)
+    return [*pieces, whole[at:]]

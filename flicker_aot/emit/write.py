@@ -50,15 +50,13 @@ def _write_sparse(handle: int, data: bytes) -> None:
     zeros = bytes(PAGE_SIZE)
     start = 0
     while start < len(data):
-        if data[start : start + PAGE_SIZE] == zeros[: len(data) - start]:
+        # The first page of zeros: a run of as many may stand across two pages that hold something.
+        hole = data.find(zeros, start)
+        hole = len(data) if hole < 0 else hole + -hole % PAGE_SIZE
+        while start < hole:
+            start += os.pwrite(handle, view[start:hole], start)
+        while data.startswith(zeros, start):
             start += PAGE_SIZE
-            continue
-        end = start + PAGE_SIZE
-        while end < len(data) and data[end : end + PAGE_SIZE] != zeros[: len(data) - end]:
-            end += PAGE_SIZE
-        end = min(end, len(data))
-        while start < end:
-            start += os.pwrite(handle, view[start:end], start)
 
 
 def _copy_attributes(handle: int, like: Path) -> tuple[str, ...]:

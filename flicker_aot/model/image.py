@@ -16,6 +16,7 @@ SHF_WRITE, SHF_ALLOC, SHF_EXECINSTR, SHF_COMPRESSED = 1, 2, 4, 0x800
 DEBUG_FRAME = ".debug_frame"
 EH_FRAME = ".eh_frame"
 PAGE_SIZE = 4096
+_SYMBOL_NAME_LIMIT = 4096
 REL32_REACH = 1 << 31  # bytes; appended code ends less than this behind the program's lowest address (layout holds it)
 
 
@@ -54,10 +55,11 @@ class Section:
 class Symbol(NamedTuple):
     """A defined symbol of .symtab or .dynsym; ``type`` is STT_* (2 = function, 10 = IFUNC).
 
-    Not a dataclass: files have 100,000s of them, and a NamedTuple is made in a third of the time.
+    Not a dataclass: files have 100,000s of them, and a NamedTuple is made in a third of the time. Of nearly all of them
+    nobody asks the name: ``name_offset`` is where it stands in the file, for ``Image.symbol_name``.
     """
 
-    name: str
+    name_offset: int
     vaddr: int
     size: int
     type: int
@@ -68,8 +70,8 @@ class Image:
     """An x86-64 ELF file as read: headers decoded, contents in ``data`` (every stage indexes it, none changes it).
 
     ``base_vaddr`` is the page-aligned lowest PT_LOAD address: 0 for PIE, 0x400000 typically for ET_EXEC.
-    ``sections`` is empty for sectionless files. ``trailing`` is the count of bytes after the last byte that any
-    header describes (a payload such as a zip archive).
+    ``sections`` is empty for sectionless files; ``symbols`` are those in executable segments, in the table's order.
+    ``trailing`` is the count of bytes after the last byte that any header describes (a payload such as a zip archive).
     """
 
     path: Path
@@ -114,6 +116,11 @@ class Image:
                 start = vaddr - s.vaddr + s.offset
                 return self.data[start : min(start + size, s.offset + s.filesz)]
         return b""
+
+    def symbol_name(self, symbol: Symbol) -> str:
+        at = symbol.name_offset
+        end = self.data.find(b"\0", at, at + _SYMBOL_NAME_LIMIT)
+        return self.data[at : end if end >= 0 else at + _SYMBOL_NAME_LIMIT].decode("utf-8", "replace")
 
     def section(self, name: str) -> Section | None:
         return next((s for s in self.sections if s.name == name), None)

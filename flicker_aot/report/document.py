@@ -42,6 +42,7 @@ def to_document(report: Report) -> dict[str, Any]:
         "unknown": [_candidate(c) for c in file.unknown],
         "other_kinds": [_candidate(c) for c in file.other_kinds],
         "undecodable": [hex(vaddr) for vaddr in file.undecodable],
+        "non_code": [_candidate(c) for c in file.non_code],
         "gs_uses": [hex(vaddr) for vaddr in file.gs_uses],
         "warnings": list(report.warnings),
         "stages": [{"name": s.name, "seconds": round(s.seconds, 6)} for s in report.stages],
@@ -66,7 +67,7 @@ def _input(file: FileReport) -> dict[str, Any]:
 def _summary(file: FileReport) -> dict[str, Any]:
     return {
         "candidates": file.candidate_count,
-        "non_code": file.non_code_count,
+        "non_code": len(file.non_code),
         "unknown": len(file.unknown),
         "other_kinds": len(file.other_kinds),
         "sites": len(file.sites),
@@ -105,6 +106,7 @@ def _candidate(candidate: CandidateReport) -> dict[str, Any]:
     return {
         "vaddr": hex(candidate.vaddr),
         "kind": candidate.kind,
+        "inside": None if candidate.inside is None else hex(candidate.inside),
         "function": candidate.function,
         "evidence": list(candidate.evidence),
     }

@@ -12,9 +12,10 @@ from typing import Any, Final, TextIO
 from rich.console import Console
 from rich.table import Table
 
+from ..model.code import CandidateKind, Verdict
 from ..syscalls import name_of
 from .text import bytes_text, tactics_text
-from .values import FileReport, Report, SiteReport
+from .values import CandidateReport, FileReport, Report, SiteReport
 
 _NAMES_SHOWN: Final = 3
 _FREQUENT_SHOWN: Final = 5
@@ -40,8 +41,12 @@ def make_console(stream: TextIO, color: str) -> Console:
     )
 
 
-def print_report(report: Report, console: Console, *, with_sites: bool) -> None:
-    """What was found and done. ``with_sites``: each site; else those whose tactic is not the best, and only some."""
+def print_report(report: Report, console: Console, *, with_sites: bool, with_candidates: bool = False) -> None:
+    """What was found and done.
+
+    ``with_sites``: each site; else those whose tactic is not the best, and only some. ``with_candidates``: each place
+    that looks like a system call, and what was proved of it.
+    """
     file = report.file
     print_facts(_facts(report), console)
     shown = file.sites if with_sites else tuple(s for s in file.sites if s.soundness != "agnostic" and s.wanted)
@@ -54,9 +59,10 @@ def print_report(report: Report, console: Console, *, with_sites: bool) -> None:
     if with_sites and any(s.reason for s in shown):
         console.print()
         console.print(_reasons(shown))
-    if file.others:
+    listed = _all_candidates(file) if with_candidates else file.others
+    if listed:
         console.print()
-        console.print(_others(file, console.width))
+        console.print(_candidates(listed, console.width))
 
 
 def print_note(document: Mapping[str, Any], console: Console, *, with_sites: bool) -> None:
@@ -114,7 +120,7 @@ def _facts(report: Report) -> list[tuple[str, str]]:
 
 def _unproved(file: FileReport) -> str:
     """What became of the other places that hold the bytes of a system call instruction."""
-    others = f"{file.non_code_count} proved not code, {len(file.other_kinds)} int 0x80 or sysenter"
+    others = f"{len(file.non_code)} proved not code, {len(file.other_kinds)} int 0x80 or sysenter"
     return f"{len(file.unknown)} of {file.candidate_count} candidates ({others})"
 
 
@@ -168,10 +174,28 @@ def _reasons(sites: Iterable[SiteReport]) -> Table:
     return table
 
 
-def _others(file: FileReport, width: int) -> Table:
+def _all_candidates(file: FileReport) -> tuple[CandidateReport, ...]:
+    """By address, the sites among them."""
+    sites = [
+        CandidateReport(
+            vaddr=s.vaddr,
+            kind=CandidateKind.SYSCALL.value,
+            verdict=Verdict.SITE.value,
+            function=s.function,
+            evidence=s.evidence,
+            inside=None,
+        )
+        for s in file.sites
+    ]
+    return tuple(sorted((*sites, *file.others, *file.non_code), key=lambda c: c.vaddr))
+
+
+_VERDICTS: Final = {Verdict.UNKNOWN.value: "unproved", Verdict.SITE.value: "code", Verdict.NON_CODE.value: "no code"}
+
+
+def _candidates(candidates: Sequence[CandidateReport], width: int) -> Table:
     rows = (
-        (f"{c.vaddr:#x}", c.kind, "unproved" if c in file.unknown else "code", c.function or "", "; ".join(c.evidence))
-        for c in file.others
+        (f"{c.vaddr:#x}", c.kind, _VERDICTS[c.verdict], c.function or "", "; ".join(c.evidence)) for c in candidates
     )
     return _table(("candidate", "kind", "verdict", "function", "evidence"), rows, width)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..model.code import Candidate, CandidateKind, Code, Verdict
@@ -48,18 +47,19 @@ class SiteReport:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CandidateReport:
-    """A candidate that is no 64-bit site: unknown, or of another kind."""
+    """A candidate that is no 64-bit site: unknown, of another kind, or no code (``inside`` what, then)."""
 
     vaddr: int
     kind: str
     verdict: str
     function: str | None
     evidence: tuple[str, ...]
+    inside: int | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileReport:
-    """An input: what it is and what was found in it. Invariant: candidates = sites + others + non_code."""
+    """An input: what it is and what was found in it. The candidates are sites, others and non_code."""
 
     path: str
     size_bytes: int
@@ -70,12 +70,15 @@ class FileReport:
     function_count: int
     functions_decoded: int
     bytes_decoded: int
-    candidate_count: int
-    non_code_count: int
     sites: tuple[SiteReport, ...]
     others: tuple[CandidateReport, ...]
     undecodable: tuple[int, ...]  # on a path through a function with a candidate
+    non_code: tuple[CandidateReport, ...]
     gs_uses: tuple[int, ...]  # instructions for which every thread's gs is left to the program
+
+    @property
+    def candidate_count(self) -> int:
+        return len(self.sites) + len(self.others) + len(self.non_code)
 
     def count(self, *, tactic: str | None = None, soundness: str | None = None) -> int:
         """Sites of a tactic and of a soundness class; None for any."""
@@ -143,12 +146,15 @@ def make_file_report(image: Image, code: Code, plan: Plan, only: frozenset[int] 
         function_count=code.function_count,
         functions_decoded=code.functions_decoded,
         bytes_decoded=code.bytes_decoded,
-        candidate_count=len(code.candidates),
-        non_code_count=sum(c.verdict is Verdict.NON_CODE for c in code.candidates),
         undecodable=code.undecodable,
         gs_uses=code.gs_uses,
         sites=tuple(_site(patch, by_vaddr.get(patch.site.vaddr), only) for patch in plan.patches),
-        others=_others(code.candidates),
+        others=tuple(
+            _candidate(c)
+            for c in code.candidates
+            if c.verdict is Verdict.UNKNOWN or (c.verdict is Verdict.SITE and c.kind is not CandidateKind.SYSCALL)
+        ),
+        non_code=tuple(_candidate(c) for c in code.candidates if c.verdict is Verdict.NON_CODE),
     )
 
 
@@ -180,11 +186,12 @@ def _checks(patch: Patch) -> tuple[str, ...]:
     return ("cfg", *(kind.value for kind in WayKind if kind not in failed))
 
 
-def _others(candidates: Sequence[Candidate]) -> tuple[CandidateReport, ...]:
-    return tuple(
-        CandidateReport(
-            vaddr=c.vaddr, kind=c.kind.value, verdict=c.verdict.value, function=c.function, evidence=c.evidence
-        )
-        for c in candidates
-        if c.verdict is Verdict.UNKNOWN or (c.verdict is Verdict.SITE and c.kind is not CandidateKind.SYSCALL)
+def _candidate(c: Candidate) -> CandidateReport:
+    return CandidateReport(
+        vaddr=c.vaddr,
+        kind=c.kind.value,
+        verdict=c.verdict.value,
+        function=c.function,
+        evidence=c.evidence,
+        inside=c.inside,
     )

@@ -6,8 +6,10 @@ that a mistake in the rewriter's opcode tables shows as a difference. Only for t
 
 from __future__ import annotations
 
+import ctypes
 from enum import Enum
 from functools import lru_cache
+from itertools import accumulate
 from typing import Any, NamedTuple
 
 import capstone
@@ -68,6 +70,8 @@ _STOPS = (
 # Control flow that no copy can reproduce: never displaced.
 _REFUSED = (x86.X86_INS_UD0, x86.X86_INS_UD1, x86.X86_INS_XBEGIN, x86.X86_INS_LJMP, x86.X86_INS_LCALL)
 _STACK = (x86.X86_REG_RSP, x86.X86_REG_ESP, x86.X86_REG_SP)
+_RECORD = capstone._cs_insn
+_BATCH_BYTES = 16384  # an instruction cut by a batch's end starts the next one
 _MASK64 = (1 << 64) - 1
 
 
@@ -88,8 +92,22 @@ def decode(data: bytes, vaddr: int, limit: int = 0) -> tuple[Instr, ...]:
 
 
 def lengths(data: bytes, vaddr: int) -> frozenset[int]:
-    """Where the instructions of ``data`` start, one behind the other up to a byte that does not decode. 1 M/s."""
-    return frozenset(start for start, _, _, _ in _engine(detail=False).disasm_lite(data, vaddr))
+    """Where the instructions of ``data`` start, one behind the other up to a byte that does not decode. 3 M/s."""
+    library, handle = capstone._cs, _engine(detail=False).csh
+    records = ctypes.POINTER(_RECORD)()
+    sizes = bytearray()
+    at = 0
+    while at < len(data):
+        part = data[at : at + _BATCH_BYTES]
+        count = library.cs_disasm(handle, part, len(part), vaddr, 0, ctypes.byref(records))
+        if not count:
+            break
+        raw = ctypes.string_at(records, count * ctypes.sizeof(_RECORD))
+        library.cs_free(records, count)
+        found = raw[_RECORD.size.offset :: ctypes.sizeof(_RECORD)]  # struct cs_insn: the low byte of each size
+        sizes += found
+        at += sum(found)
+    return frozenset(accumulate(sizes[:-1], initial=vaddr)) if sizes else frozenset()
 
 
 def _instr(insn: Any) -> Instr:

@@ -158,9 +158,9 @@ def _symbols(elf: RawElf) -> Iterator[int]:
             size = section.size // _SYM.size * _SYM.size
             rows = elf.data[section.offset : section.offset + size]
             if len(rows) == size:
-                for _, info, _, shndx, value, _ in _SYM.iter_unpack(rows):
-                    if info & 15 == _STT_FUNC and shndx and any(a <= value < b for a, b in executable):
-                        yield value
+                values = [v for _, info, _, shndx, v, _ in _SYM.iter_unpack(rows) if info & 15 == _STT_FUNC and shndx]
+                for start, end in executable:
+                    yield from (value for value in values if start <= value < end)
 
 
 def _header_starts(elf: RawElf) -> list[int]:

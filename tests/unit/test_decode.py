@@ -157,7 +157,8 @@ def test_lengths_are_those_of_the_sweep() -> None:
         whole, fast = sweep(data[at : at + 50_000], at), sweep_lengths(data[at : at + 50_000], at)
         upto = next((n for n, i in enumerate(whole) if i.data[0:2] in (b"\x0f\xb9", b"\x0f\xff")), len(whole))
         whole = whole[:upto]
-        assert fast.offsets == [i.vaddr - at for i in whole]
+        assert list(fast.sizes) == [i.size for i in whole]
+        assert list(fast.offsets())[:-1] == [i.vaddr - at for i in whole]
         assert fast.targets == [i.target for i in whole if i.target is not None]
         assert fast.end == (whole[-1].end - at if whole else 0)
         at += fast.end + 1
@@ -167,7 +168,7 @@ def test_lengths_are_those_of_the_sweep() -> None:
 def test_lengths_end_before_ud1(lead: int) -> None:
     """ud1, of which the disassembler knows a wrong length, ends it, also as a batch's first instruction."""
     found = sweep_lengths(b"\x90" * lead + bytes.fromhex("670fb94800") + b"\x90" * 9, 0x1000)
-    assert (found.offsets, found.end) == (list(range(lead)), lead)
+    assert (found.sizes, found.end, found.targets) == (b"\1" * lead, lead, [])
 
 
 def test_rip_relative_field() -> None:

@@ -374,7 +374,7 @@ def test_padding_is_unreached_nops(tmp_path: Path) -> None:
     text = START + "nop\nnop\nnop\nnop\nnop\n" + EXIT + ".balign 64\n.type next, @function\nnext: ret\n.size next, 1\n"
     image = assemble(tmp_path, text)
     code = discover(image)
-    start = next(s for s in image.symbols if s.name == "_start")
+    start = next(s for s in image.symbols if image.symbol_name(s) == "_start")
     assert code.padding == ((start.vaddr + start.size, symbol(image, "next")),)
 
 

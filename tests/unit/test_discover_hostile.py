@@ -32,7 +32,7 @@ def function(name: str, body: str) -> str:
 
 def site_in(image: Image, code: Code, name: str) -> Site:
     """The one site of the function ``name``."""
-    start, size = next((s.vaddr, s.size) for s in image.symbols if s.name == name)
+    start, size = next((s.vaddr, s.size) for s in image.symbols if image.symbol_name(s) == name)
     (found,) = [s for s in code.sites if start <= s.vaddr < start + size]
     return found
 

@@ -9,6 +9,7 @@ import pytest
 from flicker_aot.discover import discover
 from flicker_aot.discover.functions import Functions
 from flicker_aot.discover.returns import Returns
+from flicker_aot.model.code import Verdict
 
 from .inputs import assemble, symbol
 from .test_discover_hostile import FUNCTIONS, function, site_in
@@ -83,3 +84,55 @@ def test_gap_is_entered_where_its_address_is_taken(tmp_path: Path) -> None:
     image = assemble(tmp_path, text, "-Wl,--strip-debug")
     (site,) = [s for s in discover(image).sites if s.numbers != (60,)]
     assert site.numbers == (39,)
+
+
+def test_next_function_of_a_gap_is_not_the_callers(tmp_path: Path) -> None:
+    """musl's _exit without symbols: the `ret` of the function behind it, and those of its callees, are not its own."""
+    text = (
+        FUNCTIONS
+        + f"""
+    jmp .Lexit
+    .Ldies: {EXIT}
+    .Lexit: push %rax
+    call .Lhelper
+    call .Ldies
+    .Lnext: mov %edi, %eax
+    ret
+    .Lhelper: ret
+    """
+        + function("work", "ret")
+    )
+    image = assemble(tmp_path, text, "-Wl,--strip-debug")
+    exits = image.read(symbol(image, "_start"), 200).index(b"\x50\xe8") + symbol(image, "_start")
+    returns = Returns(image, Functions(image))
+    assert Functions(image).at(exits).source == "gap"  # type: ignore[union-attr]
+    assert returns.never(exits) and not returns.never(exits + 11)
+
+
+SAVING = """
+    push %r12
+    push %rbx
+    mov 8(%rdi), %rbx
+    movslq (%rdi), %rax
+    syscall
+    {ending}
+    ret
+"""
+
+
+@pytest.mark.parametrize(
+    ("ending", "verdict"),
+    [
+        ("pop %rbx\npop %r12", Verdict.SITE),
+        ("pop %r12\npop %rbx", Verdict.UNKNOWN),
+        ("pop %rbx", Verdict.UNKNOWN),
+        ("pop %rbx\npop %rbp", Verdict.UNKNOWN),
+        ("pop %rbx\npop %r12\npop %rbp", Verdict.UNKNOWN),
+    ],
+)
+def test_function_that_restores_what_it_saved_is_code(ending: str, verdict: Verdict, tmp_path: Path) -> None:
+    """musl's do_setxid: a callback without symbol, short, its number from memory; only its address is taken."""
+    hidden = f".Lhidden: {SAVING.format(ending=ending)}"
+    text = FUNCTIONS + function("work", "lea .Lhidden(%rip), %rdi\ncall *%rdi\nret") + hidden
+    image = assemble(tmp_path, text, "-Wl,--strip-debug")
+    assert [c.verdict for c in discover(image).candidates if c.vaddr >= symbol(image, "work")] == [verdict]

@@ -1,0 +1,1 @@
+"""The coverage-guided fuzzer: `python -m tests.fuzz`; no part of the test suite."""
