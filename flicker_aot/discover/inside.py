@@ -3,8 +3,8 @@
 Most candidates of a large program are bytes of a displacement or an immediate. Where the sweep of the whole function
 decodes every byte, and every known way into its code lands on one of its instructions, then whatever a walk would
 meet is an instruction of the sweep (by induction over the path). The ways are roots, landing pads, direct branches,
-relocated pointers, and the entries of every table that the function takes the address of: whatever these tables are
-for, whether the jump through them is understood or not.
+relocated pointers, what the function takes the address of, and the entries of every table there: whatever these
+tables are for, whether the jump through them is understood or not.
 """
 
 from __future__ import annotations
@@ -24,7 +24,9 @@ from .references import in_range, landing_pads_of
 
 _LEA: Final = re.compile(rb"(?s)[\x48\x4c]\x8d[\x05\x0d\x15\x1d\x25\x2d\x35\x3d](?=(....))")
 # Absolute: an operand disp32(,%r,8), and mov $imm32,%r32 with or without REX.B.
-_ABSOLUTE: Final = re.compile(rb"(?s)(?:[\x04-\x3c][\xc5\xcd\xd5\xdd\xe5\xed\xf5\xfd]|[\xb8-\xbf])(?=(....))")
+_ABSOLUTE: Final = re.compile(
+    rb"(?s)(?:[\x04\x0c\x14\x1c\x24\x2c\x34\x3c][\xc5\xcd\xd5\xdd\xe5\xed\xf5\xfd]|[\xb8-\xbf])(?=(....))"
+)
 _MOST_ENTRIES: Final = 4096
 
 
@@ -58,8 +60,8 @@ def enclosing(image: Image, function: Function, candidates: list[int], pointers:
 
 
 def _table_entries(image: Image, code: bytes, vaddr: int) -> Iterator[int]:
-    """What the words lead to, within ``code``, that stand where it takes an address: up to the first that does not
-    or the next such place.
+    """What ``code`` takes the address of, and what the words that stand there lead to: up to the first that leads out
+    of it, or the next such place.
 
     Offsets of four bytes from the table, and, where there are any, absolute addresses of eight.
     """
@@ -68,6 +70,7 @@ def _table_entries(image: Image, code: bytes, vaddr: int) -> Iterator[int]:
         tables.update(int.from_bytes(m[1], "little") for m in _ABSOLUTE.finditer(code))
     end = vaddr + len(code)
     for table, following in pairwise((*sorted(tables), 1 << 64)):
+        yield table
         for size, base in ((4, table), (8, 0)):
             words = image.read(table, min(size * _MOST_ENTRIES, following - table))
             for at in range(0, len(words) - size + 1, size):

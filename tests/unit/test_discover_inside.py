@@ -52,6 +52,7 @@ def test_function_is_swept_only(tmp_path: Path) -> None:
 
 
 NO_PROOF = {
+    "an address in an instruction": {"last": "lea inner + 1(%rip), %rax\njmp *%rax"},
     "a site beside them": {"ending": "syscall"},
     "a branch into an instruction": {"last": "jmp inner + 1"},
     "undecodable bytes": {"last": "ret\n.byte 6"},
