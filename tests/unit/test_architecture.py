@@ -34,6 +34,7 @@ ALLOWED = {
     "tree": {"tree", "elf", "model", "errors", "pipeline", "report"},
     "corpus": {"corpus", "tree", "elf", "model", "errors", "pipeline", "report", "toolchain", ""},
     "rootfs": {"rootfs", "tree", "model", "errors", "pipeline", "toolchain", ""},
+    "bundle": {"bundle", "tree", "elf", "model", "errors", "pipeline", "toolchain", ""},
 }
 IMPORTERS = {
     "capstone": {"x86/decode.py", "verify/decode.py"},
