@@ -11,7 +11,7 @@ import argparse
 import gc
 import os
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import chain
@@ -28,9 +28,11 @@ from .toolchain import TOOLS
 if TYPE_CHECKING:
     from .corpus import Examined
     from .model.corpus import Proof
+    from .model.tree import TreeReport
     from .pipeline import Request, StageListener
     from .report.corpus_diff import Change
     from .report.corpus_totals import Totals
+    from .report.progress import RunProgress
     from .report.values import Report
 
 _PROGRAM: Final = "flicker-aot"
@@ -66,6 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         color = parsed.color
         handlers = {
             "rewrite": _rewrite,
+            "bundle": _bundle,
             "rootfs": _rootfs,
             "verify": _verify,
             "inspect": _inspect,
@@ -129,6 +132,28 @@ def _parser() -> argparse.ArgumentParser:
     rewrite.add_argument("--report", metavar="FILE.json", type=Path, help="write a report of this rewriting")
     rewrite.add_argument("--force", action="store_true", help="overwrite OUT")
 
+    bundle = commands.add_parser(
+        "bundle",
+        help="a program with what it loads, rewritten, in a folder that can be moved",
+        description="PROG, its interpreter and its libraries, rewritten: DIR/bin/NAME runs it.",
+    )
+    bundle.add_argument("source", metavar="PROG", type=Path, help="an x86-64 program, dynamic or static")
+    bundle.add_argument("destination", metavar="DIR", type=Path, help="is made")
+    _add_options(bundle)
+    bundle.add_argument(
+        "--include",
+        metavar="GLOB",
+        nargs="+",
+        action="extend",
+        default=[],
+        help="further files, with their libraries: what PROG loads by dlopen, programs that it runs; "
+        "of a folder all in it; a bare name is looked for among libraries and in PATH",
+    )
+    bundle.add_argument("--follow-exec", action="store_true", help="programs that are run by PROG run as their copies")
+    bundle.add_argument("-j", "--jobs", metavar="N", type=_jobs, help="processes (default: one a processor)")
+    bundle.add_argument("--report", metavar="FILE.json", type=Path, help="write a report of this run")
+    bundle.add_argument("--force", action="store_true", help="replace DIR if it is a bundle")
+
     rootfs = commands.add_parser(
         "rootfs",
         help="rewrite a container or chroot tree whole",
@@ -142,9 +167,13 @@ def _parser() -> argparse.ArgumentParser:
     rootfs.add_argument("--report", metavar="FILE.json", type=Path, help="write a report of this run")
     rootfs.add_argument("--force", action="store_true", help="write into a DST that was not made from SRC")
 
-    verify = commands.add_parser("verify", help="prove that OUT is IN plus owned edits")
-    verify.add_argument("source", metavar="IN", type=Path)
-    verify.add_argument("destination", metavar="OUT", type=Path)
+    verify = commands.add_parser(
+        "verify",
+        help="prove that OUT is IN plus owned edits, or that a bundle is whole",
+        usage=f"{_PROGRAM} verify [options] IN OUT\n       {_PROGRAM} verify [options] DIR",
+    )
+    verify.add_argument("source", metavar="IN | DIR", type=Path)
+    verify.add_argument("destination", metavar="OUT", type=Path, nargs="?")
 
     inspect = commands.add_parser("inspect", help="what is in a program, or in a rewritten one")
     inspect.add_argument("source", metavar="FILE", type=Path)
@@ -213,7 +242,7 @@ def _parser() -> argparse.ArgumentParser:
     diff.add_argument("old", metavar="OLD.json", type=Path)
     diff.add_argument("new", metavar="NEW.json", type=Path)
 
-    for command in (rewrite, rootfs, verify, inspect, syscalls, report, diff):
+    for command in (rewrite, bundle, rootfs, verify, inspect, syscalls, report, diff):
         loudness = command.add_mutually_exclusive_group()
         loudness.add_argument("-q", "--quiet", action="store_true", help="errors only")
         loudness.add_argument(
@@ -318,10 +347,24 @@ def _options(parsed: argparse.Namespace) -> Options:
     )
 
 
+def _bundle(parsed: argparse.Namespace) -> int:
+    from .bundle import BundleRequest, make_bundle
+    from .tree.pool import default_jobs
+
+    request = BundleRequest(
+        program=parsed.source,
+        destination=parsed.destination,
+        options=_options(parsed),
+        includes=tuple(parsed.include),
+        jobs=parsed.jobs or default_jobs(),
+        follows=parsed.follow_exec,
+        excluded=None if parsed.excluded is None else parse_set(parsed.excluded),
+        force=parsed.force,
+    )
+    return _tree(parsed, (parsed.destination,), lambda listener: make_bundle(request, listener))
+
+
 def _rootfs(parsed: argparse.Namespace) -> int:
-    from .report.progress import RunProgress
-    from .report.tables import make_console
-    from .report.tree import print_tree_report, problem_lines, tree_to_json
     from .rootfs import TreeRequest, rewrite_tree
     from .tree.pool import default_jobs
 
@@ -334,12 +377,21 @@ def _rootfs(parsed: argparse.Namespace) -> int:
         force=parsed.force,
         keep_privileges=parsed.keep_setuid,
     )
+    return _tree(parsed, (parsed.source, parsed.destination), lambda listener: rewrite_tree(request, listener))
+
+
+def _tree(parsed: argparse.Namespace, folders: Sequence[Path], make: Callable[[RunProgress], TreeReport]) -> int:
+    """Runs ``make`` with its progress shown, and tells what it reports. ``folders``: no place for the report."""
+    from .report.progress import RunProgress
+    from .report.tables import make_console
+    from .report.tree import print_tree_report, problem_lines, tree_to_json
+
     if parsed.report is not None:
-        _check_tree_report(parsed)
+        _check_tree_report(parsed.report, folders)
     console = make_console(sys.stderr, parsed.color)
     shown = not (parsed.quiet or parsed.no_progress)
     with RunProgress(console, is_shown=shown, names_files=parsed.verbose) as progress:
-        report = rewrite_tree(request, progress)
+        report = make(progress)
     for level, line in problem_lines(report, with_all=parsed.verbose):
         if level == "error" or not parsed.quiet:
             _message(f"{level}: {line}", parsed.color)
@@ -350,13 +402,13 @@ def _rootfs(parsed: argparse.Namespace) -> int:
     return report.exit_code
 
 
-def _check_tree_report(parsed: argparse.Namespace) -> None:
-    """UsageError for a report that would stand in SRC or DST, or cannot be written."""
-    target = Path(os.path.realpath(parsed.report))
-    for folder in (parsed.source, parsed.destination):
+def _check_tree_report(report: Path, folders: Sequence[Path]) -> None:
+    """UsageError for a report that would stand in one of ``folders``, or cannot be written."""
+    target = Path(os.path.realpath(report))
+    for folder in folders:
         if target.is_relative_to(os.path.realpath(folder)):
-            raise UsageError(f"{parsed.report}: the report would be part of {folder}")
-    _check_written(parsed.report, "the report", ())
+            raise UsageError(f"{report}: the report would be part of {folder}")
+    _check_written(report, "the report", ())
 
 
 def _check_written(path: Path, what: str, others: Sequence[Path]) -> None:
@@ -390,17 +442,35 @@ def _verify(parsed: argparse.Namespace) -> int:
     from .pipeline import read_file
     from .verify import verify
 
+    if parsed.destination is None:
+        return _verify_bundle(parsed)
     findings = verify(read_file(parsed.source), read_file(parsed.destination))
+    return _tell_findings(parsed, parsed.destination, findings, f"verified against {parsed.source}")
+
+
+def _verify_bundle(parsed: argparse.Namespace) -> int:
+    from .bundle import check_bundle
+
+    if not parsed.source.is_dir():
+        raise UsageError(f"{parsed.source}: a bundle's folder expected, or two files, IN and OUT")
+    checked = check_bundle(parsed.source)
+    if not parsed.quiet:
+        for line in checked.warnings:
+            _message(f"warning: {line}", parsed.color)
+    return _tell_findings(parsed, parsed.source, checked.findings, f"{checked.files} files verified")
+
+
+def _tell_findings(parsed: argparse.Namespace, path: Path, findings: Sequence[object], praise: str) -> int:
     shown = len(findings) if parsed.verbose else _FINDINGS_SHOWN
     for finding in findings[:shown]:
-        print(f"{parsed.destination}: {finding}")
+        print(f"{path}: {finding}")
     if len(findings) > shown:
-        print(f"{parsed.destination}: and {len(findings) - shown} more; -v lists them")
+        print(f"{path}: and {len(findings) - shown} more; -v lists them")
     if findings:
-        _message(f"error: {parsed.destination}: verification failed, {len(findings)} findings", parsed.color)
+        _message(f"error: {path}: verification failed, {len(findings)} findings", parsed.color)
         return _VERIFICATION_FAILED
     if not parsed.quiet:
-        print(f"{parsed.destination}: verified against {parsed.source}", file=sys.stderr)
+        print(f"{path}: {praise}", file=sys.stderr)
     return 0
 
 

@@ -25,6 +25,7 @@ from .report.values import FileReport, OutputReport, Report, StageTime, make_fil
 
 if TYPE_CHECKING:
     from .report.syscalls import SyscallSet
+    from .verify import Finding
 
 _MAX_FILE_BYTES: Final = 1 << 31  # what a jump's rel32 reaches
 
@@ -36,7 +37,7 @@ class Request:
     """One rewriting. ``excluded``: system call numbers not asked for (--except); ``force``: OUT may exist.
 
     ``only_with_sites``: a file without a single site is not written (``Report.output`` is None), unless it is an
-    interpreter: there is nothing in it to hook.
+    interpreter or a program in a bundle: there is nothing in it to hook.
     """
 
     source: Path
@@ -111,12 +112,18 @@ def _make(image: Image, request: Request, stages: Stages) -> _Made:
     if request.options.role is not Role.CLIENT:
         from .elf.read import refuse_unsupported
 
-        refuse_unsupported(image)
+        refuse_unsupported(image, is_dynamic=request.options.role is Role.PROGRAM)
     with stages("runtime"):
-        from .layout import client_stub, read_stub
-        from .toolchain import runtime_for
+        from .layout import client_stub, loader_stub, read_stub
+        from .toolchain import runtime_for, start_of_programs
 
-        stub = client_stub() if request.options.role is Role.CLIENT else read_stub(runtime_for(request.options))
+        match request.options.role:
+            case Role.CLIENT:
+                stub = client_stub()
+            case Role.PROGRAM:
+                stub = loader_stub(start_of_programs())
+            case _:
+                stub = read_stub(runtime_for(request.options))
     with stages("discover"):
         from .discover import discover
 
@@ -129,7 +136,7 @@ def _make(image: Image, request: Request, stages: Stages) -> _Made:
     file = make_file_report(image, code, plan, options.only)
     if options.strict:
         _require_strict(file)
-    if request.only_with_sites and not code.sites and request.options.role is not Role.INTERPRETER:
+    if request.only_with_sites and not code.sites and request.options.role not in _STARTS:
         return _Made(file=file)
     with stages("lay out"):
         from .layout import lay_out
@@ -147,6 +154,9 @@ def _make(image: Image, request: Request, stages: Stages) -> _Made:
         more = f" (and {len(findings) - 1} more)" if len(findings) > 1 else ""
         raise VerificationError(f"{image.path}: the output failed verification: {findings[0]}{more}")
     return _Made(file=file, output=output, hole_bytes=layout.hole_size(len(image.data)))
+
+
+_STARTS: Final = (Role.INTERPRETER, Role.PROGRAM)  # have to be rewritten even without a site
 
 
 def _with_role(request: Request, image: Image) -> Request:
@@ -225,6 +235,13 @@ def syscalls(paths: Sequence[Path], closure: bool, listener: StageListener) -> S
     if any(needy):
         gaps.append("what a dynamic program loads by dlopen is not looked at")
     return SyscallSet(tool_version=__version__, files=tuple(found), gaps=tuple(gaps))
+
+
+def verify_file(original: bytes, output: bytes) -> tuple[Finding, ...]:
+    """What is wrong with ``output`` as a rewriting of ``original``."""
+    from .verify import verify
+
+    return verify(original, output)
 
 
 def load_stages() -> None:

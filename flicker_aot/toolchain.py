@@ -49,9 +49,15 @@ _OTHER_BASE: Final = "  . = 0x12345000;\n"
 
 def runtime_for(options: Options) -> bytes:
     """The ELF file to inject. UsageError where the hook does not compile or link, or does what no hook may."""
+    variant = "" if options.bundle is None else "-bundle"
     if options.hook is not None:
-        return _build_hook(options.hook)
-    return _package_file(f"{options.tool}.elf").read_bytes()
+        return _build_hook(options.hook, _package_file(f"runtime{variant}.o"))
+    return _package_file(f"{options.tool}{variant}.elf").read_bytes()
+
+
+def start_of_programs() -> bytes:
+    """The ELF file with the start that a dynamic program gets in a bundle."""
+    return _package_file("loader.elf").read_bytes()
 
 
 def _package_file(name: str) -> Path:
@@ -61,7 +67,7 @@ def _package_file(name: str) -> Path:
     return path
 
 
-def _build_hook(hook: Path) -> bytes:
+def _build_hook(hook: Path, runtime: Path) -> bytes:
     from .hook_check import check_object, require_no_relocation
 
     if hook.suffix not in (".c", ".o"):
@@ -79,15 +85,15 @@ def _build_hook(hook: Path) -> bytes:
         except OSError as error:
             raise UsageError(f"{hook}: cannot be read: {error.strerror}") from error
         script = _package_file("stub.ld")
-        linked = _link(hook, script, obj, Path(folder, "hook.elf"))
+        linked = _link(hook, script, runtime, obj, Path(folder, "hook.elf"))
         elsewhere = Path(folder, "elsewhere.ld")
         elsewhere.write_text(_moved(script))
-        require_no_relocation(hook, linked, _link(hook, elsewhere, obj, Path(folder, "elsewhere.elf")))
+        require_no_relocation(hook, linked, _link(hook, elsewhere, runtime, obj, Path(folder, "elsewhere.elf")))
         return linked
 
 
-def _link(hook: Path, script: Path, obj: Path, out: Path) -> bytes:
-    parts = [str(part) for part in (_package_file("runtime.o"), obj, _package_file("libchanges.a"))]
+def _link(hook: Path, script: Path, runtime: Path, obj: Path, out: Path) -> bytes:
+    parts = [str(part) for part in (runtime, obj, _package_file("libchanges.a"))]
     _run(hook, ["ld", "-T", str(script), "-z", "noexecstack", "--no-undefined", *parts, "-o", str(out)])
     return out.read_bytes()
 

@@ -7,7 +7,7 @@
 #ifndef FLK_ABI_H
 #define FLK_ABI_H
 
-#define FLK_ABI_VERSION 3
+#define FLK_ABI_VERSION 4
 #define FLK_CONFIG_MAGIC 0x3166636b63696c66 /* "flickcf1" */
 
 /* flk_config.flags */
@@ -18,6 +18,9 @@
 #define FLK_F_CLIENT 16u   /* the file has trampolines, but no runtime: its slots are bound to the process's */
 #define FLK_F_INTERP 32u   /* the host is the program interpreter: auxv is another file's */
 #define FLK_F_OWN_GS 64u   /* the program's text loads or reads gs: it is the program's in every thread */
+#define FLK_F_PROGRAM 256u /* a client that is a dynamic program in a bundle: its start maps the bundle's interpreter */
+#define FLK_F_FOLLOW 512u  /* execs run a file's copy in the bundle where it has one */
+#define FLK_F_LIBC 1024u   /* an interpreter that is the C library as well */
 #define FLK_F_NO_FSGSBASE 128u /* never written by the rewriter: tests take the way of machines without FSGSBASE */
 
 /* Bytes of memory behind the runtime's bss that stay untouched until a thread has a gs of its own (own_gs.c): for each
@@ -60,8 +63,8 @@ struct flk_template {
 };
 
 /* In the runtime's read-only part; written by the rewriter, never at run time. Addresses are link-time vaddrs:
- * the load bias is (address of the struct) - self_vaddr. In a client it is all that there is of a runtime, and starts the
- * last page of the executable segment that was appended. */
+ * the load bias is (address of the struct) - self_vaddr. In a client it is all that there is of a runtime (but for a program's start,
+ * loader.c), and starts the last page of the executable segment that was appended. */
 struct flk_config {
     flk_u64 magic;
     flk_u32 abi_version;
@@ -76,10 +79,14 @@ struct flk_config {
     flk_u64 traps_vaddr; /* struct flk_trap[trap_count], ascending by addr */
     flk_u64 slots_vaddr; /* FLK_F_CLIENT: struct flk_slots in a read-only segment, 0 in others */
     flk_u64 exe_vaddr;   /* what /proc/self/exe answers: a path of exe_size bytes and a NUL */
+    flk_u64 phdrs_vaddr; /* FLK_F_PROGRAM: the program headers that the interpreter is shown, with PT_INTERP; 0 in others */
+    flk_u64 interp_vaddr; /* FLK_F_PROGRAM: the interpreter's path below the bundle, of interp_size bytes and a NUL */
     flk_u32 site_count;
     flk_u32 insn_count;
     flk_u32 trap_count;
     flk_u32 exe_size; /* 0: /proc/self/exe is left alone */
+    flk_u32 depth;    /* how many components of the file's path lie below the bundle's folder; 0: not in a bundle */
+    flk_u32 interp_size;
     struct flk_template tpl;
 };
 
@@ -113,12 +120,46 @@ struct flk_trap {
     flk_u32 target; /* from tramp_vaddr */
 };
 
+/* A bundle's FLK_INDEX_NAME: which file has which copy (bundle.c reads it, flicker_aot/bundle/index.py writes it). Header, then
+ * file_count records by (device, inode), then alias_count aliases by their path's bytes, then strings, each with a NUL; string
+ * offsets count from the first of them. */
+#define FLK_INDEX_NAME "index"
+#define FLK_INDEX_MAGIC 0x3178646e696b6c66 /* "flkindx1" */
+#define FLK_BUILD_ID_BYTES 32
+#define FLK_FILE_LOADED 1u /* the loader is to have the copy: a library */
+#define FLK_FILE_RUN 2u    /* an exec is to have the copy: a program with a runtime or with a start of ours */
+
+struct flk_index {
+    flk_u64 magic;
+    flk_u32 abi_version;
+    flk_u32 file_count;
+    flk_u32 alias_count;
+    flk_u32 string_bytes;
+};
+
+struct flk_file { /* the original, as it was bundled */
+    flk_u64 device, inode, size_bytes, mtime_ns;
+    flk_u8 build_id[FLK_BUILD_ID_BYTES]; /* build_id_bytes of them */
+    flk_u32 build_id_bytes;              /* 0: it has none, or a longer one */
+    flk_u32 flags;                       /* FLK_FILE_* */
+    flk_u32 original;                    /* its path */
+    flk_u32 copy;                        /* the copy's, below the bundle's folder */
+};
+
+struct flk_alias { /* an absolute path that led to the original */
+    flk_u32 path;
+    flk_u32 file; /* which record */
+};
+
 _Static_assert(sizeof(struct flk_template) == 16, "mirrored in layout/abi.py");
-_Static_assert(sizeof(struct flk_config) == 128, "mirrored in layout/abi.py");
+_Static_assert(sizeof(struct flk_config) == 152, "mirrored in layout/abi.py");
 _Static_assert(sizeof(struct flk_slots) == 16, "written by flicker_aot/layout as zeros");
 _Static_assert(sizeof(struct flk_site) == 16, "mirrored in layout/abi.py");
 _Static_assert(sizeof(struct flk_insn) == 4, "mirrored in layout/abi.py");
 _Static_assert(sizeof(struct flk_trap) == 8, "mirrored in layout/abi.py");
+_Static_assert(sizeof(struct flk_index) == 24, "mirrored in bundle/index.py");
+_Static_assert(sizeof(struct flk_file) == 80, "mirrored in bundle/index.py");
+_Static_assert(sizeof(struct flk_alias) == 8, "mirrored in bundle/index.py");
 
 #endif
 #endif

@@ -112,6 +112,11 @@ def _places(name: str, folders: tuple[str, ...], is_musl: bool) -> Iterator[Path
     return (path for path in candidates if _is_loadable(path))
 
 
+def library_folders() -> tuple[str, ...]:
+    """Where ld.so finds libraries that no file names a folder for: those of its cache's entries, and the default."""
+    return tuple(dict.fromkeys([*(str(Path(p).parent) for p in _cached().values()), *_DEFAULT_FOLDERS]))
+
+
 def _is_loadable(path: Path) -> bool:
     """Whether it is a 64-bit x86-64 ELF file: ld.so goes on searching behind others."""
     try:

@@ -105,9 +105,12 @@ def _refuse_rewritten(image: Image) -> None:
         _refuse(image.path, f"already rewritten: it has a note '{REWRITER_NOTE_NAME}'")
 
 
-def refuse_unsupported(image: Image) -> None:
-    """InputError for a file that reads well but cannot host the runtime: a dynamic program, a damaged entry point."""
-    if image.is_dynamic:
+def refuse_unsupported(image: Image, *, is_dynamic: bool = False) -> None:
+    """InputError for a file that reads well but cannot be started: a damaged entry point, a dynamic program (or none
+    where one is expected: ``is_dynamic``)."""
+    if is_dynamic and not image.is_dynamic:
+        _refuse(image.path, "PT_INTERP expected, found none: not a dynamic program")
+    if image.is_dynamic and not is_dynamic:
         _refuse(
             image.path, "dynamically linked (has PT_INTERP): only statically linked programs can be rewritten alone"
         )

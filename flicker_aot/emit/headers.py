@@ -3,10 +3,22 @@
 from __future__ import annotations
 
 import struct
+from dataclasses import replace
 from typing import Final
 
 from ..errors import InternalError
-from ..model.image import PAGE_SIZE, PF_R, PT_GNU_EH_FRAME, PT_LOAD, PT_NOTE, PT_PHDR, Image, Segment
+from ..model.image import (
+    PAGE_SIZE,
+    PF_R,
+    PT_GNU_EH_FRAME,
+    PT_INTERP,
+    PT_LOAD,
+    PT_NOTE,
+    PT_NULL,
+    PT_PHDR,
+    Image,
+    Segment,
+)
 from ..model.layout import Layout
 
 PHDR: Final = struct.Struct("<IIQQQQQQ")
@@ -37,7 +49,18 @@ def elf_header_fields(layout: Layout, *, shoff: int, shnum: int, shstrndx: int) 
 
 
 def program_headers(image: Image, layout: Layout) -> bytes:
-    """The input's entries in their order; ours behind its last PT_LOAD, so that these ascend; the note's at the end.
+    """The table at the start of R, and behind it the one that the interpreter is shown, if there is to be one."""
+    if layout.shown_phdrs is None:
+        return _table(image, layout, layout.r.vaddr, hides_interpreter=False)
+    if layout.shown_phdrs != layout.r.vaddr + layout.phnum * PHDR.size:
+        raise InternalError(f"{image.path}: the second table is planned at {layout.shown_phdrs:#x}")
+    hidden = _table(image, layout, layout.r.vaddr, hides_interpreter=True)
+    return hidden + _table(image, layout, layout.shown_phdrs, hides_interpreter=False)
+
+
+def _table(image: Image, layout: Layout, vaddr: int, *, hides_interpreter: bool) -> bytes:
+    """The table for ``vaddr``. The input's entries in their order; ours behind its last PT_LOAD, so that these ascend;
+    the note's at the end.
 
     PT_GNU_EH_FRAME refers to the extended table, and is added where the input has none.
     """
@@ -47,7 +70,9 @@ def program_headers(image: Image, layout: Layout) -> bytes:
     entries: list[bytes] = []
     for s in image.segments:
         if s.type == PT_PHDR:
-            entries.append(_moved_table(s, layout, size))
+            entries.append(_moved_table(s, layout, vaddr, size))
+        elif s.type == PT_INTERP and hides_interpreter:
+            entries.append(_entry(replace(s, type=PT_NULL)))
         elif s.type == PT_GNU_EH_FRAME and frames:
             entries.append(frames)
             frames = b""
@@ -60,9 +85,9 @@ def program_headers(image: Image, layout: Layout) -> bytes:
             ]
     if frames:
         entries.append(frames)
-    vaddr = layout.note_vaddr
-    offset = vaddr - layout.r.vaddr + layout.r.offset
-    entries.append(PHDR.pack(PT_NOTE, PF_R, offset, vaddr, vaddr, layout.note_size, layout.note_size, 4))
+    note = layout.note_vaddr
+    offset = note - layout.r.vaddr + layout.r.offset
+    entries.append(PHDR.pack(PT_NOTE, PF_R, offset, note, note, layout.note_size, layout.note_size, 4))
     if len(entries) != layout.phnum:
         raise InternalError(f"{image.path}: {len(entries)} program headers, {layout.phnum} planned")
     return b"".join(entries)
@@ -81,7 +106,7 @@ def _frame_header(layout: Layout) -> bytes:
     return PHDR.pack(PT_GNU_EH_FRAME, PF_R, offset, vaddr, vaddr, size, size, 4)
 
 
-def _moved_table(s: Segment, layout: Layout, size: int) -> bytes:
+def _moved_table(s: Segment, layout: Layout, vaddr: int, size: int) -> bytes:
     """PT_PHDR: ld.so and musl derive the load bias from it."""
-    vaddr = layout.r.vaddr
-    return PHDR.pack(PT_PHDR, s.flags, layout.r.offset, vaddr, vaddr, size, size, s.align)
+    offset = vaddr - layout.r.vaddr + layout.r.offset
+    return PHDR.pack(PT_PHDR, s.flags, offset, vaddr, vaddr, size, size, s.align)

@@ -9,7 +9,7 @@ import struct
 from dataclasses import astuple, dataclass
 from typing import ClassVar, Final
 
-ABI_VERSION: Final = 3
+ABI_VERSION: Final = 4
 CONFIG_MAGIC: Final = 0x3166636B63696C66
 
 F_TRAPS: Final = 1
@@ -19,6 +19,9 @@ F_VDSO_HIDE: Final = 8
 F_CLIENT: Final = 16
 F_INTERP: Final = 32
 F_OWN_GS: Final = 64
+F_PROGRAM: Final = 256
+F_FOLLOW: Final = 512
+F_LIBC: Final = 1024
 F_NO_FSGSBASE: Final = 128  # only tests set it, in a finished file
 
 SLOTS_SIZE: Final = 16  # struct flk_slots
@@ -56,7 +59,7 @@ class FlkTemplate:
 class FlkConfig:
     """struct flk_config without its template."""
 
-    FORMAT: ClassVar[struct.Struct] = struct.Struct("<QIIQQQQQQQQQQIIII")
+    FORMAT: ClassVar[struct.Struct] = struct.Struct("<QIIQQQQQQQQQQQQIIIIII")
     magic: int = CONFIG_MAGIC
     abi_version: int = ABI_VERSION
     flags: int
@@ -70,10 +73,14 @@ class FlkConfig:
     traps_vaddr: int
     slots_vaddr: int
     exe_vaddr: int
+    phdrs_vaddr: int
+    interp_vaddr: int
     site_count: int
     insn_count: int
     trap_count: int
     exe_size: int
+    depth: int
+    interp_size: int
 
     def pack(self, template: FlkTemplate) -> bytes:
         return self.FORMAT.pack(*astuple(self)) + template.pack()

@@ -28,8 +28,11 @@ from .abi import (
     CONFIG_SIZE,
     F_CLIENT,
     F_FILLS,
+    F_FOLLOW,
     F_INTERP,
+    F_LIBC,
     F_OWN_GS,
+    F_PROGRAM,
     F_TRAPS,
     F_VDSO_HIDE,
     F_VDSO_KEEP,
@@ -63,11 +66,13 @@ class _Addresses:
     """Where the parts of the block are, once it is known how large R is: vaddrs, and file offsets."""
 
     r: int
+    shown_phdrs: int | None
     sites: int
     insns: int
     traps: int
     slots: int
     exe: int
+    interp: int
     frame_header: int
     frames: int
     note: int
@@ -93,7 +98,7 @@ class _Addresses:
 
 def lay_out(image: Image, code: Code, plan: Plan, stub: Stub, options: Options) -> Layout:
     """All addresses and bytes of the output. InputError where the file has no room for what must be added."""
-    is_client = options.role is Role.CLIENT
+    is_client = options.role.is_client
     phnum = len(image.segments) + ADDED_PHDRS - is_client
     if phnum > MAX_PHDRS:
         raise InputError(f"{image.path}: {phnum} program headers would be needed, at most {MAX_PHDRS} are possible")
@@ -104,11 +109,12 @@ def lay_out(image: Image, code: Code, plan: Plan, stub: Stub, options: Options) 
     labels = _labels(template, has_leave=shape is not Shape.ENTER)
     slots = measure(plan.patches, template, fixed=fixed)
     tables = make_tables(slots, image.base_vaddr)
-    exe_path = b"" if options.exe_path is None else os.fsencode(options.exe_path)
+    texts = _texts(options)
+    shows = options.role is Role.PROGRAM
     unwind = plan_unwind(image, slots, labels)
     added = unwind.table is not None and not unwind.table.header
     if phnum + added > MAX_PHDRS or _too_large(
-        image, stub, tables, slots, unwind, phnum + added, start, is_client, len(exe_path) + 1
+        image, stub, tables, slots, unwind, phnum + added, start, is_client, texts, shows
     ):
         unwind, added = unwind.without_table(), False
     phnum += added
@@ -117,11 +123,11 @@ def lay_out(image: Image, code: Code, plan: Plan, stub: Stub, options: Options) 
     size = 0
     placed: tuple[int, int, int] | None = None
     while True:
-        where = _addresses(image, stub, tables, slots, unwind, phnum, size, start, is_client, len(exe_path) + 1)
+        where = _addresses(image, stub, tables, slots, unwind, phnum, size, start, is_client, texts, shows)
         _check_reach(image, where)
         moved = copies(slots, where.rx)
         segments = where.in_file(len(stub.data))
-        runtime = _runtime(stub, where, is_client)
+        runtime = _runtime(stub, where, options.role)
         if placed != (where.rx, where.text, where.frame_header):
             placed = where.rx, where.text, where.frame_header
             unwound = unwind.loaded(where.rx, where.frame_header)
@@ -137,7 +143,7 @@ def lay_out(image: Image, code: Code, plan: Plan, stub: Stub, options: Options) 
         size = _align(needed, R_SIZE_UNIT)
     holes = runtime | {"bound": runtime["enter"], "leave_bound": runtime["leave"]}
     trampolines = build(slots, where.rx, template, moved, holes, fixed=fixed)
-    config = _config(image, code, plan, options, where, tables, slots, stub, exe_path).pack(labels)
+    config = _config(image, code, plan, options, where, tables, slots, stub, texts).pack(labels)
     edits = make_edits(image, trampolines, moved)
     code_parts = [(t.vaddr, t.data) for t in trampolines]
     if start is not None:
@@ -150,7 +156,7 @@ def lay_out(image: Image, code: Code, plan: Plan, stub: Stub, options: Options) 
             vaddr=where.r,
             offset=where.r_offset,
             memsz=where.r_end - where.r,
-            data=_r_data(where, tables, exe_path + b"\0", unwound, encoded),
+            data=_r_data(where, tables, texts, unwound, encoded),
         ),
         rx=Placement(
             place=Place.RX,
@@ -168,7 +174,7 @@ def lay_out(image: Image, code: Code, plan: Plan, stub: Stub, options: Options) 
             memsz=where.rw_end - where.rw,
             data=stub.data,
         ),
-        entry=runtime["start"] if options.role is Role.HOST else image.entry,
+        entry=runtime["start"] if options.role in (Role.HOST, Role.PROGRAM) else image.entry,
         phnum=phnum,
         trampolines=trampolines,
         edits=edits,
@@ -179,7 +185,24 @@ def lay_out(image: Image, code: Code, plan: Plan, stub: Stub, options: Options) 
         sections=_sections(where, stub, len(encoded)),
         frame_header=(where.frame_header, unwind.header_size) if unwind.header_size else None,
         debug_frame=debug_frame,
+        shown_phdrs=where.shown_phdrs,
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Texts:
+    """Paths for the runtime, without their NULs."""
+
+    exe: bytes
+    interp: bytes
+
+
+def _texts(options: Options) -> _Texts:
+    exe = b"" if options.exe_path is None else os.fsencode(options.exe_path)
+    interp = None if options.bundle is None else options.bundle.interpreter
+    if (interp is None) == (options.role is Role.PROGRAM):
+        raise InternalError(f"a {options.role.value} with interpreter {interp}")
+    return _Texts(exe=exe, interp=os.fsencode(interp or ""))
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -207,13 +230,14 @@ def _too_large(
     phnum: int,
     start: Start | None,
     is_client: bool,
-    exe_size: int,
+    texts: _Texts,
+    shows: bool,
 ) -> bool:
     """Whether the unwind tables that are loaded take the output beyond its budget (model/layout.py).
 
     What debuggers read comes first: `.debug_frame`, whose size hardly depends on addresses, has its place.
     """
-    where = _addresses(image, stub, tables, slots, unwind, phnum, 0, start, is_client, exe_size)
+    where = _addresses(image, stub, tables, slots, unwind, phnum, 0, start, is_client, texts, shows)
     in_r = where.note - where.r + _NOTE_ESTIMATE * len(slots)
     headers = SECTION_HEADER_SIZE * (len(image.sections) + _ADDED_SECTIONS)
     debug_frame = len(zlib.compress(unwind.debug_frame(where.rx, where.text, stub.frames), 9))
@@ -231,7 +255,8 @@ def _addresses(
     r_size: int,
     start: Start | None,
     is_client: bool,
-    exe_size: int,
+    texts: _Texts,
+    shows: bool,
 ) -> _Addresses:
     first = min(image.loads, key=lambda s: s.vaddr)
     # What kernels before 5.18 add e_phoff to, and where file offset 0 is mapped (fs/binfmt_elf.c: load_addr).
@@ -247,23 +272,28 @@ def _addresses(
     if r - base - r_offset <= MAX_HOLE:
         r_offset = max(r_offset, r - base)
         r = base + r_offset
-    sites = r + phnum * PHDR_SIZE
+    shown_phdrs = r + phnum * PHDR_SIZE if shows else None
+    sites = r + phnum * PHDR_SIZE * (1 + shows)
     insns = sites + len(tables.sites)
     traps = _align(insns + len(tables.insns), 4)
     exe = traps + len(tables.traps)
-    slots_at = _align(exe + exe_size, SLOTS_SIZE)
-    frame_header = slots_at + SLOTS_SIZE if is_client else _align(exe + exe_size, 4)
+    interp = exe + len(texts.exe) + 1
+    texts_end = interp + (len(texts.interp) + 1 if texts.interp else 0)
+    slots_at = _align(texts_end, SLOTS_SIZE)
+    frame_header = slots_at + SLOTS_SIZE if is_client else _align(texts_end, 4)
     frames = frame_header + unwind.header_size
     rx = _page_up(r + r_size)
     text = rx + tramp_size
     rw = text + stub.data_vaddr
     return _Addresses(
         r=r,
+        shown_phdrs=shown_phdrs,
         sites=sites,
         insns=insns,
         traps=traps,
         slots=slots_at,
         exe=exe,
+        interp=interp,
         frame_header=frame_header,
         frames=frames,
         note=_align(frames + unwind.frames_size, 4),
@@ -291,11 +321,11 @@ def _check_reach(image: Image, where: _Addresses) -> None:
         )
 
 
-def _runtime(stub: Stub, where: _Addresses, is_client: bool) -> dict[str, int]:
+def _runtime(stub: Stub, where: _Addresses, role: Role) -> dict[str, int]:
     """Vaddrs of the runtime's entry points; "leave" is 0 where there is none. Of a client: of its slots."""
-    if is_client:
+    if role.is_client:
         return {
-            "start": 0,
+            "start": where.text + stub.start if role is Role.PROGRAM else 0,
             "enter": where.slots,
             "leave": where.slots + SLOTS_SIZE // 2,
             "config": where.text + stub.config,
@@ -342,17 +372,19 @@ def _config(
     tables: Tables,
     slots: Sequence[Slot],
     stub: Stub,
-    exe_path: bytes,
+    texts: _Texts,
 ) -> FlkConfig:
     flags = {"hook": 0, "keep": F_VDSO_KEEP, "hide": F_VDSO_HIDE}[options.vdso]
     if any(p.tactic is Tactic.TRAP for p in plan.patches):
         flags |= F_TRAPS
     if any(f.kind is not FillKind.JUMP32 for p in plan.patches for f in p.fills):
         flags |= F_FILLS
-    if options.role is not Role.HOST:
-        flags |= F_CLIENT if options.role is Role.CLIENT else F_INTERP
-    if code.gs_uses and options.role is not Role.CLIENT:
+    flags |= _ROLE_FLAGS[options.role]
+    if code.gs_uses and not options.role.is_client:
         flags |= F_OWN_GS
+    place = options.bundle
+    if place is not None:
+        flags |= F_FOLLOW * place.follows | F_LIBC * place.is_libc
     return FlkConfig(
         flags=flags,
         self_vaddr=where.text + stub.config,
@@ -363,13 +395,25 @@ def _config(
         sites_vaddr=where.sites,
         insns_vaddr=where.insns,
         traps_vaddr=where.traps,
-        slots_vaddr=where.slots if options.role is Role.CLIENT else 0,
+        slots_vaddr=where.slots if options.role.is_client else 0,
         exe_vaddr=where.exe,
+        phdrs_vaddr=where.shown_phdrs or 0,
+        interp_vaddr=where.interp if texts.interp else 0,
         site_count=tables.site_count,
         insn_count=tables.insn_count,
         trap_count=tables.trap_count,
-        exe_size=len(exe_path),
+        exe_size=len(texts.exe),
+        depth=0 if place is None else place.depth,
+        interp_size=len(texts.interp),
     )
+
+
+_ROLE_FLAGS: Final = {
+    Role.HOST: 0,
+    Role.INTERPRETER: F_INTERP,
+    Role.CLIENT: F_CLIENT,
+    Role.PROGRAM: F_CLIENT | F_PROGRAM,
+}
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -386,12 +430,13 @@ def _fill(start: int, end: int, parts: Sequence[tuple[int, bytes]], padding: byt
     return bytes(data)
 
 
-def _r_data(where: _Addresses, tables: Tables, exe_path: bytes, unwind: tuple[bytes, bytes], note: bytes) -> bytes:
+def _r_data(where: _Addresses, tables: Tables, texts: _Texts, unwind: tuple[bytes, bytes], note: bytes) -> bytes:
     parts = (
         (where.sites, tables.sites),
         (where.insns, tables.insns),
         (where.traps, tables.traps),
-        (where.exe, exe_path),
+        (where.exe, texts.exe + b"\0"),
+        (where.interp, texts.interp + b"\0" if texts.interp else b""),
         (where.frame_header, unwind[0]),
         (where.frames, unwind[1]),
         (where.note, note),
@@ -418,12 +463,11 @@ def _symbols(trampolines: Sequence[Trampoline], stub: Stub, where: _Addresses) -
 def _sections(where: _Addresses, stub: Stub, note_size: int) -> tuple[NewSection, ...]:
     """Headers for all of the block, so that strip and objcopy keep it and objdump and gdb show it."""
     data_end = where.rw + len(stub.data)
+    tables = where.shown_phdrs or where.sites
     # The program header table stays outside: BFD puts the one that it writes in front of the segment's first section.
     # What PT_GNU_EH_FRAME refers to is a section of its own: strip and objcopy compute segments from sections.
     sections = [
-        NewSection(
-            name=".flicker.tables", place=Place.R, vaddr=where.sites, size=where.frame_header - where.sites, align=8
-        ),
+        NewSection(name=".flicker.tables", place=Place.R, vaddr=tables, size=where.frame_header - tables, align=8),
         NewSection(
             name=".flicker.eh_frame_hdr",
             place=Place.R,

@@ -12,7 +12,7 @@ from typing import Final
 from .. import __version__
 from ..model.code import Code, Verdict
 from ..model.image import Image
-from ..model.options import Options
+from ..model.options import BundlePlace, Options
 from ..model.plan import Plan, Tactic
 from .abi import CONFIG_SIZE, FlkTemplate
 from .stub import Stub
@@ -20,7 +20,7 @@ from .trampolines import Slot
 
 NOTE_NAME: Final = b"flicker-aot\0"
 NOTE_TYPE: Final = 1
-FORMAT: Final = 3
+FORMAT: Final = 4
 
 
 def fixed_part(image: Image, code: Code, plan: Plan, options: Options) -> dict[str, object]:
@@ -33,11 +33,17 @@ def fixed_part(image: Image, code: Code, plan: Plan, options: Options) -> dict[s
         "role": options.role.value,
         "vdso": options.vdso,
         "exe_path": "" if options.exe_path is None else str(options.exe_path),
+        "bundle": _place(options.bundle),
         "tool": options.tool if options.hook is None else f"hook:{options.hook.name}",
         "kept": [p.site.vaddr for p in plan.patches if p.tactic is Tactic.KEEP],
         "gs_uses": list(code.gs_uses),
         "unknown": [c.vaddr for c in code.candidates if c.verdict is Verdict.UNKNOWN],
     }
+
+
+def _place(place: BundlePlace | None) -> list[object] | None:
+    """[depth, interpreter ("": none), whether execs run copies, whether it is a C library]."""
+    return None if place is None else [place.depth, place.interpreter or "", place.follows, place.is_libc]
 
 
 def runtime_sha256(stub: Stub) -> str:

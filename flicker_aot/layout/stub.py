@@ -7,7 +7,7 @@ distance, no relocations; `.eh_frame` is not loaded. What is in it is ours, so a
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -73,19 +73,36 @@ def client_stub() -> Stub:
     )
 
 
+def loader_stub(data: bytes) -> Stub:
+    """What a dynamic program in a bundle gets besides: the start in the ELF file ``data`` (runtime_stub/loader.ld)."""
+    segments, sections = _headers(data)
+    loads = [s for s in segments if s[0] == PT_LOAD]
+    symbols = dict(_symbols(data, sections))
+    if len(loads) != 1 or loads[0][3] or loads[0][5] != loads[0][6] or loads[0][6] > PAGE_SIZE:
+        raise InternalError(f"start of programs: one page expected, found {loads}")
+    if symbols.get("flk_config", (1,))[0] != 0 or "flk_start" not in symbols:
+        raise InternalError("start of programs: flk_config is not at 0, or flk_start is missing")
+    return Stub(
+        text=data[loads[0][2] : loads[0][2] + loads[0][5]],
+        data=b"",
+        data_vaddr=PAGE_SIZE,
+        data_memsz=0,
+        start=symbols["flk_start"][0],
+        enter=0,
+        leave=None,
+        config=0,
+        symbols=_named(symbols),
+        frames=_frames(data, _EHDR.unpack_from(data)[13], sections),
+    )
+
+
 def _page_up(value: int) -> int:
     return -(-value // PAGE_SIZE) * PAGE_SIZE
 
 
 def read_stub(data: bytes) -> Stub:
     """The stub in the ELF file ``data``."""
-    if len(data) < _EHDR.size or data[:6] != b"\x7fELF\x02\x01":
-        raise InternalError("runtime stub: not a 64-bit ELF file")
-    header = _EHDR.unpack_from(data)
-    segments = [_PHDR.unpack_from(data, header[5] + i * _PHDR.size) for i in range(header[10])]
-    sections = [_SHDR.unpack_from(data, header[6] + i * _SHDR.size) for i in range(header[12])]
-    if any(s[0] in (PT_DYNAMIC, PT_INTERP) for s in segments) or any(s[1] in (_SHT_RELA, _SHT_REL) for s in sections):
-        raise InternalError("runtime stub: expected no dynamic section, interpreter or relocations")
+    segments, sections = _headers(data)
     loads = [s for s in segments if s[0] == PT_LOAD]
     if len(loads) != 2 or loads[0][3] or not loads[0][1] & PF_X or loads[0][1] & PF_W or not loads[1][1] & PF_W:
         raise InternalError(f"runtime stub: expected text at 0 and data, found {len(loads)} loads: {loads}")
@@ -114,12 +131,28 @@ def read_stub(data: bytes) -> Stub:
         enter=symbols["flk_enter"][0],
         leave=symbols["flk_leave"][0] if has_leave else None,
         config=config,
-        symbols=tuple(
-            StubSymbol(name, vaddr, size, kind == _STT_FUNC)
-            for name, (vaddr, size, kind, index) in symbols.items()
-            if index != _SHN_ABS and kind in (_STT_OBJECT, _STT_FUNC)
-        ),
-        frames=_frames(data, header[13], sections),
+        symbols=_named(symbols),
+        frames=_frames(data, _EHDR.unpack_from(data)[13], sections),
+    )
+
+
+def _headers(data: bytes) -> tuple[list[tuple[int, ...]], list[tuple[int, ...]]]:
+    """Program and section headers."""
+    if len(data) < _EHDR.size or data[:6] != b"\x7fELF\x02\x01":
+        raise InternalError("runtime stub: not a 64-bit ELF file")
+    header = _EHDR.unpack_from(data)
+    segments = [_PHDR.unpack_from(data, header[5] + i * _PHDR.size) for i in range(header[10])]
+    sections = [_SHDR.unpack_from(data, header[6] + i * _SHDR.size) for i in range(header[12])]
+    if any(s[0] in (PT_DYNAMIC, PT_INTERP) for s in segments) or any(s[1] in (_SHT_RELA, _SHT_REL) for s in sections):
+        raise InternalError("runtime stub: expected no dynamic section, interpreter or relocations")
+    return segments, sections
+
+
+def _named(symbols: Mapping[str, tuple[int, int, int, int]]) -> tuple[StubSymbol, ...]:
+    return tuple(
+        StubSymbol(name, vaddr, size, kind == _STT_FUNC)
+        for name, (vaddr, size, kind, index) in symbols.items()
+        if index != _SHN_ABS and kind in (_STT_OBJECT, _STT_FUNC)
     )
 
 

@@ -103,6 +103,8 @@ class Layout:
     ``note`` is the note's content (docs/design.md, "The note"); its bytes, with the ELF note header, are in R at
     ``note_vaddr``. ``frame_header``: (vaddr, size) of what PT_GNU_EH_FRAME is to refer to, None: as in the input.
     ``debug_frame``: what is to be appended to the input's `.debug_frame`, or to be one; not loaded.
+    ``shown_phdrs``: the vaddr in R of a second table that has the input's PT_INTERP, which the first one then has not;
+    None: there is one table.
     """
 
     r: Placement
@@ -119,6 +121,7 @@ class Layout:
     sections: tuple[NewSection, ...]
     frame_header: tuple[int, int] | None = None
     debug_frame: bytes = b""
+    shown_phdrs: int | None = None
 
     @property
     def placements(self) -> tuple[Placement, ...]:

@@ -19,6 +19,26 @@ class Role(Enum):
     HOST = "host"  # the file itself, started by the kernel at e_entry: a static program
     INTERPRETER = "interpreter"  # the file itself, a program interpreter at its own path: e_entry stays
     CLIENT = "client"  # another file: a library, an interpreter or a dynamic program
+    PROGRAM = "program"  # its interpreter: a dynamic program in a bundle, whose start maps the bundle's interpreter
+
+    @property
+    def is_client(self) -> bool:
+        """Whether the file has trampolines and no runtime."""
+        return self in (Role.CLIENT, Role.PROGRAM)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BundlePlace:
+    """Where a file stands in a bundle. ``depth``: components of its path below the bundle's folder.
+
+    ``interpreter``: path below the folder, of a dynamic program's. ``follows``: execs run copies (--follow-exec).
+    ``is_libc``: an interpreter that is the C library as well.
+    """
+
+    depth: int
+    interpreter: str | None = None
+    follows: bool = False
+    is_libc: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,3 +51,4 @@ class Options:
     vdso: str = "hook"
     role: Role = Role.HOST
     exe_path: Path | None = None  # what /proc/self/exe answers; None: left alone
+    bundle: BundlePlace | None = None

@@ -42,7 +42,7 @@ def _facts(report: TreeReport) -> Iterator[tuple[str, str]]:
     yield (
         "rewritten",
         f"{actions[Action.REWRITTEN]} files: {roles[Role.INTERPRETER]} interpreters, {roles[Role.HOST]} static "
-        f"programs, {roles[Role.CLIENT]} dynamic programs and libraries",
+        f"programs, {roles[Role.CLIENT] + roles[Role.PROGRAM]} dynamic programs and libraries",
     )
     copied = Counter(r.facts.kind for r in report.records if r.action is Action.COPIED)
     without = sum(number for kind, number in copied.items() if kind.is_rewritable)

@@ -31,14 +31,11 @@ from ..tree.manifest import FOLDER, Journal, forget
 from ..tree.pool import available_memory_bytes, run
 from ..tree.roles import Roles
 from ..tree.walk import walk
-from ..tree.work import Done, Item, Task, batches, crashed, work
+from ..tree.work import WORKER_BYTES, Done, Item, Task, batches, crashed, memory_of, work
 from .apply import finish_folders, make_folders, make_links, make_specials, put, remove_vanished
 from .changes import Changes, digest, find_changes, special_kind
 from .paths import check_paths
 
-# What a worker needs: for Python with its libraries, and for each byte of the file that it rewrites.
-_WORKER_BYTES: Final = 100 << 20
-_WORKER_FACTOR: Final = 14
 _BATCH_FILES, _BATCH_BYTES = 64, 8 << 20
 _STAGING: Final = "new"
 _LOCK: Final = "lock"
@@ -187,9 +184,9 @@ def _groups(items: Sequence[Item]) -> Iterator[tuple[tuple[Item, ...], int]]:
     """(items for one task, memory that it needs): a file to rewrite alone, files to copy together."""
     for item in items:
         if item.role is not None:
-            yield (item,), _WORKER_BYTES + _WORKER_FACTOR * item.entry.size
+            yield (item,), memory_of(item)
     for group in batches([i for i in items if i.role is None], _BATCH_FILES, _BATCH_BYTES):
-        yield group, _WORKER_BYTES
+        yield group, WORKER_BYTES
 
 
 def _judge(

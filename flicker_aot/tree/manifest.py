@@ -55,13 +55,13 @@ def read_manifest(destination: Path) -> Manifest | None:
         if manifest.is_file():
             document = json.loads(manifest.read_text(encoding="utf-8"))
             source = _checked(document, manifest)
-            records = {r.path: r for r in map(_record, document["files"])}
+            records = {r.path: r for r in map(record_of, document["files"])}
         is_complete = source is not None
         if journal.is_file():
             lines = [json.loads(line) for line in _whole_lines(journal)]
             if lines:
                 source = _checked(lines[0], journal)
-                records |= {r.path: r for r in map(_record, lines[1:])}
+                records |= {r.path: r for r in map(record_of, lines[1:])}
                 is_complete = False
     except OSError as error:
         raise UsageError(f"{error.filename}: cannot be read: {error.strerror}") from error
@@ -106,14 +106,14 @@ class Journal:
 
     def add(self, records: Iterable[FileRecord]) -> None:
         for record in records:
-            self._line(_document(record))
+            self._line(document_of(record))
         if self._file is not None:
             self._file.flush()
 
     def finish(self, head: Mapping[str, Any], records: Iterable[FileRecord]) -> None:
         """The manifest takes the journal's place. ``head``: keys besides "files"."""
         text = json.dumps({**self._head, **head}, indent=1)[:-2]
-        body = ",\n".join("  " + json.dumps(_document(record)) for record in records)
+        body = ",\n".join("  " + json.dumps(document_of(record)) for record in records)
         staged = self._folder / f"{_MANIFEST}.new"
         staged.write_text(f'{text},\n "files": [\n{body}\n ]\n}}\n', encoding="utf-8")
         staged.replace(self._folder / _MANIFEST)
@@ -128,7 +128,7 @@ class Journal:
         os.truncate(self._path, data.rfind(b"\n") + 1)
 
 
-def _document(record: FileRecord) -> dict[str, Any]:
+def document_of(record: FileRecord) -> dict[str, Any]:
     """Keys in a fixed order; what says nothing is left out."""
     entry, facts, sites = record.entry, record.facts, record.sites
     document: dict[str, Any] = {
@@ -169,7 +169,7 @@ def _document(record: FileRecord) -> dict[str, Any]:
     return {name: value for name, value in document.items() if value not in (None, "", []) or name == "path"}
 
 
-def _record(document: Mapping[str, Any]) -> FileRecord:
+def record_of(document: Mapping[str, Any]) -> FileRecord:
     get = document.get
     uid, gid = document["owner"]
     size = int(document.get("size_bytes", 0))

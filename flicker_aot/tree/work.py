@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from ..errors import FlickerError, InputError, InternalError, PolicyError, VerificationError
-from ..model.options import Options, Role
+from ..model.options import BundlePlace, Options, Role
 from ..model.tree import Action, Entry, Escape, Facts, FileRecord, Kind, Patched, Problem, Sites, count_patched
 from ..pipeline import Request, rewrite
 from ..report.values import FileReport
@@ -22,17 +22,25 @@ from .copy import copy_contents, privileges_of, set_attributes
 from .walk import look
 
 _BLOCK: Final = 1 << 20
+# What a worker needs: for Python with its libraries, and for each byte of the file that it rewrites.
+WORKER_BYTES: Final = 100 << 20
+_WORKER_FACTOR: Final = 14
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Item:
-    """One regular file. ``role``: None to copy it. ``staged``: a path that does not exist yet, on DST's file system."""
+    """One regular file. ``role``: None to copy it. ``staged``: a path that does not exist yet, on DST's file system.
+
+    ``exe_path``, ``place``: of a program in a bundle (model/options.py).
+    """
 
     entry: Entry
     facts: Facts
     staged: Path
     role: Role | None = None
     key: str = ""
+    exe_path: Path | None = None
+    place: BundlePlace | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +62,11 @@ class Done:
     item: Item
     record: FileRecord | None
     problems: tuple[Problem, ...]
+
+
+def memory_of(item: Item) -> int:
+    """About how many bytes a worker needs for it."""
+    return WORKER_BYTES + (_WORKER_FACTOR * item.entry.size if item.role is not None else 0)
 
 
 def work(task: Task) -> tuple[Done, ...]:
@@ -114,7 +127,7 @@ def _stage(task: Task, item: Item, source: Path, problems: list[Problem]) -> Fil
     request = Request(
         source=source,
         destination=item.staged,
-        options=_options_of(task.options, item.role),
+        options=_options_of(task.options, item.role, item),
         excluded=task.excluded,
         only_with_sites=True,
     )
@@ -143,11 +156,10 @@ def _stage(task: Task, item: Item, source: Path, problems: list[Problem]) -> Fil
     )
 
 
-def _options_of(options: Options, role: Role) -> Options:
+def _options_of(options: Options, role: Role, item: Item) -> Options:
     """A client has no tool of its own, the process's is asked: its bytes are the same whatever the tool."""
-    if role is Role.CLIENT:
-        return replace(options, role=role, tool="none", hook=None)
-    return replace(options, role=role)
+    options = replace(options, role=role, exe_path=item.exe_path, bundle=item.place)
+    return replace(options, tool="none", hook=None) if role.is_client else options
 
 
 @contextmanager

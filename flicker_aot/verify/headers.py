@@ -10,20 +10,23 @@ from itertools import pairwise
 from typing import Final
 
 from .finding import Finding
-from .note import Claim
 from .rawelf import (
     PAGE,
     PF_R,
     PF_W,
     PF_X,
+    PHDR,
     PHDR_SIZE,
     PT_GNU_EH_FRAME,
+    PT_INTERP,
     PT_LOAD,
+    PT_NULL,
     PT_PHDR,
     Phdr,
     RawElf,
 )
 from .subject import Subject
+from .tables import Tables
 from .unwind import frame_header
 
 MAX_PHNUM: Final = 73  # kernels before 5.10 take a table of at most one page (fs/binfmt_elf.c)
@@ -44,7 +47,7 @@ def _bad(code: str, vaddr: int | None, message: str) -> Finding:
 
 def _entry_and_table(subject: Subject) -> Iterator[Finding]:
     output, claim = subject.output, subject.claim
-    entry = claim.start if claim.role == "host" else subject.original.entry
+    entry = claim.start if claim.role in ("host", "program") else subject.original.entry
     if output.entry != entry:
         yield _bad("entry", output.entry, f"e_entry {entry:#x} expected for a {claim.role}")
     if output.base != subject.original.base:
@@ -80,7 +83,10 @@ def _program_headers(subject: Subject) -> Iterator[Finding]:
             kept.append(p)
     if added != len(claim.segments):
         yield _bad("phdr", None, f"{len(claim.segments)} appended PT_LOADs expected, {added} found")
-    expected = [_moved(p, output, claim) if p.type == PT_PHDR else p for p in subject.original.segments]
+    vaddr = claim.segments["r"].vaddr + output.phoff - claim.segments["r"].offset
+    expected = [_moved(p, subject, vaddr) if p.type == PT_PHDR else p for p in subject.original.segments]
+    if claim.role == "program":
+        expected = [p._replace(type=PT_NULL) if p.type == PT_INTERP else p for p in expected]
     if kept != expected:
         odd = next((k for k, e in zip(kept, expected, strict=False) if k != e), None)
         where = None if odd is None else odd.vaddr
@@ -98,11 +104,41 @@ def _program_headers(subject: Subject) -> Iterator[Finding]:
         yield _bad("phdr", note.vaddr, f"PT_NOTE is not a read-only part of R: {note}")
 
 
-def _moved(p: Phdr, output: RawElf, claim: Claim) -> Phdr:
-    """What PT_PHDR must say of the table's new place; its flags and alignment stay."""
-    vaddr = claim.segments["r"].vaddr + output.phoff - claim.segments["r"].offset
+def _moved(p: Phdr, subject: Subject, vaddr: int) -> Phdr:
+    """What PT_PHDR must say of a table at ``vaddr`` in R; its flags and alignment stay."""
+    r = subject.claim.segments["r"]
+    size = len(subject.output.segments) * PHDR_SIZE
+    return p._replace(offset=vaddr - r.vaddr + r.offset, vaddr=vaddr, paddr=vaddr, filesz=size, memsz=size)
+
+
+def check_shown_table(subject: Subject, tables: Tables) -> Iterator[Finding]:
+    """A program in a bundle has a second table, which its interpreter is shown: with PT_INTERP, and in its own place.
+
+    It fills the bytes between the first one and the site table: its start tells the interpreter how many entries it
+    has by that.
+    """
+    if subject.claim.role != "program":
+        if tables.phdrs_vaddr:
+            yield _bad("phdr", tables.phdrs_vaddr, f"a second table in a {subject.claim.role}")
+        return
+    output, r, vaddr = subject.output, subject.claim.segments["r"], tables.phdrs_vaddr
     size = len(output.segments) * PHDR_SIZE
-    return p._replace(offset=output.phoff, vaddr=vaddr, paddr=vaddr, filesz=size, memsz=size)
+    if (vaddr, vaddr + size) != (r.vaddr + output.phoff - r.offset + size, tables.tables[0][0]):
+        yield _bad("phdr", vaddr, f"a second table of {size:#x} bytes between the first one and the sites expected")
+        return
+    native = iter([p for p in subject.original.segments if p.type == PT_INTERP])
+    expected = []
+    for p in output.segments:
+        if p.type == PT_PHDR:
+            p = _moved(p, subject, vaddr)
+        elif p.type == PT_NULL:
+            hidden = next(native, p)
+            p = p._replace(type=PT_INTERP) if hidden._replace(type=PT_NULL) == p else p
+        expected.append(p)
+    found = [Phdr(*row) for row in PHDR.iter_unpack(output.at(vaddr, size))]
+    for wanted, shown in zip(expected, found, strict=True):
+        if wanted != shown:
+            yield _bad("phdr", vaddr, f"the table for the interpreter: {wanted} expected, {shown} found")
 
 
 def _appended(subject: Subject) -> Iterator[Finding]:

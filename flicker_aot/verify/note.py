@@ -17,13 +17,14 @@ from .rawelf import PT_NOTE, RawElf, read_raw
 
 NOTE_NAME: Final = b"flicker-aot\0"
 NOTE_TYPE: Final = 1
-NOTE_FORMAT: Final = 3
+NOTE_FORMAT: Final = 4
 # A note is about 100 bytes a site after compression; a file that claims more than this is hostile.
 _MAX_NOTE_BYTES: Final = 256 << 20
 
 _T = TypeVar("_T")
 
-ROLES: Final = ("host", "interpreter", "client")
+ROLES: Final = ("host", "interpreter", "client", "program")
+_CLIENTS: Final = ("client", "program")
 
 TEMPLATE_LABELS: Final = (
     "load",
@@ -79,6 +80,16 @@ class StartClaim:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PlaceClaim:
+    """Of a file in a bundle: ``depth`` components of its path lie below the bundle's folder."""
+
+    depth: int
+    interpreter: str  # of a dynamic program: below the folder
+    follows: bool
+    is_libc: bool  # of an interpreter
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SegmentClaim:
     """One of "segments"; R, RX or RW."""
 
@@ -98,6 +109,7 @@ class Claim:
     role: str  # one of ROLES
     vdso: str
     exe_path: str
+    place: PlaceClaim | None
     input_sha256: str
     input_size: int
     sites: tuple[SiteClaim, ...]
@@ -118,7 +130,7 @@ class Claim:
 
     @property
     def is_client(self) -> bool:
-        return self.role == "client"
+        return self.role in _CLIENTS
 
     @property
     def writable(self) -> SegmentClaim:
@@ -192,11 +204,12 @@ def _claim(document: dict[str, Any], note_index: int) -> Claim:
         role=role,
         vdso=_text(document, "vdso"),
         exe_path=_text(document, "exe_path"),
+        place=None if document["bundle"] is None else _place(document["bundle"]),
         input_sha256=_text(document, "input_sha256"),
         input_size=_number(document, "input_size"),
         sites=_list(document, "sites", _site),
         retargets=_list(document, "retargets", _triple),
-        segments={name: _segment(document, name) for name in (("r", "rx") if role == "client" else ("r", "rx", "rw"))},
+        segments={name: _segment(document, name) for name in (("r", "rx") if role in _CLIENTS else ("r", "rx", "rw"))},
         start=_number(runtime, "start"),
         enter=_number(runtime, "enter"),
         leave=_number(runtime, "leave"),
@@ -246,6 +259,13 @@ def _pair(value: Any) -> tuple[int, int]:
 def _start(value: Any) -> StartClaim:
     start, end, copy, size = (_integer(v) for v in value)
     return StartClaim(start=start, end=end, copy=copy, copy_size=size)
+
+
+def _place(value: Any) -> PlaceClaim:
+    depth, interpreter, follows, is_libc = value
+    return PlaceClaim(
+        depth=_integer(depth), interpreter=str(interpreter), follows=follows is True, is_libc=is_libc is True
+    )
 
 
 def _triple(value: Any) -> tuple[int, int, int]:

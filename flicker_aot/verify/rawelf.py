@@ -18,14 +18,14 @@ SHDR_SIZE: Final = 64
 PAGE: Final = 4096
 
 ET_EXEC: Final = 2
-PT_LOAD, PT_NOTE, PT_PHDR, PT_GNU_EH_FRAME = 1, 4, 6, 0x6474E550
+PT_NULL, PT_LOAD, PT_INTERP, PT_NOTE, PT_PHDR, PT_GNU_EH_FRAME = 0, 1, 3, 4, 6, 0x6474E550
 PF_X, PF_W, PF_R = 1, 2, 4
 SHT_NULL, SHT_SYMTAB, SHT_STRTAB, SHT_NOBITS = 0, 2, 3, 8
 SHF_ALLOC: Final = 2
 _SHN_XINDEX: Final = 0xFFFF
 
 _EHDR: Final = struct.Struct("<16sHHIQQQIHHHHHH")
-_PHDR: Final = struct.Struct("<IIQQQQQQ")
+PHDR: Final = struct.Struct("<IIQQQQQQ")
 _SHDR: Final = struct.Struct("<IIQQQQIIQQ")
 
 
@@ -136,7 +136,7 @@ def read_raw(data: bytes, which: str) -> RawElf:
     )
     if ehsize != EHDR_SIZE or phentsize != PHDR_SIZE or phoff + phnum * PHDR_SIZE > len(data):
         raise Unsound("header", None, f"{which}: {phnum} program headers at {phoff:#x} are not in the file")
-    segments = tuple(Phdr(*_PHDR.unpack_from(data, phoff + i * PHDR_SIZE)) for i in range(phnum))
+    segments = tuple(Phdr(*PHDR.unpack_from(data, phoff + i * PHDR_SIZE)) for i in range(phnum))
     if not any(p.type == PT_LOAD for p in segments):
         raise Unsound("header", None, f"{which} has no PT_LOAD")
     sections, names = _sections(data, which, shoff, shentsize, shnum, shstrndx)

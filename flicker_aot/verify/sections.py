@@ -123,7 +123,7 @@ def _coverage(subject: Subject) -> Iterator[Finding]:
     section, and in one only."""
     claim, output = subject.claim, subject.output
     segments = claim.segments
-    table_end = segments["r"].vaddr + len(output.segments) * PHDR_SIZE
+    table_end = segments["r"].vaddr + len(output.segments) * PHDR_SIZE  # of the first table
     note = output.segments[claim.note_index]
     parts = [(table_end, note.vaddr + note.filesz)]
     parts += [(s.vaddr, s.vaddr + s.memsz) for s in (segments["rx"], claim.writable) if s.memsz]

@@ -14,18 +14,19 @@ from typing import Final
 
 from .finding import Finding, Unsound
 from .note import TEMPLATE_LABELS, SegmentClaim
-from .rawelf import PAGE
+from .rawelf import PAGE, PHDR_SIZE
 from .subject import JMP_SIZE, TRAP_TACTIC, Subject
 
 _MAGIC: Final = 0x3166636B63696C66
-_ABI_VERSION: Final = 3
-_CONFIG: Final = struct.Struct("<QIIQQQQQQQQQQIIII16B")
+_ABI_VERSION: Final = 4
+_CONFIG: Final = struct.Struct("<QIIQQQQQQQQQQQQIIIIII16B")
 CONFIG_SIZE: Final = _CONFIG.size
 _SITE: Final = struct.Struct("<IIIHH")
 _INSN: Final = struct.Struct("<Hh")
 _TRAP: Final = struct.Struct("<II")
 _F_TRAPS, _F_FILLS, _F_OWN_GS = 1, 2, 64
-_ROLES: Final = {"host": 0, "client": 16, "interpreter": 32}
+_ROLES: Final = {"host": 0, "client": 16, "interpreter": 32, "program": 16 | 256}
+_F_FOLLOW, _F_LIBC = 512, 1024
 _SLOTS_SIZE: Final = 16
 _VDSO: Final = {"hook": 0, "keep": 4, "hide": 8}
 
@@ -41,8 +42,11 @@ class Tables:
     entry_vaddr: int
     tramp_vaddr: int
     tramp_size: int
-    tables: tuple[tuple[int, int], ...]  # [start, end) vaddrs of the three tables, a client's slots, the path
+    tables: tuple[tuple[int, int], ...]  # [start, end) vaddrs of the three tables, a client's slots, two paths, phdrs
     slots_vaddr: int
+    phdrs_vaddr: int
+    depth: int
+    interpreter: bytes  # with its NUL; b"" without one
     sites: tuple[tuple[int, int, int, int, int], ...]
     insns: tuple[tuple[int, int], ...]
     traps: dict[int, int]
@@ -55,13 +59,17 @@ def read_tables(subject: Subject) -> Tables:
     output, at = subject.output, subject.claim.config
     fields = _CONFIG.unpack(output.at(at, _CONFIG.size))
     magic, version, flags, self_vaddr, image, entry, tramp, tramp_size, sites, insns, traps, slots, exe = fields[:13]
-    site_count, insn_count, trap_count, exe_size = fields[13:17]
+    phdrs, interp, site_count, insn_count, trap_count, exe_size, depth, interp_size = fields[13:21]
     if (magic, version) != (_MAGIC, _ABI_VERSION):
         raise Unsound("config", at, f"magic {_MAGIC:#x}, ABI {_ABI_VERSION} expected, {magic:#x}, {version} found")
     if fields[-1]:
         raise Unsound("config", at, f"the reserved field is {fields[-1]:#x}, expected 0")
     if not _inside(subject.claim.segments["r"], exe, exe_size + 1):
         raise Unsound("config", exe, f"the path of {exe_size} bytes for /proc/self/exe is outside R")
+    interp_end = interp + interp_size + 1 if interp else 0
+    if (interp or interp_size) and not _inside(subject.claim.segments["r"], interp, interp_size + 1):
+        raise Unsound("config", interp, f"the interpreter's path of {interp_size} bytes is outside R")
+    phdrs_end = phdrs + len(output.segments) * PHDR_SIZE if phdrs else 0
     rows = _TRAP.iter_unpack(_table(subject, traps, trap_count, _TRAP))
     trap_rows = [(image + addr, tramp + target) for addr, target in rows]
     addresses = [addr for addr, _ in trap_rows]
@@ -80,12 +88,17 @@ def read_tables(subject: Subject) -> Tables:
             (traps, traps + trap_count * _TRAP.size),
             (slots, slots + (_SLOTS_SIZE if slots else 0)),
             (exe, exe + exe_size + 1),
+            (interp, interp_end),
+            (phdrs, phdrs_end),
         ),
         slots_vaddr=slots,
+        phdrs_vaddr=phdrs,
+        depth=depth,
+        interpreter=output.at(interp, interp_size + 1) if interp else b"",
         sites=tuple(_SITE.iter_unpack(_table(subject, sites, site_count, _SITE))),
         insns=tuple(_INSN.iter_unpack(_table(subject, insns, insn_count, _INSN))),
         traps=dict(trap_rows),
-        template=dict(zip(TEMPLATE_LABELS, fields[17:], strict=False)),
+        template=dict(zip(TEMPLATE_LABELS, fields[21:], strict=False)),
         exe_path=output.at(exe, exe_size + 1),
     )
 
@@ -138,6 +151,7 @@ def _config(subject: Subject, tables: Tables) -> Iterator[Finding]:
             yield _bad("config", at, f"{name}: {wanted:#x} expected, {found:#x} found")
     if os.fsencode(claim.exe_path) + b"\0" != tables.exe_path:
         yield _bad("config", at, f"path for /proc/self/exe: {claim.exe_path!r} expected, {tables.exe_path!r} found")
+    yield from _place(subject, tables)
     if claim.template != tables.template:
         yield _bad("config", at, f"template {tables.template} is not the note's {claim.template}")
     if not _inside(rx, tables.tramp_vaddr, tables.tramp_size):
@@ -149,6 +163,7 @@ def _config(subject: Subject, tables: Tables) -> Iterator[Finding]:
     named = [("config", at)]
     if claim.is_client:
         yield from _slots(subject)
+        named += [("start", claim.start)] if claim.start else []
     else:
         named += [("start", claim.start), ("enter", claim.enter)]
     if claim.template["has_leave"]:
@@ -165,15 +180,28 @@ def _config(subject: Subject, tables: Tables) -> Iterator[Finding]:
     for flag, wanted, what in (
         (_F_TRAPS, tactics, "trap sites"),
         (_F_FILLS, fills, "trapping fills"),
-        (_F_OWN_GS, bool(claim.gs_uses) and claim.role != "client", "uses of gs"),
+        (_F_OWN_GS, bool(claim.gs_uses) and not claim.is_client, "uses of gs"),
     ):
         if bool(tables.flags & flag) != wanted:
             yield _bad("config", at, f"flags {tables.flags:#x}: {'some' if wanted else 'no'} {what} in the windows")
-    rest = tables.flags & ~(_F_TRAPS | _F_FILLS | _F_OWN_GS)
+    rest = tables.flags & ~(_F_TRAPS | _F_FILLS | _F_OWN_GS | _F_FOLLOW | _F_LIBC)
     if _VDSO.get(claim.vdso, 0) | _ROLES[claim.role] != rest:
         yield _bad(
             "config", at, f"flags {tables.flags:#x} do not say vDSO {claim.vdso!r}, {claim.role} and nothing else"
         )
+
+
+def _place(subject: Subject, tables: Tables) -> Iterator[Finding]:
+    """Where the file stands in its bundle, and what of that a file in none must not say."""
+    place, at = subject.claim.place, subject.claim.config
+    depth, flags, wanted = 0, 0, b""
+    if place is not None:
+        depth, flags = place.depth, _F_FOLLOW * place.follows | _F_LIBC * place.is_libc
+        wanted = os.fsencode(place.interpreter) + b"\0" if place.interpreter else b""
+    if (depth, wanted, flags) != (tables.depth, tables.interpreter, tables.flags & (_F_FOLLOW | _F_LIBC)):
+        yield _bad("config", at, f"place in a bundle: {place} expected, {tables.depth} {tables.interpreter!r} found")
+    if bool(wanted) != (subject.claim.role == "program"):
+        yield _bad("config", at, f"the path of an interpreter in a {subject.claim.role}: {tables.interpreter!r}")
 
 
 def _slots(subject: Subject) -> Iterator[Finding]:
@@ -185,7 +213,7 @@ def _slots(subject: Subject) -> Iterator[Finding]:
         yield _bad("config", claim.enter, "slots are outside R")
     elif any(subject.output.at(claim.enter, _SLOTS_SIZE)):
         yield _bad("config", claim.enter, "slots are not zero in the file")
-    if claim.start:
+    if claim.start and claim.role == "client":
         yield _bad("config", claim.start, "a client with a start of its own")
 
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 from .closed import check_closed
 from .finding import Finding, Unsound
-from .headers import check_headers
+from .headers import check_headers, check_shown_table
 from .note import find_claim
 from .ownership import check_ownership
 from .rawelf import read_raw
@@ -64,6 +64,7 @@ def _verify(original: bytes, output: bytes) -> Iterator[Finding]:
     yield from check_headers(subject)
     yield from check_sections(subject)
     tables = read_tables(subject)
+    yield from check_shown_table(subject, tables)
     yield from check_ownership(subject, tables)
     yield from check_tables(subject, tables)
     yield from check_windows(subject, tables.traps)

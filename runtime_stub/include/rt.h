@@ -122,6 +122,15 @@ struct kstack { /* stack_t */
     u64 size;
 };
 
+struct kstat { /* asm/stat.h */
+    u64 dev, ino, nlink;
+    u32 mode, uid, gid, pad;
+    u64 rdev;
+    i64 size, blksize, blocks;
+    u64 atime, atime_ns, mtime, mtime_ns, ctime, ctime_ns, unused[3];
+};
+_Static_assert(sizeof(struct kstat) == 144, "struct stat");
+
 struct siginfo {
     int signo, error, code, pad;
     u64 addr_or_pid; /* si_addr, si_call_addr */
@@ -284,8 +293,10 @@ struct runtime { /* one an address space */
     u64 entry;
     u64 vdso_arena; /* the page behind the vDSO, 0: none */
     u64 own_granules[OWN_GRANULE_WORDS]; /* own_pages.c */
+    const char *exe_path; /* what /proc/self/exe answers: exe_size bytes and a NUL */
     u64 exe_dev, exe_ino; /* the file that runs, once exe_known */
-    u32 exe_known, pad3;
+    u32 exe_known, exe_size;
+    u64 tables, tables_end; /* a file that was mapped for the runtime (bundle.c) */
     struct blk *all;
     struct record records[THUNK_COUNT];
     struct record *more[MORE_PAGES]; /* of further thunks, MORE_THUNKS each */
@@ -390,9 +401,18 @@ struct module {
     u64 bias;
     u64 lo, hi; /* tables and trampolines */
 };
-void module_mapped(u64 addr, u64 bytes);
+int module_mapped(u64 addr, u64 bytes); /* 1: a client */
+void tell(const char *what); /* to standard error */
 void module_unmapped(u64 addr, u64 bytes); /* before the memory goes */
 const struct module *next_module(const struct module *m); /* 0: the first */
+
+/* bundle.c in the runtimes of bundles; alone.c stands for it in all others */
+void bundle_program(const struct flk_config *program, u64 bias); /* what the kernel mapped along with the interpreter */
+void bundle_start(u64 *stack);
+const char *bundle_folder(void); /* 0: not in a bundle */
+i64 bundle_opened(const struct blk *b, i64 result, const i64 *args); /* -> the descriptor that the caller sees */
+void bundle_unhooked(i64 fd);               /* something of this file that no client has is executable */
+const char *bundle_escape(const char *last); /* path after path of what runs unhooked; 0: the first, the end */
 
 /* sites.c */
 struct where {

@@ -255,11 +255,11 @@ i64 special_finish(struct blk *b, i64 result, i64 *args) {
         restore_argument(b, args);
         break;
     case SPECIAL_PATH:
-        result = identity_result(b, result, args);
+        result = bundle_opened(b, identity_result(b, result, args), args);
         break;
     case SPECIAL_MAP:
-        if ((u64)result < -4095ul)
-            module_mapped((u64)result, (u64)b->sp_value);
+        if ((u64)result < -4095ul && !module_mapped((u64)result, (u64)b->sp_value))
+            bundle_unhooked(args[4]);
         break;
     default:
         restore_argument(b, args);

@@ -52,15 +52,6 @@ struct path_call {
     u32 stays;     /* flags with which it is a call on the link itself, or may change the file: left to the kernel */
 };
 
-struct kstat { /* asm/stat.h */
-    u64 dev, ino, nlink;
-    u32 mode, uid, gid, pad;
-    u64 rdev;
-    i64 size;
-    u64 rest[11];
-};
-_Static_assert(sizeof(struct kstat) == 144, "struct stat");
-
 #define OPEN_STAYS (O_ACCMODE | O_TRUNC | O_NOFOLLOW | O_DIRECTORY)
 
 static struct path_call call_of(u32 nr) {
@@ -94,8 +85,6 @@ static struct path_call call_of(u32 nr) {
         return (struct path_call){PASS, 0, 0, 0, 0};
     }
 }
-
-static const char *exe_path(void) { return (const char *)(flk_config.exe_vaddr + flk_rt.bias); }
 
 static i64 stat_at(i64 dir, const char *path, struct kstat *st, i64 flags) {
     return SYS4(__NR_newfstatat, dir, path, st, flags);
@@ -178,15 +167,15 @@ static i64 open_original(i64 fd, const struct path_call *c, const i64 *args) {
         return fd;
     flags &= ~O_CREAT;
     SYS2(__NR_close, fd, 0); /* so that the new one has its number */
-    i64 r = SYS4(__NR_openat, AT_FDCWD, exe_path(), flags, 0);
+    i64 r = SYS4(__NR_openat, AT_FDCWD, flk_rt.exe_path, flags, 0);
     return r >= 0 ? r : SYS4(__NR_openat, AT_FDCWD, own_link, flags, 0);
 }
 
 static i64 link_text(const struct path_call *c, const i64 *args) {
-    int size = (int)args[c->flags], length = (int)flk_config.exe_size, n = length < size ? length : size;
+    int size = (int)args[c->flags], length = (int)flk_rt.exe_size, n = length < size ? length : size;
     if (size <= 0)
         return -EINVAL;
-    return user_write((void *)args[c->out], exe_path(), (u64)n) ? -EFAULT : n;
+    return user_write((void *)args[c->out], flk_rt.exe_path, (u64)n) ? -EFAULT : n;
 }
 
 /* `result`: the kernel's, which stays where the path does not lead to the original any more: it is gone, or out of reach, which the
@@ -199,7 +188,7 @@ static i64 __attribute__((noinline)) answer_with_original(i64 nr, i64 result, co
     i64 a[6];
     for (u32 i = 0; i < 6; i++)
         a[i] = args[i];
-    a[c->path] = (i64)exe_path();
+    a[c->path] = (i64)flk_rt.exe_path;
     i64 r = flk_sys(nr, a[0], a[1], a[2], a[3], a[4], a[5]);
     return r >= 0 || r == -EROFS || r == -EOVERFLOW || r == -EFAULT ? r : result;
 }
@@ -236,7 +225,7 @@ static int __attribute__((noinline)) before(struct frame *f, const struct path_c
 }
 
 enum identity identity_call(struct blk *b, struct frame *f) {
-    if (!flk_config.exe_size || !may_call(OWN_STAT))
+    if (!flk_rt.exe_size || !may_call(OWN_STAT))
         return IDENTITY_PASS;
     struct path_call c = call_of((u32)f->rax);
     u64 flags = c.flags ? (u64)f->args[c.flags] : 0, distance = (u64)(f->args[c.out] - f->args[c.path]);
@@ -249,8 +238,8 @@ enum identity identity_call(struct blk *b, struct frame *f) {
     b->sp_arg = c.flags;
     b->sp_value = f->args[c.flags];
     /* A link's text is first asked for up to the length of ours, so that nothing of a longer one stays behind it. */
-    if (c.action == LINK && (int)flags > (int)flk_config.exe_size)
-        f->args[c.flags] = flk_config.exe_size;
+    if (c.action == LINK && (int)flags > (int)flk_rt.exe_size)
+        f->args[c.flags] = flk_rt.exe_size;
     return IDENTITY_SEES;
 }
 
@@ -277,11 +266,11 @@ void identity_exec(struct blk *b, struct frame *f) {
     struct kstat target, original;
     b->sp_arg = at;
     b->sp_value = f->args[at];
-    if (!flk_config.exe_size || user_string(b->exec_path, (const char *)f->args[at], sizeof b->exec_path) < 0)
+    if (!flk_rt.exe_size || user_string(b->exec_path, (const char *)f->args[at], sizeof b->exec_path) < 0)
         return; /* the kernel finds the same error */
     f->args[at] = (i64)ADDR(b->exec_path);
     if (!may_call(OWN_STAT) || stat_at(dir, b->exec_path, &target, flags) || (target.mode & S_IFMT) != S_IFREG ||
-        stat_at(AT_FDCWD, exe_path(), &original, 0) || !same(&target, &original) || is_own(&target))
+        stat_at(AT_FDCWD, flk_rt.exe_path, &original, 0) || !same(&target, &original) || is_own(&target))
         return;
     i64 n = may_call(OWN_READLINK) ? SYS4(__NR_readlinkat, AT_FDCWD, own_link, b->exec_path, sizeof b->exec_path - 1) : 0;
     if (n > 0) {

@@ -37,7 +37,7 @@ static struct module *claim(void) {
     return 0;
 }
 
-static void tell(const char *what) {
+void tell(const char *what) {
     u64 n = 0;
     while (what[n])
         n++;
@@ -69,30 +69,34 @@ static i64 bind(u64 at) {
     return SYS3(__NR_mprotect, page, PAGE, PROT_READ);
 }
 
-/* A file's bytes are executable at [addr, addr + bytes). A client's configuration starts the last page. */
-void module_mapped(u64 addr, u64 bytes) {
+/* A file's bytes are executable at [addr, addr + bytes). A client's configuration starts the last page. 0: none, or one that is not hooked. */
+int module_mapped(u64 addr, u64 bytes) {
     struct flk_config c;
     struct flk_slots slots;
     u64 at = (addr + bytes - 1) & -PAGE;
     if (!bytes || user_read(&c, (const void *)at, sizeof c) || c.magic != FLK_CONFIG_MAGIC || !(c.flags & FLK_F_CLIENT))
-        return;
+        return 0;
     u64 bias = at - c.self_vaddr;
     u64 tramp = c.tramp_vaddr + bias, lo = c.sites_vaddr + bias, hi = addr + bytes;
     if (c.abi_version != FLK_ABI_VERSION) {
         tell("flicker-aot: a library was rewritten by another version: its system calls are not hooked\n");
-        return;
+        return 0;
     }
+    if (c.flags & FLK_F_PROGRAM)
+        bundle_program((const struct flk_config *)at, bias);
+    if (!c.site_count)
+        return 1;
     if (__atomic_load_n(&flk_rt.own_gs, __ATOMIC_ACQUIRE)) { /* its trampolines would look for the block by gs */
         tell("flicker-aot: the program has a gs of its own: a library's system calls are not hooked\n");
-        return;
+        return 0;
     }
-    if (tramp < addr || tramp - addr > bytes || c.tramp_size > bytes - (tramp - addr) || lo > addr || !c.site_count ||
+    if (tramp < addr || tramp - addr > bytes || c.tramp_size > bytes - (tramp - addr) || lo > addr ||
         user_read(&slots, (const void *)(c.slots_vaddr + bias), sizeof slots) || slots.enter || slots.leave)
-        return;
+        return 0;
     struct module *m = may_call(OWN_MPROTECT) ? claim() : 0;
     if (!m) {
         tell("flicker-aot: a library's system calls cannot be hooked: too many libraries, or a filter forbids it\n");
-        return;
+        return 0;
     }
     m->config = (const struct flk_config *)at;
     m->bias = bias;
@@ -104,9 +108,10 @@ void module_mapped(u64 addr, u64 bytes) {
     if (bind(c.slots_vaddr + bias)) {
         __atomic_store_n(&m->state, FREE, __ATOMIC_RELEASE);
         tell("flicker-aot: a library's system calls cannot be hooked: its slots cannot be written\n");
-        return;
+        return 0;
     }
     signals_served(c.flags);
+    return 1;
 }
 
 void module_unmapped(u64 addr, u64 bytes) {

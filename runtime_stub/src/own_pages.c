@@ -64,6 +64,7 @@ static struct range first_own(u64 from, u64 end) {
     }
     if (flk_rt.vdso_arena)
         lowest(&found, from, end, flk_rt.vdso_arena, flk_rt.vdso_arena + PAGE);
+    lowest(&found, from, end, flk_rt.tables, flk_rt.tables_end);
     return found;
 }
 

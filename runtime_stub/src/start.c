@@ -81,6 +81,8 @@ void flk_init(u64 *stack) {
     b->in_use = 1;
     b->threads = 1;
     flk_rt.entry = flk_config.entry_vaddr + flk_rt.bias;
+    flk_rt.exe_path = (const char *)(flk_config.exe_vaddr + flk_rt.bias);
+    flk_rt.exe_size = flk_config.exe_size;
     for (a = av; a->type != AT_NULL; a++) {
         if (a->type == AT_ENTRY && !is_interpreter)
             a->value = flk_rt.entry;
@@ -109,6 +111,7 @@ void flk_init(u64 *stack) {
     signals_start();
     if (is_interpreter && phdr)
         program_mapped((const struct phdr *)phdr->value, phnum);
+    bundle_start(stack);
     if (!(flk_config.flags & FLK_F_VDSO_KEEP))
         vdso_start(tool_counts_vdso());
     tool_start(stack);

@@ -100,7 +100,7 @@ void tool_start(u64 *stack) {
     u64 *env = stack + 1 + *stack + 1, *end = env;
     while (*end)
         end++;
-    if (!flk_config.exe_size) { /* an interpreter's host: the path is the program's */
+    if (!flk_rt.exe_size) { /* an interpreter's host: the path is the program's */
         i64 n = SYS3(__NR_readlink, "/proc/self/exe", count.exe, PATH_BYTES - 1);
         if (n > 0)
             count.exe[n] = 0;
@@ -133,7 +133,7 @@ static char *format(struct blk *mine) {
     char *p = put(count.line, "{\"pid\":");
     p = put_number(p, may_call(OWN_GETPID) ? (u64)SYS0(__NR_getpid) : 0);
     p = put(p, ",\"exe\":");
-    p = put_json(p, flk_config.exe_size ? (const char *)(flk_config.exe_vaddr + flk_rt.bias) : count.exe);
+    p = put_json(p, flk_rt.exe_size ? flk_rt.exe_path : count.exe);
     p = put(p, ",\"total\":");
     u64 total = 0;
     char *at_total = p; /* the number is known after the list: room for it, closed up below */
@@ -180,7 +180,23 @@ static char *format(struct blk *mine) {
     }
     p = put(p, "},\"traps\":");
     p = put_number(p, sum(mine, OFFSET(traps)) + process->ended_traps);
-    p = put(p, ",\"guard_traps\":0}\n");
+    p = put(p, ",\"guard_traps\":0");
+#ifdef IN_BUNDLE
+    if (bundle_folder()) {
+        p = put(p, ",\"escapes\":[");
+        first = 1;
+        for (const char *path = bundle_escape(0); path; path = bundle_escape(path)) {
+            if (p + 6 * flk_length(path) + 8 > count.line + LINE_BYTES) /* every byte as \u00xx */
+                continue;
+            if (!first)
+                *p++ = ',';
+            first = 0;
+            p = put_json(p, path);
+        }
+        *p++ = ']';
+    }
+#endif
+    p = put(p, "}\n");
     char *end = put_number(at_total, total);
     while (list < p)
         *end++ = *list++;

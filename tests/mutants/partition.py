@@ -83,9 +83,8 @@ def _claims(pair: Pair) -> Iterator[Piece]:
     note = elf.segments[claim.note_index]
     yield Piece(note.offset, note.offset + note.filesz, "note")
     found = _tables(pair)
-    for (start, end), kind in zip(
-        found.tables, ("site table", "instruction table", "trap table", "slots", "path"), strict=True
-    ):
+    kinds = ("site table", "instruction table", "trap table", "slots", "path", "interpreter", "program headers")
+    for (start, end), kind in zip(found.tables, kinds, strict=True):
         if start < end:
             yield Piece(pair.offset(start), pair.offset(start) + end - start, kind)
     for start, end in loaded_parts(make_subject(original, elf, claim, ())):

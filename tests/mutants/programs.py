@@ -10,9 +10,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+from flicker_aot.model.options import BundlePlace, Options, Role
+from flicker_aot.pipeline import Request, rewrite
+
 from ..malformed.conftest import assemble
 from ..support.need import need
-from ..unit.pairs import Pair, make_pair
+from ..unit.pairs import Pair, make_pair, pair_of
 from ..unit.test_verify import SHAPES
 
 HOOK: Final = """
@@ -47,6 +50,16 @@ def _stripped(folder: Path) -> Pair:
 def _client(folder: Path) -> Pair:
     """A library: its trampolines ask slots for the runtime."""
     return make_pair(assemble(folder, "lib.so", "-shared", "-Wl,-Bsymbolic", source=SHAPES), folder / "out")
+
+
+def _program(folder: Path) -> Pair:
+    """A dynamic program of a bundle: a start of its own, a second table of program headers."""
+    flags = ("-pie", "-Wl,--dynamic-linker=/lib64/ld-linux-x86-64.so.2", "-Wl,-Bsymbolic")
+    source = assemble(folder, "program", *flags, source=SHAPES)
+    place = BundlePlace(depth=2, interpreter="files/lib/ld.so", follows=True)
+    options = Options(role=Role.PROGRAM, exe_path=source, bundle=place)
+    rewrite(Request(source=source, destination=folder / "out", options=options), lambda stage: None)
+    return pair_of(source, folder / "out")
 
 
 def _real(*names: str) -> Callable[[Path], Pair]:
@@ -86,6 +99,7 @@ SMALL: Final[dict[str, Callable[[Path], Pair]]] = {
     "leave": _leave,
     "stripped": _stripped,
     "client": _client,
+    "program": _program,
 }
 REAL: Final[dict[str, Callable[[Path], Pair]]] = {
     "musl": _compiled("musl-gcc", "-static"),

@@ -49,6 +49,10 @@ class Pair:
 def make_pair(source: Path, out: Path, *options: str) -> Pair:
     done = call("rewrite", source, out, "-q", *options)
     assert done.code == 0, done.err
+    return pair_of(source, out)
+
+
+def pair_of(source: Path, out: Path) -> Pair:
     original, output = source.read_bytes(), out.read_bytes()
     claim = read_note(output)
     assert claim is not None

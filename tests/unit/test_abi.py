@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from flicker_aot.bundle import index
 from flicker_aot.layout import abi
 
 from .snippets import ROOT
@@ -19,6 +20,9 @@ STRUCTURES: dict[str, Any] = {
     "flk_site": abi.FlkSite,
     "flk_insn": abi.FlkInsn,
     "flk_trap": abi.FlkTrap,
+    "flk_index": index.FlkIndex,
+    "flk_file": index.FlkFile,
+    "flk_alias": index.FlkAlias,
 }
 CONSTANTS = {
     "FLK_ABI_VERSION": abi.ABI_VERSION,
@@ -31,6 +35,13 @@ CONSTANTS = {
     "FLK_F_INTERP": abi.F_INTERP,
     "FLK_F_OWN_GS": abi.F_OWN_GS,
     "FLK_F_NO_FSGSBASE": abi.F_NO_FSGSBASE,
+    "FLK_F_PROGRAM": abi.F_PROGRAM,
+    "FLK_F_FOLLOW": abi.F_FOLLOW,
+    "FLK_F_LIBC": abi.F_LIBC,
+    "FLK_INDEX_MAGIC": index.MAGIC,
+    "FLK_BUILD_ID_BYTES": index.BUILD_ID_BYTES,
+    "FLK_FILE_LOADED": index.FILE_LOADED,
+    "FLK_FILE_RUN": index.FILE_RUN,
     "FLK_OWN_GS_BYTES": abi.OWN_GS_BYTES,
     "FLK_OWN_GS_EXTRA": abi.OWN_GS_EXTRA,
 }
@@ -46,7 +57,8 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> dict[str, int]:
             of = f"((struct {name} *)0)->{field.name}"
             lines.append(f'printf("{name}.{field.name} %lu\\n", __builtin_offsetof(struct {name}, {field.name}));')
             lines.append(f'printf("{name}.{field.name}.size %lu\\n", sizeof({of}));')
-            lines.append(f'printf("{name}.{field.name}.signed %d\\n", (__typeof__({of}))-1 < 0);')
+            if field.type != "bytes":  # an array has no sign
+                lines.append(f'printf("{name}.{field.name}.signed %d\\n", (__typeof__({of}))-1 < 0);')
     folder = tmp_path_factory.mktemp("abi")
     source = folder / "abi.c"
     source.write_text('#include <stdio.h>\n#include "abi.h"\nint main(void) {\n' + "\n".join(lines) + "\n}\n")
@@ -57,6 +69,7 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> dict[str, int]:
 
 def test_constants(compiled: dict[str, int]) -> None:
     """Version, magic and flags are the header's."""
+    assert index.ABI_VERSION == abi.ABI_VERSION
     assert {name: compiled[name] for name in CONSTANTS} == CONSTANTS
 
 
@@ -65,13 +78,14 @@ def test_structures(compiled: dict[str, int], name: str) -> None:
     """Every field has the compiler's offset, size and signedness, and none is missing at the end."""
     mirror = STRUCTURES[name]
     form = mirror.FORMAT.format.lstrip("<")
-    codes = "".join(c * int(n or 1) for n, c in _items(form))
+    codes = [code for n, c in _items(form) for code in ([n + c] if c == "s" else [c] * int(n or 1))]
     assert len(codes) == len(fields(mirror))
     offset = 0
     for field, code in zip(fields(mirror), codes, strict=True):
         assert compiled[f"{name}.{field.name}"] == offset
         assert compiled[f"{name}.{field.name}.size"] == struct.calcsize("<" + code)
-        assert compiled[f"{name}.{field.name}.signed"] == code.islower()
+        if field.type != "bytes":
+            assert compiled[f"{name}.{field.name}.signed"] == code.islower()
         offset += struct.calcsize("<" + code)
     whole = offset + (abi.FlkTemplate.FORMAT.size if name == "flk_config" else 0)
     assert compiled[name] == whole

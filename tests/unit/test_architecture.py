@@ -35,6 +35,7 @@ ALLOWED = {
     "archive": {"archive", "model", "errors"},
     "corpus": {"corpus", "archive", "tree", "elf", "model", "errors", "pipeline", "report", "toolchain", ""},
     "rootfs": {"rootfs", "tree", "model", "errors", "pipeline", "toolchain", ""},
+    "bundle": {"bundle", "tree", "elf", "model", "errors", "pipeline", "toolchain", ""},
 }
 IMPORTERS = {
     "capstone": {"x86/decode.py", "verify/decode.py"},

@@ -1,0 +1,9 @@
+/* Stands for bundle.c in the runtimes of files that are in no bundle. */
+#include "../include/rt.h"
+
+void bundle_program(const struct flk_config *program, u64 bias) { (void)program, (void)bias; }
+void bundle_start(u64 *stack) { (void)stack; }
+const char *bundle_folder(void) { return 0; }
+i64 bundle_opened(const struct blk *b, i64 result, const i64 *args) { return (void)b, (void)args, result; }
+void bundle_unhooked(i64 fd) { (void)fd; }
+const char *bundle_escape(const char *last) { return (void)last, (const char *)0; }

@@ -1,0 +1,391 @@
+/* The bundle that the program runs from: the loader gets the copies of the files that it opens.
+ *
+ * In: the bundle's index (abi.h), found from the program's own file; what the program's loader opened, and the rest mapped as code.
+ * Out: descriptors of the copies; a list of what runs unhooked. Own stack, signals deferred; any thread; no locks: the index is read-only, a path's
+ * room in the list is claimed by compare-and-swap before it is written.
+ *
+ * A file is known by what it is: device, inode, size and time of its last change, then build-id. Not by its path, since aliases would load it a
+ * second time, once hooked and once not. By path goes only what is not there any more, or not the same any more.
+ * Only the loader is led elsewhere: a call counts as its own if it came from a trampoline of the interpreter, whose runtime this is. An
+ * interpreter that is the C library as well (musl) makes the program's calls, too: there it holds until the program starts.
+ */
+#include <asm/unistd_64.h>
+
+#include "../include/bundle.h"
+
+#define AT_NULL 0
+#define AT_ENTRY 9
+#define AT_EXECFN 31
+#define AT_FDCWD (-100)
+#define O_ACCMODE 3
+#define O_CLOEXEC 02000000
+#define O_DIRECTORY 0200000
+#define O_PATH 010000000
+#define ENOENT 2
+#define ENOTDIR 20
+#define ENAMETOOLONG 36
+#define PAGE 4096ul
+#define PROT_READ 1
+#define MAP_PRIVATE 2
+#define PT_NOTE 4
+#define PHNUM_MAX 73
+#define NOTE_BYTES 1024 /* of a PT_NOTE that are looked at: ld(1) puts the build-id first or second */
+#define NT_GNU_BUILD_ID 3
+#define INDEX_BYTES_MAX (64ul << 20)
+#define ESCAPE_BYTES 16384
+#define EXIT_NOT_STARTED 127
+
+static struct {
+    char folder[PATH_BYTES]; /* empty: not in a bundle */
+    const struct flk_index *index;
+    const struct flk_file *files;
+    const struct flk_alias *aliases;
+    const char *strings;
+    const struct flk_config *program; /* the program's, where the interpreter hosts the runtime */
+    u64 program_bias;
+    u32 started;      /* bundle_start is done: what is mapped from now on is no program */
+    u32 escape_bytes; /* claimed of `escapes` */
+    char escapes[ESCAPE_BYTES];
+} bundle;
+
+u64 flk_program_entry, *flk_entry_slot;
+
+struct auxv {
+    u64 type, value;
+};
+
+struct ehdr {
+    u8 ident[16];
+    u16 type, machine;
+    u32 version;
+    u64 entry, phoff, shoff;
+    u32 flags;
+    u16 ehsize, phentsize, phnum, shentsize, shnum, shstrndx;
+};
+
+struct phdr {
+    u32 type, flags;
+    u64 offset, vaddr, paddr, filesz, memsz, align;
+};
+
+struct note {
+    u32 name_size, size, type;
+};
+
+static void __attribute__((noreturn)) fail(const char *why) {
+    tell("flicker-aot: ");
+    tell(bundle.folder);
+    tell(why);
+    for (;;)
+        SYS2(__NR_exit_group, EXIT_NOT_STARTED, 0);
+}
+
+/* ---- Start ---- */
+
+void bundle_program(const struct flk_config *program, u64 bias) {
+    if (bundle.started)
+        return;
+    bundle.program = program;
+    bundle.program_bias = bias;
+}
+
+static void find_folder(const char *execfn, u32 depth) {
+    i64 n = SYS4(__NR_readlinkat, AT_FDCWD, "/proc/self/exe", bundle.folder, PATH_BYTES - 1);
+    if (n < 0) /* no /proc */
+        for (n = 0; n < PATH_BYTES - 1 && execfn[n]; n++)
+            bundle.folder[n] = execfn[n];
+    while (n && depth)
+        if (bundle.folder[--n] == '/')
+            depth--;
+    bundle.folder[n] = 0;
+    if (depth) {
+        bundle.folder[0] = 0;
+        fail("the bundle is not found without /proc\n");
+    }
+}
+
+static int is_whole(const struct flk_index *x, u64 bytes) {
+    u64 tables = sizeof *x + (u64)x->file_count * sizeof(struct flk_file) + (u64)x->alias_count * sizeof(struct flk_alias);
+    return x->magic == FLK_INDEX_MAGIC && x->abi_version == FLK_ABI_VERSION && tables + x->string_bytes == bytes &&
+           x->string_bytes && !((const char *)x)[bytes - 1];
+}
+
+static void map_index(void) {
+    char path[PATH_BYTES];
+    struct kstat st;
+    i64 fd = bundle_path(path, FLK_INDEX_NAME);
+    if (fd >= 0)
+        fd = SYS4(__NR_openat, AT_FDCWD, path, O_CLOEXEC, 0);
+    if (fd < 0 || SYS2(__NR_fstat, fd, &st) || (u64)st.size < sizeof(struct flk_index) || (u64)st.size > INDEX_BYTES_MAX)
+        fail("/" FLK_INDEX_NAME ": cannot be read: the bundle is not whole\n");
+    i64 at = flk_sys(__NR_mmap, 0, st.size, PROT_READ, MAP_PRIVATE, fd, 0);
+    SYS2(__NR_close, fd, 0);
+    if (at < 0 && at > -4096)
+        fail("/" FLK_INDEX_NAME ": cannot be mapped\n");
+    bundle.index = (const struct flk_index *)at;
+    if (!is_whole(bundle.index, (u64)st.size))
+        fail("/" FLK_INDEX_NAME ": is damaged, or of another version of flicker-aot\n");
+    bundle.files = (const struct flk_file *)(bundle.index + 1);
+    bundle.aliases = (const struct flk_alias *)(bundle.files + bundle.index->file_count);
+    bundle.strings = (const char *)(bundle.aliases + bundle.index->alias_count);
+    flk_rt.tables = (u64)at;
+    flk_rt.tables_end = ((u64)at + (u64)st.size + PAGE - 1) & -PAGE;
+    own_pages_add(flk_rt.tables, flk_rt.tables_end);
+}
+
+void bundle_start(u64 *stack) {
+    const struct flk_config *c = bundle.program ? bundle.program : &flk_config;
+    u64 *p = stack + 1 + *stack + 1;
+    struct auxv *a;
+    const char *execfn = "";
+    while (*p++)
+        ;
+    for (a = (struct auxv *)p; a->type != AT_NULL; a++)
+        if (a->type == AT_EXECFN) {
+            execfn = (const char *)a->value;
+        } else if (a->type == AT_ENTRY && bundle.program && flk_config.flags & FLK_F_LIBC) {
+            flk_program_entry = a->value;
+            flk_entry_slot = &a->value;
+            a->value = ADDR(flk_entered);
+        }
+    bundle.started = 1;
+    if (!c->depth)
+        return;
+    if (bundle.program) {
+        flk_rt.exe_path = (const char *)(c->exe_vaddr + bundle.program_bias);
+        flk_rt.exe_size = c->exe_size;
+    }
+    find_folder(execfn, c->depth);
+    map_index();
+}
+
+const char *bundle_folder(void) { return bundle.folder[0] ? bundle.folder : 0; }
+
+i64 bundle_path(char *to, const char *name) {
+    u64 n = 0;
+    for (const char *s = bundle.folder; *s; s++)
+        to[n++] = *s;
+    to[n++] = '/';
+    for (; *name; name++) {
+        if (n >= PATH_BYTES - 1)
+            return -ENAMETOOLONG;
+        to[n++] = *name;
+    }
+    to[n] = 0;
+    return (i64)n;
+}
+
+/* ---- The index ---- */
+
+const char *bundle_string(u32 offset) { return offset < bundle.index->string_bytes ? bundle.strings + offset : ""; }
+
+static int order(u64 a, u64 b) { return a < b ? -1 : a > b; }
+
+static const struct flk_file *find_identity(const struct kstat *st) {
+    u32 lo = 0, hi = bundle.index->file_count;
+    while (lo < hi) {
+        u32 mid = (lo + hi) / 2;
+        const struct flk_file *f = &bundle.files[mid];
+        int c = order(f->device, st->dev);
+        if (!c)
+            c = order(f->inode, st->ino);
+        if (!c) /* inodes are used again */
+            return f->size_bytes == (u64)st->size && f->mtime_ns == st->mtime * 1000000000 + st->mtime_ns ? f : 0;
+        if (c < 0)
+            lo = mid + 1;
+        else
+            hi = mid;
+    }
+    return 0;
+}
+
+/* -> its size in bytes; 0: none, or a longer one than any record has. */
+static u32 build_id_in(const u8 *notes, u64 bytes, u8 *id) {
+    u64 at = 0;
+    while (at + sizeof(struct note) <= bytes) {
+        struct note n;
+        __builtin_memcpy(&n, notes + at, sizeof n);
+        u64 name = at + sizeof n, desc = name + ((n.name_size + 3ul) & -4ul), end = desc + n.size;
+        if (end > bytes)
+            return 0;
+        if (n.type == NT_GNU_BUILD_ID && n.name_size == 4 && *(const u32 *)(notes + name) == 0x554e47 &&
+            n.size <= FLK_BUILD_ID_BYTES) {
+            for (u32 i = 0; i < n.size; i++)
+                id[i] = notes[desc + i];
+            return n.size;
+        }
+        at = (end + 3) & -4ul;
+    }
+    return 0;
+}
+
+static u32 build_id_of(i64 fd, u8 *id) {
+    struct ehdr h;
+    struct phdr table[PHNUM_MAX];
+    u8 notes[NOTE_BYTES];
+    if (SYS4(__NR_pread64, fd, &h, sizeof h, 0) != sizeof h || *(const u32 *)h.ident != 0x464c457f ||
+        h.phentsize != sizeof table[0] || h.phnum > PHNUM_MAX)
+        return 0;
+    i64 bytes = h.phnum * (i64)sizeof table[0];
+    if (SYS4(__NR_pread64, fd, table, bytes, h.phoff) != bytes)
+        return 0;
+    for (u32 i = 0; i < h.phnum; i++) {
+        u64 size = table[i].filesz < NOTE_BYTES ? table[i].filesz : NOTE_BYTES;
+        if (table[i].type != PT_NOTE || SYS4(__NR_pread64, fd, notes, size, table[i].offset) != (i64)size)
+            continue;
+        u32 n = build_id_in(notes, size, id);
+        if (n)
+            return n;
+    }
+    return 0;
+}
+
+/* The same file on another machine, or installed anew. */
+static const struct flk_file *find_build_id(u64 size_bytes, i64 fd) {
+    u8 id[FLK_BUILD_ID_BYTES];
+    u32 bytes = 0, asked = 0;
+    for (u32 i = 0; i < bundle.index->file_count; i++) {
+        const struct flk_file *f = &bundle.files[i];
+        if (f->size_bytes != size_bytes || !f->build_id_bytes)
+            continue;
+        if (!asked)
+            bytes = build_id_of(fd, id);
+        asked = 1;
+        u32 same = 0;
+        while (same < bytes && f->build_id[same] == id[same])
+            same++;
+        if (bytes && bytes == f->build_id_bytes && same == bytes)
+            return f;
+    }
+    return 0;
+}
+
+const struct flk_file *bundle_find(const struct kstat *st, i64 fd) {
+    const struct flk_file *f = find_identity(st);
+    return f || fd < 0 ? f : find_build_id((u64)st->size, fd);
+}
+
+const struct flk_file *bundle_find_path(const char *path) {
+    u32 lo = 0, hi = bundle.index->alias_count;
+    while (lo < hi) {
+        u32 mid = (lo + hi) / 2;
+        const char *a = bundle_string(bundle.aliases[mid].path), *b = path;
+        while (*a && *a == *b)
+            a++, b++;
+        int c = order((u8)*a, (u8)*b);
+        if (!c)
+            return bundle.aliases[mid].file < bundle.index->file_count ? &bundle.files[bundle.aliases[mid].file] : 0;
+        if (c < 0)
+            lo = mid + 1;
+        else
+            hi = mid;
+    }
+    return 0;
+}
+
+/* ---- The loader's opens ---- */
+
+static int is_loaders(const struct blk *b) {
+    if (!(flk_config.flags & FLK_F_INTERP) || !bundle.folder[0] || (flk_config.flags & FLK_F_LIBC && !flk_entry_slot))
+        return 0;
+    return b->sp_entry - (flk_config.tramp_vaddr + flk_rt.bias) < flk_config.tramp_size;
+}
+
+static i64 open_copy(const struct flk_file *file, i64 flags) {
+    char path[PATH_BYTES];
+    i64 fd = bundle_path(path, bundle_string(file->copy));
+    if (fd >= 0)
+        fd = SYS4(__NR_openat, AT_FDCWD, path, flags, 0);
+    if (fd < 0) {
+        tell("flicker-aot: ");
+        tell(path);
+        tell(": cannot be opened: the bundle is not whole\n");
+    }
+    return fd;
+}
+
+i64 bundle_opened(const struct blk *b, i64 result, const i64 *args) {
+    char path[PATH_BYTES];
+    struct kstat st;
+    const struct flk_file *file = 0;
+    u32 at = (u32)b->call_nr == __NR_openat;
+    i64 flags = args[at + 1];
+    if (!is_loaders(b) || (!at && (u32)b->call_nr != __NR_open) || flags & (O_ACCMODE | O_PATH | O_DIRECTORY) ||
+        !may_call(OWN_OPENAT) || !may_call(OWN_CLOSE) || !may_call(OWN_STAT))
+        return result;
+    if (result < 0 && result != -ENOENT && result != -ENOTDIR)
+        return result;
+    if (result >= 0 && !SYS4(__NR_newfstatat, result, "", &st, 0x1000 /* AT_EMPTY_PATH */))
+        file = bundle_find(&st, result);
+    if (!file && user_string(path, (const char *)args[at], sizeof path) >= 0) {
+        file = bundle_find_path(path);
+        if (file && file->flags & FLK_FILE_LOADED && result >= 0) {
+            tell("flicker-aot: ");
+            tell(path);
+            tell(" has changed since it was bundled: the bundle's copy of the old one is used\n");
+        }
+    }
+    if (!file || !(file->flags & FLK_FILE_LOADED))
+        return result;
+    if (result < 0) {
+        i64 fd = open_copy(file, flags);
+        return fd < 0 ? result : fd;
+    }
+    SYS2(__NR_close, result, 0); /* so that the copy has its number */
+    i64 fd = open_copy(file, flags);
+    return fd >= 0 ? fd : SYS4(__NR_openat, at ? args[0] : AT_FDCWD, args[at], flags, 0);
+}
+
+/* ---- What runs unhooked ---- */
+
+static int begins_with(const char *s, const char *start) {
+    while (*start && *s == *start)
+        s++, start++;
+    return !*start;
+}
+
+const char *bundle_escape(const char *last) {
+    const char *p = last ? last + flk_length(last) : bundle.escapes;
+    const char *end = bundle.escapes + __atomic_load_n(&bundle.escape_bytes, __ATOMIC_ACQUIRE);
+    while (p < end && !*p)
+        p++;
+    return p < end ? p : 0;
+}
+
+void bundle_escapes(const char *path) {
+    u32 n = 0;
+    for (const char *known = bundle_escape(0); known; known = bundle_escape(known))
+        if (begins_with(known, path) && flk_length(known) == flk_length(path))
+            return;
+    while (path[n])
+        n++;
+    u32 at = __atomic_load_n(&bundle.escape_bytes, __ATOMIC_ACQUIRE);
+    do
+        if (at + n + 1 > ESCAPE_BYTES) /* the list is full */
+            return;
+    while (!__atomic_compare_exchange_n(&bundle.escape_bytes, &at, at + n + 1, 0, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE));
+    for (u32 i = 0; i < n; i++)
+        bundle.escapes[at + i] = path[i];
+}
+
+void bundle_unhooked(i64 fd) {
+    static const char descriptors[] = "/proc/self/fd/";
+    char link[sizeof descriptors + 10], path[PATH_BYTES];
+    if (!bundle.folder[0] || !may_call(OWN_READLINK))
+        return;
+    u32 n = 0, digits = 0;
+    for (const char *s = descriptors; *s; s++)
+        link[n++] = *s;
+    for (u32 v = (u32)fd; v || !digits; v /= 10)
+        digits++;
+    for (u32 v = (u32)fd, i = digits; i; v /= 10)
+        link[n + --i] = (char)('0' + v % 10);
+    link[n + digits] = 0;
+    i64 bytes = SYS4(__NR_readlinkat, AT_FDCWD, link, path, sizeof path - 1);
+    if (bytes <= 0)
+        return;
+    path[bytes] = 0;
+    /* The bundle's own files that have nothing to hook are no clients. */
+    if (!begins_with(path, bundle.folder) || path[flk_length(bundle.folder)] != '/')
+        bundle_escapes(path);
+}
