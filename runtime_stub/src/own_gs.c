@@ -1,7 +1,7 @@
 /* A gs base of the program's own.
  *
  * In: ARCH_SET_GS, or a file whose text loads or reads gs (FLK_F_OWN_GS). Out: gs is the program's wherever its own code runs, and
- * its system calls still reach the runtime. Such threads pay a SIGILL a call (about 2.5 us), other threads of such a process about
+ * its system calls still reach the runtime. Such threads pay a SIGILL a call (about 7 us), other threads of such a process about
  * 2 ns; a process in which no thread ever does this pays nothing.
  *
  * Without gs a trampoline cannot find the thread's stack, and nothing else that user code can read tells one thread from another for
