@@ -172,6 +172,7 @@ def _parser() -> argparse.ArgumentParser:
         "--json", metavar="F", type=Path, help="all of it; F.jsonl and - (standard output): a line a file"
     )
     report.add_argument("--csv", metavar="F", type=Path, help="a row a file")
+    report.add_argument("--html", metavar="F", type=Path, help="one page with tables and charts, for any browser")
     report.add_argument(
         "--baseline", metavar="OLD", type=Path, help="an earlier --json file; exit 1 where a file is worse"
     )
@@ -500,7 +501,7 @@ def _diff(parsed: argparse.Namespace) -> int:
 
 
 def _report_files(parsed: argparse.Namespace) -> list[Path]:
-    return [path for path in (parsed.json, parsed.csv) if path is not None and str(path) != "-"]
+    return [path for path in (parsed.json, parsed.csv, parsed.html) if path is not None and str(path) != "-"]
 
 
 def _cache_folder() -> Path:
@@ -536,6 +537,11 @@ def _write_report(found: Examined, totals: Totals, parsed: argparse.Namespace) -
     if parsed.csv is not None:
         with _output(parsed.csv, newline="") as file:
             write_csv(file, store.files())
+    if parsed.html is not None:
+        from .report.corpus_page import write_page
+
+        with _output(parsed.html) as file:
+            write_page(file, run, store.files, store.skips(), totals)
 
 
 @contextmanager

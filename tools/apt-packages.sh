@@ -14,6 +14,7 @@ packages=(
     qemu-user-static                            # a large static program that runs others
     golang-go                                   # Go programs, and the Go toolchain's own static ones
     dpkg rpm cpio zstd xz-utils bzip2           # packages and archives, made by the programs that people use
+    chromium                                    # the page that report --html writes
     rustc                                       # Rust with +crt-static
 )
 
