@@ -174,6 +174,9 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("--csv", metavar="F", type=Path, help="a row a file")
     report.add_argument("--html", metavar="F", type=Path, help="one page with tables and charts, for any browser")
     report.add_argument(
+        "--parquet", metavar="F", type=Path, help="the same for data frames (extra flicker-aot[parquet])"
+    )
+    report.add_argument(
         "--baseline", metavar="OLD", type=Path, help="an earlier --json file; exit 1 where a file is worse"
     )
     keeping = report.add_mutually_exclusive_group()
@@ -181,6 +184,7 @@ def _parser() -> argparse.ArgumentParser:
         "--cache", metavar="DIR", type=Path, help="where results are kept (default: ~/.cache/flicker-aot)"
     )
     keeping.add_argument("--no-cache", action="store_true", help="keep no results and use none")
+    report.add_argument("--dask", metavar="ADDRESS", help="a dask.distributed scheduler whose workers do the work")
     report.add_argument(
         "--memory", metavar="MIB", type=_memory, default=_MEMORY_MIB, help=f"for all processes (default: {_MEMORY_MIB})"
     )
@@ -445,6 +449,7 @@ def _report(parsed: argparse.Namespace) -> int:
     from .corpus import CorpusRequest, examine_corpus
     from .report.corpus_diff import compare
     from .report.corpus_files import check_report, read_report
+    from .report.corpus_parquet import check_parquet
     from .report.corpus_tables import print_corpus
     from .report.corpus_totals import add_up
     from .report.progress import RunProgress
@@ -454,6 +459,8 @@ def _report(parsed: argparse.Namespace) -> int:
     baseline = [parsed.baseline] if parsed.baseline is not None else []
     for path in _report_files(parsed):
         _check_written(path, "the report", [*parsed.paths, *baseline])
+    if parsed.parquet is not None:
+        check_parquet(parsed.parquet)
     for path in baseline:
         check_report(path)
     request = CorpusRequest(
@@ -462,6 +469,7 @@ def _report(parsed: argparse.Namespace) -> int:
         memory_bytes=parsed.memory << 20,
         cache=None if parsed.no_cache else parsed.cache or _cache_folder(),
         must_cache=parsed.cache is not None,
+        dask=parsed.dask,
     )
     console = make_console(sys.stderr, parsed.color)
     shown = not (parsed.quiet or parsed.no_progress or (os.environ.get("CI") and not sys.stderr.isatty()))
@@ -501,7 +509,9 @@ def _diff(parsed: argparse.Namespace) -> int:
 
 
 def _report_files(parsed: argparse.Namespace) -> list[Path]:
-    return [path for path in (parsed.json, parsed.csv, parsed.html) if path is not None and str(path) != "-"]
+    return [
+        path for path in (parsed.json, parsed.csv, parsed.html, parsed.parquet) if path is not None and str(path) != "-"
+    ]
 
 
 def _cache_folder() -> Path:
@@ -537,6 +547,10 @@ def _write_report(found: Examined, totals: Totals, parsed: argparse.Namespace) -
     if parsed.csv is not None:
         with _output(parsed.csv, newline="") as file:
             write_csv(file, store.files())
+    if parsed.parquet is not None:
+        from .report.corpus_parquet import write_parquet
+
+        write_parquet(parsed.parquet, store.files())
     if parsed.html is not None:
         from .report.corpus_page import write_page
 

@@ -13,18 +13,20 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Final
 
 from .. import __version__
 from ..archive import Elf, Limits, Passed, look_into_file, look_into_layout
 from ..errors import InputError, UsageError
-from ..model.corpus import Name, RunFacts
+from ..model.corpus import FileResult, Name, RunFacts
 from ..model.options import Options
 from ..pipeline import load_stages, peak_memory_bytes
 from ..toolchain import runtime_for
 from ..tree.pool import available_memory_bytes, run
 from .cache import Cache, tool_key
+from .cluster import Cluster
 from .collect import Listener, collect
 from .store import Archive, Store
 from .work import Task, crashed, work
@@ -41,7 +43,8 @@ _WAITING_BYTES: Final = 32 << 20
 class CorpusRequest:
     """``jobs``: processes; ``memory_bytes``: for all of them; ``cache``: a folder, None for none.
 
-    ``must_cache``: without the cache there is no run (the user named the folder).
+    ``must_cache``: without the cache there is no run (the user named the folder). ``dask``: a scheduler's address; its
+    workers do the work in place of processes here.
     """
 
     paths: tuple[Path, ...]
@@ -49,6 +52,7 @@ class CorpusRequest:
     memory_bytes: int
     cache: Path | None
     must_cache: bool = False
+    dask: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,12 +75,14 @@ def examine_corpus(request: CorpusRequest, listener: Listener) -> Iterator[Exami
     """What goes wrong with one file is in its result or a skip. Interrupted: what was done is in the cache."""
     started = time.perf_counter()
     runtime_for(Options())  # where it was not built, every file would say so
+    cluster = None if request.dask is None else Cluster(request.dask)
+    jobs = request.jobs if cluster is None else cluster.threads
     cache, warnings = _open_cache(request)
     store = Store(cache)
     try:
         with _disk_errors():
             unread = _collect(request.paths, store, listener)
-            cpu = _examine(request, store, listener)
+            cpu = _examine(request, store, listener, cluster)
             if cache is not None:
                 cache.commit()
                 warnings += cache.problems
@@ -89,17 +95,19 @@ def examine_corpus(request: CorpusRequest, listener: Listener) -> Iterator[Exami
                 known=store.known,
                 seconds=time.perf_counter() - started,
                 cpu_seconds=cpu + time.process_time(),
-                jobs=request.jobs,
+                jobs=jobs,
                 peak_memory_bytes=max(
                     peak_memory_bytes(), resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
                 ),
-                engine="processes",
+                engine="processes" if cluster is None else "dask threads",
             )
         yield Examined(store=store, facts=facts, unread=tuple(unread), warnings=tuple(warnings))
     finally:
         if cache is not None:
             cache.close()
         store.close()
+        if cluster is not None:
+            cluster.close()
 
 
 def _open_cache(request: CorpusRequest) -> tuple[Cache | None, list[str]]:
@@ -133,19 +141,27 @@ def _collect(paths: Sequence[Path], store: Store, listener: Listener) -> list[st
     return unread
 
 
-def _examine(request: CorpusRequest, store: Store, listener: Listener) -> float:
+def _examine(request: CorpusRequest, store: Store, listener: Listener, cluster: Cluster | None) -> float:
     """Processor seconds of all the results."""
     listener.started(*store.left_to_do())
-    load_stages()
     cpu = 0.0
-    memory = min(request.memory_bytes - _OWN_BYTES, available_memory_bytes() // 2)
     names: dict[str, str] = {}  # of what is at work
     tasks = _tasks(store, names, listener)
-    for result in run(tasks, work, crashed, jobs=request.jobs, memory_bytes=memory, is_enough=_is_enough):
+    for result in _results(request, tasks) if cluster is None else cluster.run(tasks):
         store.put(result)
         cpu += result.cpu_seconds
         listener.done(names.pop(result.sha256, ""), 1, result.size_bytes)
     return cpu
+
+
+def _results(request: CorpusRequest, tasks: Iterator[Task]) -> Iterator[FileResult]:
+    """From processes of this machine, which are forked when there is a first task."""
+    first = next(tasks, None)
+    if first is None:
+        return
+    load_stages()
+    memory = min(request.memory_bytes - _OWN_BYTES, available_memory_bytes() // 2)
+    yield from run(chain((first,), tasks), work, crashed, jobs=request.jobs, memory_bytes=memory, is_enough=_is_enough)
 
 
 def _is_enough(waiting: Sequence[Task]) -> bool:

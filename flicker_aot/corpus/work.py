@@ -73,11 +73,9 @@ def failed(task: Task, reason: str, exit_code: int) -> FileResult:
 
 def _examine(task: Task) -> FileResult:
     path = Path(task.path)
-    data = task.data
-    if data is None:
-        data = read_file(path)
-        if hashlib.sha256(data).hexdigest() != task.sha256:
-            raise InputError("changed while the run went on")
+    data = read_file(path) if task.data is None else task.data
+    if hashlib.sha256(data).hexdigest() != task.sha256:
+        raise InputError("changed while the run went on")
     facts = classify_elf(path, data)
     role = role_of(facts)
     base = FileResult(

@@ -114,7 +114,7 @@ def _groups(groups: Mapping[str, Group]) -> dict[str, Any]:
 
 
 # Columns of --csv that are keys of a file's object as they are; lists become their lengths.
-_COLUMNS: Final = (
+COLUMNS: Final = (
     *("path", "package", "version", "member", "sha256", "size_bytes", "kind", "role", "language", "compiler"),
     *("outcome", "reason", "candidates", "sites", "agnostic", "closed", "cfg_dependent", "trap", "keep", "unknown"),
     *("other_kinds", "non_code", "numbers_known", "gs_uses", "growth_bytes", "seconds", "cpu_seconds"),
@@ -125,7 +125,7 @@ _COLUMNS: Final = (
 def write_csv(out: TextIO, files: Iterable[FoundFile]) -> None:
     """A header and a row for each place. RFC 4180."""
     rows = csv.writer(out)
-    rows.writerow(_COLUMNS)
+    rows.writerow(COLUMNS)
     for found in files:
         rows.writerow(flat_row(found).values())
 
@@ -136,7 +136,7 @@ def flat_row(found: FoundFile) -> dict[str, str | int | float]:
     package = found.name.package
     document["package"] = package.name if package else ""
     document["version"] = package.version if package else ""
-    return {c: _cell(document[c]) for c in _COLUMNS}
+    return {c: _cell(document[c]) for c in COLUMNS}
 
 
 def _cell(value: Any) -> str | int | float:

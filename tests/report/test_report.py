@@ -91,6 +91,20 @@ def test_lines_and_csv(corpus: Path, tmp_path: Path) -> None:
     assert "verified" in done.err
 
 
+def test_parquet(corpus: Path, tmp_path: Path) -> None:
+    """Parquet has the rows and columns of CSV."""
+    parquet = pytest.importorskip("pyarrow.parquet", reason="needs the extra flicker-aot[parquet]")
+    table, rows = tmp_path / "out.parquet", tmp_path / "out.csv"
+    assert call("report", corpus, "--no-cache", "-q", "--parquet", table, "--csv", rows).code == 0
+    with rows.open(newline="") as file:
+        expected = list(csv.DictReader(file))
+    assert [{k: str(v) for k, v in row.items()} for row in parquet.read_table(table).to_pylist()] == expected
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    done = call("report", corpus, "--no-cache", "-q", "--parquet", pipe)
+    assert (done.code, done.err.count("\n")) == (2, 1) and pipe.is_fifo()
+
+
 def test_schema_is_documented(corpus: Path, tmp_path: Path) -> None:
     """Every key of the report is named in docs/corpus-schema.md."""
     document = report(tmp_path, corpus).document

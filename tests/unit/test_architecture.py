@@ -41,6 +41,8 @@ IMPORTERS = {
     "keystone": {"x86/assemble.py"},
     "networkx": {"discover/graph.py"},
     "lief": {"verify/second_reader.py"},
+    "distributed": {"corpus/cluster.py"},
+    "pyarrow": {"report/corpus_parquet.py"},
     "zstandard": {"archive/compressed.py"},
 }
 
