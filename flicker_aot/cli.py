@@ -26,6 +26,7 @@ from .toolchain import TOOLS
 
 if TYPE_CHECKING:
     from .corpus import Examined
+    from .model.corpus import Proof
     from .pipeline import Request, StageListener
     from .report.corpus_diff import Change
     from .report.corpus_totals import Totals
@@ -166,7 +167,13 @@ def _parser() -> argparse.ArgumentParser:
         description="Every ELF file in the given files and folders is rewritten in memory and verified; nothing of it "
         "is written. Results are kept: a run that was interrupted, or comes again, does what is new.",
     )
-    report.add_argument("paths", metavar="PATH", type=Path, nargs="+", help="a file or a folder")
+    report.add_argument("paths", metavar="PATH", type=Path, nargs="*", help="a file, a folder, a package, an archive")
+    report.add_argument(
+        "--run",
+        metavar="MANIFEST",
+        type=Path,
+        help="run a manifest's programs as they are and rewritten; exit 1 where they differ or calls escape",
+    )
     report.add_argument("-j", "--jobs", metavar="N", type=_jobs, help="processes (default: one a processor)")
     report.add_argument(
         "--json", metavar="F", type=Path, help="all of it; F.jsonl and - (standard output): a line a file"
@@ -446,16 +453,19 @@ def _syscalls(parsed: argparse.Namespace) -> int:
 
 
 def _report(parsed: argparse.Namespace) -> int:
-    from .corpus import CorpusRequest, examine_corpus
+    from .corpus import CorpusRequest, examine_corpus, prove_manifest, read_manifest
     from .report.corpus_diff import compare
     from .report.corpus_files import check_report, read_report
     from .report.corpus_parquet import check_parquet
-    from .report.corpus_tables import print_corpus
+    from .report.corpus_tables import print_corpus, print_proofs
     from .report.corpus_totals import add_up
     from .report.progress import RunProgress
     from .report.tables import make_console
     from .tree.pool import default_jobs
 
+    if not parsed.paths and parsed.run is None:
+        raise UsageError("report: expected a PATH or --run MANIFEST (see flicker-aot report --help)")
+    programs = read_manifest(parsed.run) if parsed.run is not None else ()
     baseline = [parsed.baseline] if parsed.baseline is not None else []
     for path in _report_files(parsed):
         _check_written(path, "the report", [*parsed.paths, *baseline])
@@ -464,7 +474,7 @@ def _report(parsed: argparse.Namespace) -> int:
     for path in baseline:
         check_report(path)
     request = CorpusRequest(
-        paths=tuple(parsed.paths),
+        paths=tuple(parsed.paths) or tuple(program.path for program in programs if program.path is not None),
         jobs=parsed.jobs or default_jobs(),
         memory_bytes=parsed.memory << 20,
         cache=None if parsed.no_cache else parsed.cache or _cache_folder(),
@@ -480,11 +490,15 @@ def _report(parsed: argparse.Namespace) -> int:
         progress.stop()
         _tell_skips(found, parsed)
         totals = add_up(found.store.files())
-        _write_report(found, totals, parsed)
+        proofs = tuple(prove_manifest(programs, request.jobs, request.memory_bytes))
+        _write_report(found, totals, proofs, parsed)
         stream = sys.stderr if str(parsed.json) == "-" else sys.stdout
         if not parsed.quiet:
             print_corpus(totals, found.facts, make_console(stream, parsed.color), with_all=parsed.verbose)
-        code = max(found.exit_code, totals.exit_code)
+            if proofs:
+                print_proofs(proofs, make_console(stream, parsed.color))
+        is_proved = all(proof.is_good for proof in proofs)
+        code = max(found.exit_code, totals.exit_code, 0 if is_proved else PolicyError.exit_code)
         for path in baseline:
             changes = compare(read_report(path), chain(found.store.files(), found.store.skips()))
             code = max(code, _tell_changes(changes, parsed, stream))
@@ -537,13 +551,13 @@ def _tell_skips(found: Examined, parsed: argparse.Namespace) -> None:
         _message(f"error: {left} more could not be examined; -v lists them", parsed.color)
 
 
-def _write_report(found: Examined, totals: Totals, parsed: argparse.Namespace) -> None:
+def _write_report(found: Examined, totals: Totals, proofs: Sequence[Proof], parsed: argparse.Namespace) -> None:
     from .report.corpus_files import is_lines, write_csv, write_json
 
     store, run = found.store, found.facts
     if parsed.json is not None:
         with _output(parsed.json) as file:
-            write_json(file, run, store.files(), store.skips(), totals, as_lines=is_lines(parsed.json))
+            write_json(file, run, store.files(), store.skips(), totals, proofs, as_lines=is_lines(parsed.json))
     if parsed.csv is not None:
         with _output(parsed.csv, newline="") as file:
             write_csv(file, store.files())

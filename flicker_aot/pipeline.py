@@ -190,6 +190,16 @@ def _report(file: FileReport, output: OutputReport | None, warnings: tuple[str, 
     )
 
 
+def appended_code(data: bytes) -> range:
+    """File offsets of trampolines and runtime in a rewritten file, as its note says."""
+    from .verify import read_note
+
+    note = read_note(data)
+    assert note is not None, "the file was not rewritten"
+    _, offset, size, _ = note.document["segments"]["rx"]
+    return range(offset, offset + size)
+
+
 def syscalls(paths: Sequence[Path], closure: bool, listener: StageListener) -> SyscallSet:
     """The system calls that the sites of the files make; with ``closure`` also those of the libraries they need."""
     from .discover import discover, resolve_wrappers

@@ -20,7 +20,7 @@ from typing import Final
 from .. import __version__
 from ..archive import Elf, Limits, Passed, look_into_file, look_into_layout
 from ..errors import InputError, UsageError
-from ..model.corpus import FileResult, Name, RunFacts
+from ..model.corpus import FileResult, Name, Proof, RunFacts
 from ..model.options import Options
 from ..pipeline import load_stages, peak_memory_bytes
 from ..toolchain import runtime_for
@@ -28,6 +28,8 @@ from ..tree.pool import available_memory_bytes, run
 from .cache import Cache, tool_key
 from .cluster import Cluster
 from .collect import Listener, collect
+from .proof import ProofTask, prove
+from .proof import crashed as proof_crashed
 from .store import Archive, Store
 from .work import Task, crashed, work
 
@@ -108,6 +110,14 @@ def examine_corpus(request: CorpusRequest, listener: Listener) -> Iterator[Exami
         store.close()
         if cluster is not None:
             cluster.close()
+
+
+def prove_manifest(tasks: Sequence[ProofTask], jobs: int, memory_bytes: int) -> Iterator[Proof]:
+    """The proofs of every command, as they come; see ``proof``."""
+    load_stages()
+    memory = min(memory_bytes - _OWN_BYTES, available_memory_bytes() // 2)
+    for proofs in run(tasks, prove, proof_crashed, jobs=jobs, memory_bytes=memory):
+        yield from proofs
 
 
 def _open_cache(request: CorpusRequest) -> tuple[Cache | None, list[str]]:

@@ -146,3 +146,44 @@ class RunFacts:
     jobs: int
     peak_memory_bytes: int  # of the largest process
     engine: str
+
+
+class Verdict(Enum):
+    """What the runs of a command, as it is and rewritten, say."""
+
+    SAME = "same"
+    DIFFERENT = "different"
+    UNSTABLE = "unstable"  # the original itself does something else each time: nothing is proved
+    REFUSED = "refused"  # it cannot be rewritten alone
+    MISSING = "missing"
+    FAILED = "failed"  # the original cannot be run, or the tracer cannot trace
+
+
+class EscapeSeen(NamedTuple):
+    """A system call instruction of a rewritten program's process that was reached past its hook. ``mapping``: the file,
+    or what /proc/PID/maps calls it; ``offset``: in that file; ``is_known``: the report lists it as unknown."""
+
+    mapping: str
+    offset: int
+    number: int
+    times: int
+    is_known: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Proof:
+    """A smoke command, run natively and rewritten. ``calls``: system calls that were seen of the rewritten program."""
+
+    name: str
+    path: str
+    args: tuple[str, ...]
+    verdict: Verdict
+    detail: str = ""
+    calls: int = 0
+    escapes: tuple[EscapeSeen, ...] = ()
+    seconds: float = 0.0
+
+    @property
+    def is_good(self) -> bool:
+        """Nothing speaks against the rewritten program."""
+        return self.verdict not in (Verdict.DIFFERENT, Verdict.FAILED) and all(e.is_known for e in self.escapes)

@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from ..model.corpus import FileResult, FoundFile, Loose, Name, Outcome, Package, SiteFact, Skip
+from ..model.corpus import FileResult, FoundFile, Loose, Name, Outcome, Package, Proof, SiteFact, Skip
 from ..model.options import Role
 from ..model.tree import Kind
+from ..syscalls import name_of
 
 SCHEMA: Final = "flicker-aot/corpus/1"
 
@@ -114,6 +115,29 @@ def package_document(package: Package | None) -> dict[str, str] | None:
 
 def skip_document(skip: Skip) -> dict[str, Any]:
     return {"path": skip.path, "reason": skip.reason, "is_error": skip.is_error}
+
+
+def proof_document(proof: Proof) -> dict[str, Any]:
+    return {
+        "name": proof.name,
+        "path": proof.path,
+        "args": list(proof.args),
+        "verdict": proof.verdict.value,
+        "detail": proof.detail,
+        "calls": proof.calls,
+        "escapes": [
+            {
+                "mapping": e.mapping,
+                "offset": hex(e.offset),
+                "number": e.number,
+                "syscall": name_of(e.number),
+                "count": e.times,
+                "is_known": e.is_known,
+            }
+            for e in proof.escapes
+        ],
+        "seconds": round(proof.seconds, 3),
+    }
 
 
 def _loose(candidates: tuple[Loose, ...]) -> list[dict[str, str]]:

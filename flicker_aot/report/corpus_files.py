@@ -7,20 +7,27 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, TextIO
 
 from ..errors import UsageError
-from ..model.corpus import FoundFile, RunFacts, Skip
-from .corpus_document import SCHEMA, file_document, file_of, skip_document
+from ..model.corpus import FoundFile, Proof, RunFacts, Skip
+from .corpus_document import SCHEMA, file_document, file_of, proof_document, skip_document
 from .corpus_totals import Group, Totals
 
 _LINES: Final = ".jsonl"
 
 
 def write_json(
-    out: TextIO, run: RunFacts, files: Iterable[FoundFile], skips: Iterable[Skip], totals: Totals, *, as_lines: bool
+    out: TextIO,
+    run: RunFacts,
+    files: Iterable[FoundFile],
+    skips: Iterable[Skip],
+    totals: Totals,
+    proofs: Sequence[Proof] = (),
+    *,
+    as_lines: bool,
 ) -> None:
     """One object, or with ``as_lines`` an object a line with ``type`` as its first key."""
     head = {"schema": SCHEMA, "tool_version": run.tool_version}
@@ -30,6 +37,8 @@ def write_json(
             _line(out, {"type": "file", **file_document(found)})
         for skip in skips:
             _line(out, {"type": "skip", **skip_document(skip)})
+        for proof in proofs:
+            _line(out, {"type": "proof", **proof_document(proof)})
         _line(out, {"type": "summary", **summary_document(totals)})
         return
     out.write(f'{{"schema": "{SCHEMA}",\n"tool_version": {json.dumps(run.tool_version)},\n')
@@ -37,6 +46,8 @@ def write_json(
     _list(out, map(file_document, files))
     out.write('],\n"skipped": [\n')
     _list(out, map(skip_document, skips))
+    out.write('],\n"proofs": [\n')
+    _list(out, map(proof_document, proofs))
     out.write(f'],\n"summary": {_text(summary_document(totals))}}}\n')
 
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Final
 
 from rich.console import Console
 from rich.table import Table
 
-from ..model.corpus import FileResult, FoundFile, Outcome, RunFacts
+from ..model.corpus import FileResult, FoundFile, Outcome, Proof, RunFacts
+from ..syscalls import name_of
 from .corpus_totals import SITE_BOUNDS, SIZE_BOUNDS, Group, Totals
 from .tables import print_facts
 from .text import bytes_text, patched_text, shown_text
@@ -170,6 +171,22 @@ def why(result: FileResult) -> Iterator[str]:
 def _places(vaddrs: list[int]) -> str:
     more = f" and {len(vaddrs) - _ADDRESSES} more" if len(vaddrs) > _ADDRESSES else ""
     return ", ".join(hex(vaddr) for vaddr in vaddrs[:_ADDRESSES]) + more
+
+
+def print_proofs(proofs: Sequence[Proof], console: Console) -> None:
+    """Each command with what its runs say, and each place of an escape."""
+    table = _table((), ("calls", "escapes"), ("command", "verdict"))
+    for proof in proofs:
+        verdict = proof.verdict.value + (f": {proof.detail}" if proof.detail else "")
+        command = " ".join((proof.name, *proof.args))
+        counts = (str(proof.calls or ""), str(sum(e.times for e in proof.escapes) or ""))
+        table.add_row(*counts, shown_text(command), shown_text(verdict))
+    _section(console, "runs, as they are and rewritten", table)
+    for proof in proofs:
+        for e in proof.escapes:
+            known = "listed as unknown" if e.is_known else "not listed"
+            where = f"{shown_text(e.mapping) or 'no file'}+{e.offset:#x}"
+            console.print(f"escape: {proof.name}: {e.times} x {name_of(e.number)} at {where} ({known})")
 
 
 def _slowest(files: Iterable[FoundFile]) -> Table:
