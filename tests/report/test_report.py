@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from flicker_aot.corpus import run
+from flicker_aot.corpus import unpack
 from flicker_aot.corpus.work import Task, work
 from flicker_aot.model.corpus import FileResult
 
@@ -188,7 +188,7 @@ def test_dying_worker(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPa
             os.kill(os.getpid(), signal.SIGKILL)
         return work(task)
 
-    monkeypatch.setattr(run, "work", dies)
+    monkeypatch.setattr(unpack, "work", dies)
     done = report(tmp_path, corpus, code=70)
     assert [(f["outcome"], f["reason"]) for path, f in done.files.items() if path.endswith(".so")] == [
         ("failed", "the worker process ended (signal 9)")
@@ -239,7 +239,7 @@ def test_changing_files(corpus: Path, tmp_path: Path, monkeypatch: pytest.Monkey
             target.write_bytes(b"something else")
         return work(task)
 
-    monkeypatch.setattr(run, "work", later)
+    monkeypatch.setattr(unpack, "work", later)
     found = report(tmp_path, folder).files[str(target)]
     assert (found["outcome"], found["exit_code"]) == ("failed", 3) and "changed" in found["reason"]
 
