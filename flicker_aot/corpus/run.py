@@ -27,6 +27,7 @@ from ..tree.pool import available_memory_bytes, run
 from .cache import Cache, tool_key
 from .cluster import Cluster
 from .collect import Listener, collect
+from .owners import owned, root_above
 from .proof import ProofTask, prove
 from .proof import crashed as proof_crashed
 from .store import Archive, Listing, Store
@@ -150,6 +151,10 @@ def _collect(paths: Sequence[Path], store: Store, listener: Listener) -> list[st
         except InputError as error:
             unread.append(str(error))
             store.skip(str(path), str(error).removeprefix(f"{path}: "), is_error=True)
+    roots = {root_above(Path(os.path.realpath(path))) for path in paths}
+    for root in sorted(root for root in roots if root is not None):
+        for package, members in owned(root):
+            store.own(str(root), package, members)
     return unread
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Final, NamedTuple
 
 from ..model.corpus import FileResult, FoundFile, Name, Outcome, Package, Skip
@@ -19,7 +19,8 @@ _MEMORY_KIB: Final = 32 << 10
 _TABLES: Final = """
 CREATE TABLE contents (sha256 TEXT PRIMARY KEY, size INTEGER, source BLOB, state INTEGER, document BLOB) WITHOUT ROWID;
 CREATE INDEX waiting ON contents (state, size);
-CREATE TABLE names (path BLOB PRIMARY KEY, sha256 TEXT, package TEXT, member BLOB) WITHOUT ROWID;
+CREATE TABLE names (path BLOB PRIMARY KEY, sha256 TEXT, package TEXT, member BLOB, source BLOB) WITHOUT ROWID;
+CREATE INDEX sources ON names (source) WHERE source IS NOT NULL;
 CREATE INDEX places ON names (sha256, path);
 CREATE TABLE skips (path BLOB, reason TEXT, is_error INTEGER);
 CREATE TABLE archives (path BLOB, source BLOB, size INTEGER, sha256 TEXT);
@@ -73,8 +74,9 @@ class Store:
     def add(self, name: Name, source: str | None) -> bool:
         """A place where contents stand. True: nobody has examined them; with ``source`` None the caller has to."""
         package = "" if name.package is None else json.dumps(package_document(name.package))
-        row = (_blob(name.path), name.sha256, package, _blob(name.member))
-        self._db.execute("INSERT OR IGNORE INTO names VALUES (?, ?, ?, ?)", row)
+        real = None if source is None else _blob(source)
+        row = (_blob(name.path), name.sha256, package, _blob(name.member), real)
+        self._db.execute("INSERT OR IGNORE INTO names VALUES (?, ?, ?, ?, ?)", row)
         state = self._db.execute("SELECT state FROM contents WHERE sha256 = ?", (name.sha256,)).fetchone()
         if state is not None:
             return False
@@ -82,9 +84,18 @@ class Store:
         if document is not None:
             self.known += 1
         new = _DONE if document is not None else _WAITING if source is not None else _GIVEN
-        values = (name.sha256, name.size_bytes, None if source is None else _blob(source), new, document)
+        values = (name.sha256, name.size_bytes, real, new, document)
         self._db.execute("INSERT INTO contents VALUES (?, ?, ?, ?, ?)", values)
         return document is None
+
+    def own(self, root: str, package: Package, members: Iterable[str]) -> None:
+        """Files of folders that stand below ``root`` as ``members`` are of the package."""
+        document = json.dumps(package_document(package))
+        start = "" if root == "/" else root
+        self._db.executemany(
+            "UPDATE names SET package = ?, member = ? WHERE source = ?",
+            ((document, _blob(member), _blob(f"{start}/{member}")) for member in members),
+        )
 
     def put(self, result: FileResult) -> None:
         """A failure is not kept beyond this run: the next one tries again."""

@@ -312,6 +312,26 @@ def test_progress(corpus: Path, tmp_path: Path, ci: str) -> None:
     assert "by language" in done.stdout and "trap" in done.stdout
 
 
+def test_installed_packages(tmp_path: Path) -> None:
+    """In an installed Debian system files are of packages, by dpkg's lists, also where /lib is a link to /usr/lib."""
+    root = tmp_path / "root"
+    tiny_file(root / "usr/bin/program", "program_", "-static")
+    tiny_file(root / "usr/lib/libtiny.so", "library_", "-shared")
+    tiny_file(root / "usr/bin/local", "local___", "-static")
+    info = root / "var/lib/dpkg/info"
+    info.mkdir(parents=True)
+    fields = "Status: install ok installed\nArchitecture: amd64\nVersion: 1.5\n"
+    gone = fields.replace("ok installed", "ok config-files")
+    (info.parent / "status").write_text(f"Package: tiny\n{fields}\nPackage: libtiny\n{fields}\nPackage: gone\n{gone}\n")
+    (info / "tiny.list").write_text("/.\n/usr\n/usr/bin/program\n")
+    (info / "libtiny:amd64.list").write_text("/lib/libtiny.so\n")
+    (info / "gone.list").write_text("/usr/bin/local\n")
+    found = report(tmp_path, root / "usr").files
+    owners = {Path(path).name: (f["package"] or {}).get("name") for path, f in found.items()}
+    assert owners == {"program": "tiny", "libtiny.so": "libtiny", "local": None}
+    assert found[f"{root}/usr/bin/program"]["member"] == "usr/bin/program"
+
+
 def test_odd_names(tmp_path: Path) -> None:
     """Names that are no text, or would move the cursor, come through: escaped for people, whole in JSON and CSV."""
     folder = tmp_path / "odd"
