@@ -6,6 +6,7 @@
 # rootfs-demo  a minimal Debian tree (debootstrap, root, network), rewritten whole and used
 # bench   what a call, a start and a rewriting cost, beside strace, seccomp and Syscall User Dispatch
 # corpus  the programs of corpus/manifest.toml: rewritten, run, and compared with what was accepted of each (corpus/baselines/)
+# corpus-run  its programs as they are and rewritten, and whether a call escapes (flicker-aot report --run)
 # golden-accept  makes what `corpus` finds now the accepted results
 # sweep   every ELF file of SWEEP_PATHS rewritten in memory and verified, or refused with a reason: totals by class and tactic
 # attack  signals at every instruction of calls, handlers and children, where `test` takes samples (hours)
@@ -27,7 +28,7 @@ SWEEP_PATHS ?= /usr/bin /usr/lib
 SOAK_ROUNDS ?= 20
 PYTEST_ARGS ?=
 
-.PHONY: setup stub check test packages demo bench corpus golden-accept sweep attack soak exec mutants fuzz clean rootfs-demo
+.PHONY: setup stub check test packages demo bench corpus corpus-run golden-accept sweep attack soak exec mutants fuzz clean rootfs-demo
 
 setup: $(READY) stub
 
@@ -66,6 +67,9 @@ bench: setup
 
 corpus: setup
 	$(BIN)/python -m corpus
+
+corpus-run: setup
+	GOTOOLDIR="$$(go env GOTOOLDIR 2>/dev/null || true)" $(BIN)/flicker-aot report --run corpus/manifest.toml
 
 golden-accept: setup
 	$(BIN)/python -m corpus --accept

@@ -16,7 +16,17 @@ from .image import DOCKER, INDEX, LAYOUT, is_docker, look_into_image
 from .members import ELF, HEAD, Elf, Item, Limits, Passed, Seen, is_archive, look_into, other_archive
 from .stream import ArchiveError, Stream
 
-__all__ = ["Elf", "Item", "Limits", "Passed", "Seen", "look_into_file", "look_into_layout", "what_is_in"]
+__all__ = [
+    "Elf",
+    "Item",
+    "Limits",
+    "Passed",
+    "Seen",
+    "look_into_file",
+    "look_into_layout",
+    "look_into_open",
+    "what_is_in",
+]
 
 _MEMBERS: Final = 10_000  # an image has a few per layer; more is another kind of tar
 
@@ -47,18 +57,23 @@ def look_into_file(path: Path, shown: str, limits: Limits) -> Iterator[Item]:
     try:
         with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
             before = os.fstat(file.fileno())
-            if tar.is_tar(file.read(HEAD)):
-                places = _places(file, before.st_size)
-                if places is not None:
-                    yield from look_into_image(lambda name: _opened(file, places, name), shown, limits)
-                    return
-            file.seek(0)
-            yield from look_into(_stream(file, before.st_size), shown, before.st_size, limits)
+            yield from look_into_open(file, before.st_size, shown, limits)
             after = os.fstat(file.fileno())
             if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
                 yield Passed(shown, "changed while it was read", True)
     except OSError as error:
         yield Passed(shown, f"cannot be read: {error.strerror}", True)
+
+
+def look_into_open(file: BinaryIO, size: int, shown: str, limits: Limits) -> Iterator[Item]:
+    """Everything in the archive that ``file``, which can seek, holds."""
+    if tar.is_tar(file.read(HEAD)):
+        places = _places(file, size)
+        if places is not None:
+            yield from look_into_image(lambda name: _opened(file, places, name), shown, limits)
+            return
+    file.seek(0)
+    yield from look_into(_stream(file, size), shown, size, limits)
 
 
 def look_into_layout(folder: Path, shown: str, limits: Limits) -> Iterator[Item]:

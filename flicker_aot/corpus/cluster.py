@@ -21,7 +21,8 @@ from ..errors import InputError, InternalError, UsageError
 from ..model.corpus import FileResult
 from ..pipeline import read_file
 from .cache import tool_key
-from .work import Task, crashed, failed, work
+from .unpack import ArchiveDone, ArchiveTask, do, do_crashed
+from .work import Task, failed
 
 _CONNECT_SECONDS: Final = 15
 _ALONE_SECONDS: Final = 60.0  # without any worker
@@ -79,14 +80,14 @@ class Cluster:
                     f"--dask {self._address}: worker {worker}: expected flicker-aot {mine}, found {theirs}"
                 )
 
-    def run(self, tasks: Iterable[Task]) -> Iterator[FileResult]:
+    def run(self, tasks: Iterable[Task | ArchiveTask]) -> Iterator[FileResult | ArchiveDone]:
         """A result for every task, whatever happens to workers; UsageError where the scheduler or all workers are gone.
 
         Closing the iterator cancels what is at work.
         """
         source = iter(tasks)
         is_open = True
-        at_work: dict[Any, Task] = {}
+        at_work: dict[Any, Task | ArchiveTask] = {}
         done: queue.SimpleQueue[Any] = queue.SimpleQueue()
         last_seen = time.monotonic()
         mine = tool_key()
@@ -102,7 +103,7 @@ class Cluster:
                     try:
                         loaded = _loaded(task)
                     except InputError as error:
-                        yield failed(task, str(error).removeprefix(f"{task.path}: "), error.exit_code)
+                        yield _failed(task, str(error).removeprefix(f"{task.path}: "), error.exit_code)
                         continue
                     future = self._submit(loaded, mine)
                     at_work[future] = task
@@ -121,7 +122,7 @@ class Cluster:
             if at_work and self._client.status == "running":
                 self._client.cancel(list(at_work), force=True)
 
-    def _submit(self, task: Task, tool: str) -> Any:
+    def _submit(self, task: Task | ArchiveTask, tool: str) -> Any:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of large graphs: the contents of a file are meant to be in it
             return self._client.submit(_work, task, tool, pure=False)
@@ -136,29 +137,34 @@ class Cluster:
             raise UsageError(f"--dask {self._address}: no worker for {_ALONE_SECONDS:.0f} s; what was finished is kept")
         return last_seen
 
-    def _result(self, future: Any, task: Task) -> FileResult:
+    def _result(self, future: Any, task: Task | ArchiveTask) -> FileResult | ArchiveDone:
         try:
-            result: FileResult = future.result()
+            result: FileResult | ArchiveDone = future.result()
         except self._lost as error:
-            return crashed(task, _first_line(error))
+            return do_crashed(task, _first_line(error))
         except CancelledError as error:
             raise UsageError(f"--dask {self._address}: the scheduler is gone; what was finished is kept") from error
         except Exception as error:  # of the cluster: the task itself never raises
-            return failed(task, f"dask: {_first_line(error)}", InternalError.exit_code)
+            return _failed(task, f"dask: {_first_line(error)}", InternalError.exit_code)
         finally:
             future.release()
         return result
 
 
-def _loaded(task: Task) -> Task:
+def _failed(task: Task | ArchiveTask, reason: str, exit_code: int) -> FileResult | ArchiveDone:
+    """An archive is read here then, which says what is wrong with it."""
+    return failed(task, reason, exit_code) if isinstance(task, Task) else do_crashed(task, reason)
+
+
+def _loaded(task: Task | ArchiveTask) -> Task | ArchiveTask:
     return task if task.data is not None else replace(task, data=read_file(Path(task.path)))
 
 
-def _work(task: Task, tool: str) -> FileResult:
+def _work(task: Task | ArchiveTask, tool: str) -> FileResult | ArchiveDone:
     """On a worker, which may have come after the others were asked for their version."""
     if _own_key() != tool:
-        return failed(task, f"a worker has flicker-aot {_own_key()}, expected {tool}", UsageError.exit_code)
-    return work(task)
+        return _failed(task, f"a worker has flicker-aot {_own_key()}, expected {tool}", UsageError.exit_code)
+    return do(task)
 
 
 @cache

@@ -55,7 +55,7 @@ def collect(path: Path, store: Store, listener: Listener) -> None:
         elif found.type == stat.S_IFDIR:
             if (real / found.path / LAYOUT).is_file():
                 layout = shown
-                store.add_archive(Archive(shown, str(real / found.path), 0))
+                store.add_archive(Archive(shown, str(real / found.path), 0, ""))
         elif found.type == stat.S_IFREG:
             _add_file(shown, os.path.join(real, found.path), store, listener)  # noqa: PTH118
 
@@ -68,11 +68,9 @@ def _add_file(shown: str, real: str, store: Store, listener: Listener) -> None:
         with os.fdopen(os.open(real, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
             before = os.fstat(file.fileno())
             kind, reason = what_is_in(file, before.st_size)
-            if kind == "archive":
-                store.add_archive(Archive(shown, real, before.st_size))
-            elif reason:
+            if reason:
                 store.skip(shown, reason, is_error=False)
-            if kind != "elf":
+            if kind == "other":
                 return
             file.seek(0)
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
@@ -83,4 +81,7 @@ def _add_file(shown: str, real: str, store: Store, listener: Listener) -> None:
     if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
         store.skip(shown, "changed while it was read", is_error=True)
         return
-    store.add(Name(path=shown, sha256=sha256, size_bytes=after.st_size), real)
+    if kind == "archive":
+        store.add_archive(Archive(shown, real, after.st_size, sha256))
+    else:
+        store.add(Name(path=shown, sha256=sha256, size_bytes=after.st_size), real)

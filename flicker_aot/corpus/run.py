@@ -5,12 +5,11 @@ Order: look at every path, so that what is to do is known; then the files that n
 
 from __future__ import annotations
 
-import hashlib
 import os
 import resource
 import sqlite3
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
@@ -20,7 +19,7 @@ from typing import Final
 from .. import __version__
 from ..archive import Elf, Limits, Passed, look_into_file, look_into_layout
 from ..errors import InputError, UsageError
-from ..model.corpus import FileResult, Name, Proof, RunFacts
+from ..model.corpus import FileResult, Name, Proof, RunFacts, Skip
 from ..model.options import Options
 from ..pipeline import load_stages, peak_memory_bytes
 from ..toolchain import runtime_for
@@ -28,15 +27,19 @@ from ..tree.pool import available_memory_bytes, run
 from .cache import Cache, tool_key
 from .cluster import Cluster
 from .collect import Listener, collect
+from .owners import owned, root_above
 from .proof import ProofTask, prove
 from .proof import crashed as proof_crashed
-from .store import Archive, Store
-from .work import Task, crashed, work
+from .store import Archive, Listing, Store
+from .unpack import ArchiveDone, ArchiveTask, do, do_crashed, name_of
+from .work import Task
 
 # What a worker needs: for Python with its libraries, and for each byte of the file (measured: 3.2 for large ones).
 _WORKER_BYTES: Final = 110 << 20
 _WORKER_FACTOR: Final = 4
 _OWN_BYTES: Final = 200 << 20  # of this process: libraries, SQLite's pages
+_SMALL_ARCHIVE: Final = 16 << 20
+_UNPACKED_FACTOR: Final = 4  # what comes out of a package, of its size
 _WAITING_TASKS: Final = 64
 _WAITING_BYTES: Final = 32 << 20
 
@@ -148,6 +151,10 @@ def _collect(paths: Sequence[Path], store: Store, listener: Listener) -> list[st
         except InputError as error:
             unread.append(str(error))
             store.skip(str(path), str(error).removeprefix(f"{path}: "), is_error=True)
+    roots = {root_above(Path(os.path.realpath(path))) for path in paths}
+    for root in sorted(root for root in roots if root is not None):
+        for package, members in owned(root):
+            store.own(str(root), package, members)
     return unread
 
 
@@ -155,31 +162,45 @@ def _examine(request: CorpusRequest, store: Store, listener: Listener, cluster: 
     """Processor seconds of all the results."""
     listener.started(*store.left_to_do())
     cpu = 0.0
-    names: dict[str, str] = {}  # of what is at work
+    names: dict[str, str] = {}  # of the contents that are at work
     tasks = _tasks(store, names, listener)
-    for result in _results(request, tasks) if cluster is None else cluster.run(tasks):
-        store.put(result)
-        cpu += result.cpu_seconds
-        listener.done(names.pop(result.sha256, ""), 1, result.size_bytes)
-    return cpu
+    while True:
+        again: list[Archive] = []
+        for done in _results(request, tasks) if cluster is None else cluster.run(tasks):
+            if isinstance(done, FileResult):
+                store.put(done)
+                cpu += done.cpu_seconds
+                listener.done(names.pop(done.sha256, ""), 1, done.size_bytes)
+            elif done.ended:
+                again.append(done.archive)
+            else:
+                store.add_listing(done.archive, done.listing)
+                for result in done.results:
+                    store.put(result)
+                    cpu += result.cpu_seconds
+                listener.done(done.archive.path, 1, done.archive.size_bytes)
+        if not again:
+            return cpu
+        # A file in it has ended its worker: one by one, so that it costs itself alone.
+        tasks = _from_archives(again, store, names, listener)
 
 
-def _results(request: CorpusRequest, tasks: Iterator[Task]) -> Iterator[FileResult]:
+def _results(request: CorpusRequest, tasks: Iterator[Task | ArchiveTask]) -> Iterator[FileResult | ArchiveDone]:
     """From processes of this machine, which are forked when there is a first task."""
     first = next(tasks, None)
     if first is None:
         return
     load_stages()
     memory = min(request.memory_bytes - _OWN_BYTES, available_memory_bytes() // 2)
-    yield from run(chain((first,), tasks), work, crashed, jobs=request.jobs, memory_bytes=memory, is_enough=_is_enough)
+    yield from run(chain((first,), tasks), do, do_crashed, jobs=request.jobs, memory_bytes=memory, is_enough=_is_enough)
 
 
-def _is_enough(waiting: Sequence[Task]) -> bool:
+def _is_enough(waiting: Sequence[Task | ArchiveTask]) -> bool:
     return len(waiting) >= _WAITING_TASKS or sum(len(task.data or b"") for task in waiting) >= _WAITING_BYTES
 
 
-def _tasks(store: Store, names: dict[str, str], listener: Listener) -> Iterator[Task]:
-    """Files of folders, the largest first, then what is in archives as it comes by."""
+def _tasks(store: Store, names: dict[str, str], listener: Listener) -> Iterator[Task | ArchiveTask]:
+    """Files of folders, the largest first, then archives, likewise."""
     for waiting in store.take():
         names[waiting.sha256] = waiting.source
         yield Task(
@@ -189,14 +210,34 @@ def _tasks(store: Store, names: dict[str, str], listener: Listener) -> Iterator[
             cost_bytes=_WORKER_BYTES + _WORKER_FACTOR * waiting.size_bytes,
         )
     for archive in store.archives():
-        for elf in _elf_files(archive, store):
-            name = Name(
-                path=elf.path,
-                sha256=hashlib.sha256(elf.data).hexdigest(),
-                size_bytes=len(elf.data),
-                package=elf.package,
-                member=elf.member,
-            )
+        if store.add_known(archive):
+            listener.done(archive.path, 1, archive.size_bytes)
+        elif archive.sha256 and archive.size_bytes <= _SMALL_ARCHIVE:
+            cost = _WORKER_BYTES + _WORKER_FACTOR * _UNPACKED_FACTOR * archive.size_bytes
+            yield ArchiveTask(archive=archive, cost_bytes=cost)
+        else:
+            yield from _from_archives((archive,), store, names, listener)
+
+
+def _from_archives(
+    archives: Iterable[Archive], store: Store, names: dict[str, str], listener: Listener
+) -> Iterator[Task]:
+    """The files in them as they come by."""
+    for archive in archives:
+        path = Path(archive.source)
+        look = look_into_layout if path.is_dir() else look_into_file
+        found: list[Name] = []
+        skips: list[Skip] = []
+        looked_at = 0
+        for item in look(path, archive.path, Limits()):
+            if isinstance(item, Passed):
+                skips.append(Skip(path=item.path, reason=item.reason, is_error=item.is_error))
+                continue
+            looked_at += 1
+            if not isinstance(item, Elf):
+                continue
+            name = name_of(item)
+            found.append(name)
             if not store.add(name, None):
                 continue
             names[name.sha256] = name.path
@@ -206,21 +247,7 @@ def _tasks(store: Store, names: dict[str, str], listener: Listener) -> Iterator[
                 sha256=name.sha256,
                 size_bytes=name.size_bytes,
                 cost_bytes=_WORKER_BYTES + (_WORKER_FACTOR + 1) * name.size_bytes,
-                data=elf.data,
+                data=item.data,
             )
+        store.add_listing(archive, Listing(names=tuple(found), skips=tuple(skips), looked_at=looked_at))
         listener.done(archive.path, 1, archive.size_bytes)
-
-
-def _elf_files(archive: Archive, store: Store) -> Iterator[Elf]:
-    path = Path(archive.source)
-    look = look_into_layout if path.is_dir() else look_into_file
-    found = 0
-    for item in look(path, archive.path, Limits()):
-        if isinstance(item, Passed):
-            store.skip(item.path, item.reason, is_error=item.is_error)
-            continue
-        store.looked_at += 1
-        found += 1
-        if isinstance(item, Elf):
-            yield item
-    store.archives_read += found > 0

@@ -10,6 +10,7 @@ import lzma
 import os
 import random
 import shutil
+import signal
 import subprocess
 import tarfile
 from collections.abc import Callable
@@ -19,6 +20,9 @@ import pytest
 import zstandard
 
 from flicker_aot.archive import Elf, Limits, Passed, look_into_file
+from flicker_aot.corpus import run, unpack
+from flicker_aot.corpus.work import Task, work
+from flicker_aot.model.corpus import FileResult
 
 from ..rootfs.trees import tiny_file
 from ..support.need import need
@@ -354,3 +358,45 @@ def test_damaged_archive_in_a_run(samples: dict[str, bytes], tmp_path: Path) -> 
     assert f"{root}/good.deb//program" in done.files
     assert done.called.err.startswith(f"flicker-aot: error: {root}/cut.deb: ") and done.called.err.count("\n") <= 2
     assert "by package" in done.called.out and "tiny" in done.called.out
+
+
+def test_dying_worker(samples: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file in a package that ends its worker costs itself alone; the others of the package are examined."""
+    root = tmp_path / "pool"
+    root.mkdir()
+    (root / "a.tar").write_bytes(samples["image"])
+    members = report(tmp_path, root).files
+    target = next(path for path in members if path.endswith("bin/stays"))
+    shutil.rmtree(tmp_path / "cache")
+
+    def dies(task: Task) -> FileResult:
+        if task.path == target:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return work(task)
+
+    monkeypatch.setattr(unpack, "work", dies)
+    found = report(tmp_path, root, code=70).files
+    assert found.keys() == members.keys()
+    assert [path for path, f in found.items() if f["outcome"] == "failed"] == [target]
+
+
+def test_known_archives(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An archive whose contents are all known is not read again, wherever it stands; a damaged one is."""
+    root = tmp_path / "pool"
+    root.mkdir()
+    (root / "tiny.deb").write_bytes(make_deb(folder, tmp_path / "tiny.deb").read_bytes())
+    (root / "large.tar").write_bytes(make_tar(folder, tmp_path / "large.tar").read_bytes())
+    monkeypatch.setattr(run, "_SMALL_ARCHIVE", (tmp_path / "large.tar").stat().st_size - 1)  # one of each way
+    first = report(tmp_path, root).document
+    (root / "tiny.deb").rename(root / "moved.deb")
+
+    def no_more(*_: object) -> object:
+        raise AssertionError("an archive is read again")
+
+    for module in (run, unpack):
+        monkeypatch.setattr(module, "look_into_file", no_more)
+    second = report(tmp_path, root).document
+    assert (second["run"]["examined"], second["run"]["archives"]) == (0, first["run"]["archives"])
+    assert second["run"]["looked_at"] == first["run"]["looked_at"]
+    renamed = {f["path"].replace("/tiny.deb", "/moved.deb"): f for f in first["files"]}
+    assert [f["package"] for f in second["files"]] == [renamed[f["path"]]["package"] for f in second["files"]]

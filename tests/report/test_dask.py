@@ -20,6 +20,7 @@ from flicker_aot.corpus.cluster import Cluster
 from ..malformed.conftest import call
 from ..rootfs.trees import tiny_file
 from ..support.rewrite import CLI, ROOT
+from .archives import make_tar
 from .corpora import report, small_corpus
 
 pytest.importorskip("distributed", reason="needs the extra flicker-aot[dask]")
@@ -114,6 +115,7 @@ def reporting(folder: Path, *arguments: str | Path, after: int) -> Iterator[subp
 def test_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same as on this machine; a worker killed in the middle loses nothing; Ctrl-C and a lost scheduler end it."""
     corpus = small_corpus(tmp_path / "corpus")
+    make_tar(corpus / "bin", tmp_path / "all.tar", "--gzip").rename(corpus / "all.tar.gz")
     here = report(tmp_path, corpus).files
     many = many_files(tmp_path / "many", 60)
     with cluster(tmp_path) as running:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from flicker_aot.corpus import run
+from flicker_aot.corpus import unpack
 from flicker_aot.corpus.work import Task, work
 from flicker_aot.model.corpus import FileResult
 
@@ -188,7 +188,7 @@ def test_dying_worker(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPa
             os.kill(os.getpid(), signal.SIGKILL)
         return work(task)
 
-    monkeypatch.setattr(run, "work", dies)
+    monkeypatch.setattr(unpack, "work", dies)
     done = report(tmp_path, corpus, code=70)
     assert [(f["outcome"], f["reason"]) for path, f in done.files.items() if path.endswith(".so")] == [
         ("failed", "the worker process ended (signal 9)")
@@ -239,7 +239,7 @@ def test_changing_files(corpus: Path, tmp_path: Path, monkeypatch: pytest.Monkey
             target.write_bytes(b"something else")
         return work(task)
 
-    monkeypatch.setattr(run, "work", later)
+    monkeypatch.setattr(unpack, "work", later)
     found = report(tmp_path, folder).files[str(target)]
     assert (found["outcome"], found["exit_code"]) == ("failed", 3) and "changed" in found["reason"]
 
@@ -310,6 +310,26 @@ def test_progress(corpus: Path, tmp_path: Path, ci: str) -> None:
     assert done.returncode == 0 and "\x1b" not in done.stderr + done.stdout
     assert ("6 files to do" in done.stderr) == (ci == "")
     assert "by language" in done.stdout and "trap" in done.stdout
+
+
+def test_installed_packages(tmp_path: Path) -> None:
+    """In an installed Debian system files are of packages, by dpkg's lists, also where /lib is a link to /usr/lib."""
+    root = tmp_path / "root"
+    tiny_file(root / "usr/bin/program", "program_", "-static")
+    tiny_file(root / "usr/lib/libtiny.so", "library_", "-shared")
+    tiny_file(root / "usr/bin/local", "local___", "-static")
+    info = root / "var/lib/dpkg/info"
+    info.mkdir(parents=True)
+    fields = "Status: install ok installed\nArchitecture: amd64\nVersion: 1.5\n"
+    gone = fields.replace("ok installed", "ok config-files")
+    (info.parent / "status").write_text(f"Package: tiny\n{fields}\nPackage: libtiny\n{fields}\nPackage: gone\n{gone}\n")
+    (info / "tiny.list").write_text("/.\n/usr\n/usr/bin/program\n")
+    (info / "libtiny:amd64.list").write_text("/lib/libtiny.so\n")
+    (info / "gone.list").write_text("/usr/bin/local\n")
+    found = report(tmp_path, root / "usr").files
+    owners = {Path(path).name: (f["package"] or {}).get("name") for path, f in found.items()}
+    assert owners == {"program": "tiny", "libtiny.so": "libtiny", "local": None}
+    assert found[f"{root}/usr/bin/program"]["member"] == "usr/bin/program"
 
 
 def test_odd_names(tmp_path: Path) -> None:
