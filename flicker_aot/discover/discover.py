@@ -109,7 +109,7 @@ def discover(image: Image) -> Code:
     return Code(
         candidates=tuple(sorted(settled, key=lambda c: c.vaddr)),
         sites=tuple(sorted(sites, key=lambda s: s.vaddr)),
-        undecodable=tuple(sorted({vaddr for r in ranges for vaddr in r.decoded.bad})),
+        undecodable=tuple(sorted({vaddr for r in ranges for vaddr in r.decoded.surely_bad})),
         gs_uses=find_gs_uses(image, functions, all_decoded),
         padding=find_padding(image, functions, all_decoded),
         function_count=functions.count,

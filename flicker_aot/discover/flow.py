@@ -27,8 +27,9 @@ class Decoded:
     ``roots``: where it began. ``linear``: the sweep from ``start``, by vaddr; ``clean``: it decoded every byte and met
     every instruction of the walk that is not doubtful. ``unresolved``: indirect jumps whose targets are not all known,
     a return to a pushed address and a call whose callee pops it among them. ``bad``: addresses on a path that do not
-    decode. ``doubtful``: walked instructions to which only a guess at a table's length led. A run is what was walked
-    without a branch: ``run_of`` has the start of each instruction's, ``came_from`` the branch that led to each run.
+    decode; ``surely_bad``: those to which more than a guess at a table's length led. ``doubtful``: walked instructions
+    to which only such a guess led. A run is what was walked without a branch: ``run_of`` has the start of each
+    instruction's, ``came_from`` the branch that led to each run.
     """
 
     start: int
@@ -41,6 +42,7 @@ class Decoded:
     clean: bool
     unresolved: tuple[Insn, ...]
     bad: tuple[int, ...]
+    surely_bad: tuple[int, ...]
     tables: tuple[JumpTable, ...]
     doubtful: frozenset[int]
     last_calls: frozenset[int]  # walked calls that do not come back, where these were looked for
@@ -85,6 +87,7 @@ def descend(
     budget = Budget()
     tables = _follow_tables(image, walk, roots, budget)
     sure = frozenset(walk.insns) if not all(t is not None and t.bounded for t in tables.values()) else None
+    surely_bad = tuple(walk.bad)
     if sure is not None:
         _follow_guesses(image, walk, roots, tables, budget)
     unresolved = [walk.insns[v] for v, table in tables.items() if table is None or not table.bounded]
@@ -101,6 +104,7 @@ def descend(
         clean=covered and (walk.insns.keys() if sure is None else sure) <= linear.keys(),
         unresolved=tuple(unresolved),
         bad=tuple(walk.bad),
+        surely_bad=surely_bad,
         tables=tuple(t for t in tables.values() if t is not None),
         doubtful=frozenset() if sure is None else frozenset(walk.insns.keys() - sure),
         last_calls=frozenset(walk.last_calls),

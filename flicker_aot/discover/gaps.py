@@ -126,7 +126,7 @@ def starts_below(
 def _is_read(image: Image, lea: int) -> bool:
     """Whether what the ``lea`` at ``lea`` takes the address of is read or written right behind it: then it is data."""
     taken = decode_one(image.read(lea, MAX_INSN_SIZE), lea)
-    register = detail(taken).operands[0] if taken is not None else None
+    register = next(iter(detail(taken).operands), None) if taken is not None else None
     if taken is None or not isinstance(register, Reg):
         return False
     for insn in sweep(image.read(taken.end, _USED_WITHIN), taken.end):

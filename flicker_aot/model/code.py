@@ -127,7 +127,8 @@ class Code:
 
     Invariant: candidates = sites + non-code + unknown + int80/sysenter sites, keyed by vaddr.
     ``padding``: (start, end) runs proved unreachable (alignment nops, int3) that may hold jump islands.
-    ``undecodable``: addresses on a path through a function with a candidate where no known instruction starts.
+    ``undecodable``: addresses on a path through a function with a candidate where no known instruction starts; not
+    those to which only a guess at a jump table's length leads.
     ``gs_uses``: proved instructions that read or set gs, of which the program has one of its own then.
     ``functions_decoded``/``bytes_decoded``: what discovery had to decode, for the report.
     """

@@ -87,3 +87,13 @@ def test_strong_ones_are_written(tmp_path: Path) -> None:
     source = function("_start", f"call padded\n {EXIT}") + function("padded", "endbr64\n syscall\n ret")
     code, places, _ = strict(tmp_path, source + ".skip 16, 0xcc\n" + function("behind", "ret"))
     assert (code, places) == (0, [])
+
+
+def test_a_guess_is_no_path(tmp_path: Path) -> None:
+    """A jump table has no bound, and behind it stands what would lead to a byte that does not decode."""
+    jump = (
+        "lea .Ltable(%rip), %rdx\n movslq (%rdx,%rsi,4), %rcx\n add %rdx, %rcx\n test %esi, %esi\n js 1f\n jmp *%rcx\n"
+    )
+    source = function("_start", f"{jump} 1: {EXIT} 2: .byte 6")
+    source += ".section .rodata\n.balign 4\n.Ltable: .long 1b - .Ltable, 2b - .Ltable\n"
+    assert strict(tmp_path, source)[:2] == (0, [])
