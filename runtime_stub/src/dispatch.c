@@ -184,6 +184,9 @@ static void start_clone(struct blk *b, struct frame *f) {
     child->sp_resume = b->sp_resume;
     child->sp_entry = b->sp_entry;
     child->call_nr = b->call_nr;
+    child->changed = b->changed; /* it returns from the call, too: its registers are put back, and its leave part runs */
+    for (u32 i = 0; i < 6; i++)
+        child->orig[i] = b->orig[i];
     if (!flk_rt.fsgsbase) {
         u64 all = ~0ul;
         SYS4(__NR_rt_sigprocmask, 2, &all, &b->slow_mask, 8);

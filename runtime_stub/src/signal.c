@@ -216,6 +216,7 @@ static u64 translate(struct blk *b, struct kucontext *uc) {
     u64 ip = uc->rip, show = ip, resume = 0, blocked = uc->sigmask | b->vmask;
     for (u32 i = 0; i < 8; i++)
         uc->priv[i] = 0;
+    int leaves = 0; /* a special call whose leave part is still to come: by that of its trampoline */
     int plain = ip >= ADDR(flk_special_plain) && ip < ADDR(flk_special_plain_end);
     if (plain || (ip >= ADDR(flk_special_fast) && ip < ADDR(flk_special_fast_end))) {
         i64 args[6] = {(i64)uc->rdi, (i64)uc->rsi, (i64)uc->rdx, (i64)uc->r10, (i64)uc->r8, (i64)uc->r9};
@@ -224,16 +225,26 @@ static u64 translate(struct blk *b, struct kucontext *uc) {
             show = special_site(b);
             resume = special_give_up(b, args);
         } else {
-            show = special_site(b) + 2;
+            struct where w = where_is(b->sp_entry);
+            show = w.rip + 2;
             resume = b->sp_resume;
             if (ip == ADDR(flk_pl_after))
                 blocked = temporary_mask_of(b, (i64)uc->rax, blocked);
-            if (ip != ADDR(flk_sp_jump) && ip != ADDR(flk_pl_jump))
+            if (ip != ADDR(flk_sp_jump) && ip != ADDR(flk_pl_jump)) { /* flk_post has not run */
                 uc->rax = (u64)special_finish(b, (i64)uc->rax, args);
+                leaves = w.tpl->has_leave;
+            }
+            if (leaves)
+                resume = w.entry + w.tpl->after;
         }
         uc->rdi = (u64)args[0], uc->rsi = (u64)args[1], uc->rdx = (u64)args[2];
         uc->r10 = (u64)args[3], uc->r8 = (u64)args[4], uc->r9 = (u64)args[5];
         uc->rcx = special_site(b) + 2;
+        if (leaves) {
+            uc->priv[2] = (u64)b->call_nr;
+            if (b->changed)
+                hide_changes(b, uc);
+        }
     } else {
         struct where w = where_is(ip);
         if (w.found) {

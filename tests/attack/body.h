@@ -1,4 +1,4 @@
-/* One system call with every register known: shared by target.c, storm.c and bodies.S.
+/* One system call with every register known: shared by target.c, driver.c and bodies.S.
  *
  * A body loads all registers, flags, the red zone and the FPU's control words from body_in, makes one system call at a
  * known address, and stores everything to body_out. bodies.S has one in each shape that a patch site can have.

@@ -1,6 +1,6 @@
 /* Injects signals into target.c at chosen instructions, and counts the runs that went wrong.
  *
- * driver [-1 SIG] [-2 SIG] [-k FROM:TO:STRIDE] [-m FROM:TO:STRIDE] [-p PHASE] [-n COUNT:SEED] [-c] [-b] PROGRAM ARGUMENT...
+ * driver [-1 SIG] [-2 SIG] [-k FROM:TO:STRIDE] [-m FROM:TO:STRIDE] [-p PHASE] [-n COUNT:SEED] [-c] [-t] [-b] PROGRAM ARGUMENT...
  *
  * Each point is one process. It runs to its first marker (`int $3`), makes k single steps, and gets signal 1. With -m it
  * makes m more steps from the first instruction that follows and gets signal 2. Then it runs to its end. Without a limit TO
@@ -9,6 +9,8 @@
  *   -n  COUNT points instead of every one: k from equal parts of its range in turn, m anywhere in its range, but every second
  *       one within the first EARLY steps, where the handler is being entered. The same SEED gives the same points.
  *   -c  the child of the body's call is attacked, from its first instruction
+ *   -t  the first thread that the program makes is attacked, from its first marker on; all others run untraced, as a program's
+ *       other threads do in any case
  *   -b  the call blocks: k ends there, and one more point interrupts it inside the kernel
  *
  * Standard output: one JSON object {"steps", "points", "second", "failures": [{"k", "m", "pc1", "pc2", "outcome",
@@ -43,7 +45,7 @@ struct range {
     long from, to, stride; /* to: inclusive, NONE for the natural end */
 };
 
-static int signal1 = SIGUSR1, signal2 = 0, attack_child, blocking;
+static int signal1 = SIGUSR1, signal2 = 0, attack_child, attack_thread, blocking;
 static struct range range_k = {0, NONE, 1}, range_m = {NONE, NONE, 1};
 static long phase, sample_count;
 static uint64_t random_state;
@@ -54,7 +56,7 @@ static volatile sig_atomic_t timed_out;
 /* One process under attack. */
 struct run {
     pid_t pid;   /* the program */
-    pid_t tid;   /* who is stepped: it, or the child of its call */
+    pid_t tid;   /* who is stepped: it, or the child of its call, or a thread */
     int stopped; /* tid is, and waits for resume() */
     int signal;  /* to be passed on with it */
     int ended;   /* the program has ended with `status` */
@@ -169,7 +171,7 @@ static enum stop resume(struct run *r, long request, int may_block)
             usleep(i < 20 ? 20 : 500);
         }
     for (;;) {
-        pid_t got = wait_for(r, attack_child ? -1 : r->pid, &status);
+        pid_t got = wait_for(r, r->tid == r->pid ? r->pid : -1, &status);
         if (got < 0)
             die("waitpid");
         if (!WIFSTOPPED(status)) {
@@ -196,6 +198,26 @@ static enum stop resume(struct run *r, long request, int may_block)
     }
 }
 
+/* From the program's start to the first stop of the first thread that it makes. Its own first thread is let go then. */
+static void enter_thread(struct run *r)
+{
+    int status, detached = 0;
+    ptrace(PTRACE_CONT, r->pid, 0, 0);
+    while (!detached || r->tid == r->pid) {
+        pid_t got = wait_for(r, -1, &status);
+        if (got < 0 || (got == r->pid && !WIFSTOPPED(status))) {
+            r->ended = 1, r->status = status;
+            return;
+        }
+        if (got != r->pid) {
+            ptrace(PTRACE_SETOPTIONS, got, 0, PTRACE_O_EXITKILL);
+            r->tid = got;
+        } else {
+            detached = !ptrace(PTRACE_DETACH, got, 0, 0);
+        }
+    }
+}
+
 static void start(struct run *r)
 {
     memset(r, 0, sizeof *r);
@@ -218,8 +240,11 @@ static void start(struct run *r)
         r->ended = 1, r->status = status;
         return;
     }
-    ptrace(PTRACE_SETOPTIONS, r->pid, 0, PTRACE_O_EXITKILL);
-    resume(r, PTRACE_CONT, 0);
+    ptrace(PTRACE_SETOPTIONS, r->pid, 0, PTRACE_O_EXITKILL | (attack_thread ? PTRACE_O_TRACECLONE : 0));
+    if (attack_thread)
+        enter_thread(r);
+    if (!r->ended)
+        resume(r, PTRACE_CONT, 0);
 }
 
 /* From the first marker to the first stop of the child of the call. The program goes on and waits for it. */
@@ -473,7 +498,7 @@ static void sampled_points(long last, long block_at)
 int main(int argc, char **argv)
 {
     int option;
-    while ((option = getopt(argc, argv, "+1:2:k:m:p:n:cb")) != -1)
+    while ((option = getopt(argc, argv, "+1:2:k:m:p:n:ctb")) != -1)
         switch (option) {
         case '1': signal1 = atoi(optarg); break;
         case '2': signal2 = atoi(optarg); break;
@@ -485,6 +510,7 @@ int main(int argc, char **argv)
                 return 2;
             break;
         case 'c': attack_child = 1; break;
+        case 't': attack_thread = 1; break;
         case 'b': blocking = 1; break;
         default: return 2;
         }

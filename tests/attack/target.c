@@ -9,6 +9,8 @@
 #define _GNU_SOURCE
 #endif
 #include "body.h"
+#include "check.h"
+#include "others.h"
 
 #include <errno.h>
 #include <pthread.h>
@@ -27,18 +29,10 @@
 #define RED_ZONE 128
 #define SIGFRAME_SIZE 440 /* struct rt_sigframe */
 #define FP_MAGIC1 0x46505853u
-#define BIT(sig) (1ul << ((sig) - 1))
-#define UNSET 0x5e5e5e5e5e5e5e5eul
-
-extern char __executable_start[], etext[];
-
-struct ksigaction {
-    uint64_t handler, flags, restorer, mask;
-};
 
 /* How the handlers are installed and what they do. */
 static struct {
-    int jump1, jump2, raise2, on_stack, no_defer, reset_hand, restart, child_mark, own_gs;
+    int jump1, jump2, raise2, on_stack, no_defer, reset_hand, restart, child_mark, own_gs, threads, second, segv;
     uint64_t alt_bytes, mask1, flags;
 } config;
 
@@ -54,7 +48,7 @@ static struct shape shape_here, *shape = &shape_here;
 static sigjmp_buf out_of_body;
 static volatile uint64_t hits1, hits2, child_hits1, child_hits2, jumped;
 static volatile int in_body;
-static pid_t main_tid, driver_pid;
+static pid_t own_pid, own_tid, driver_pid; /* own_tid: the thread under attack */
 static int64_t parent_pid;
 static uint64_t base_mask;
 static volatile uint64_t new_mask; /* the mask after the body's call */
@@ -75,53 +69,6 @@ static union {
     struct ksigaction action;
     stack_t stack;
 } given, got;
-
-static long raw(long nr, long a, long b, long c, long d)
-{
-    register long r10 __asm__("r10") = d;
-    long result;
-    __asm__ volatile("syscall" : "=a"(result) : "a"(nr), "D"(a), "S"(b), "d"(c), "r"(r10) : "rcx", "r11", "memory");
-    return result;
-}
-
-static char *put(char *p, const char *s)
-{
-    while (*s)
-        *p++ = *s++;
-    return p;
-}
-
-static char *put_hex(char *p, uint64_t v)
-{
-    for (int shift = 60; shift >= 0; shift -= 4)
-        if (v >> shift || !shift)
-            *p++ = "0123456789abcdef"[v >> shift & 15];
-    return p;
-}
-
-__attribute__((noreturn)) static void fail(const char *where, const char *what, uint64_t actual, uint64_t expected)
-{
-    char line[256], *p = line;
-    p = put(put(p, where), ": ");
-    p = put(put(put(p, what), " is 0x"), "");
-    p = put(put_hex(p, actual), ", expected 0x");
-    p = put(put_hex(p, expected), "\n");
-    raw(SYS_write, 2, (long)line, p - line, 0);
-    raw(SYS_exit_group, 1, 0, 0, 0);
-    __builtin_unreachable();
-}
-
-#define EXPECT(where, actual, expected)                                                                                \
-    do {                                                                                                               \
-        uint64_t actual_ = (uint64_t)(actual), expected_ = (uint64_t)(expected);                                       \
-        if (actual_ != expected_)                                                                                      \
-            fail(where, #actual, actual_, expected_);                                                                  \
-    } while (0)
-#define REQUIRE(where, condition, value)                                                                               \
-    do {                                                                                                               \
-        if (!(condition))                                                                                              \
-            fail(where, #condition, (uint64_t)(value), 1);                                                             \
-    } while (0)
 
 static void prepare_suspend(uint64_t *gpr);
 static int has_children(void) { return shape->name[0] == 'c'; }
@@ -149,26 +96,10 @@ static void *set_gs(void *unused)
 static void check_calls(const char *where)
 {
     check_gs(where);
-    int64_t parent = raw(SYS_getpid, 0, 0, 0, 0) == main_tid ? parent_pid : main_tid;
+    int64_t parent = raw(SYS_getpid, 0, 0, 0, 0) == own_pid ? parent_pid : own_pid;
     for (int i = 0; i < 2; i++)
         EXPECT(where, raw(SYS_getppid, 0x111, 0x222, 0x333, 0x444), parent);
     EXPECT(where, getppid(), parent);
-}
-
-static uint64_t current_mask(void)
-{
-    uint64_t mask = UNSET;
-    EXPECT("mask", raw(SYS_rt_sigprocmask, 0, 0, (long)&mask, 8), 0);
-    return mask;
-}
-
-static void check_alt(const char *where, uint64_t sp, uint64_t size, int on_it)
-{
-    stack_t now = {.ss_sp = (void *)UNSET, .ss_flags = 0x5e, .ss_size = UNSET};
-    EXPECT(where, raw(SYS_sigaltstack, 0, (long)&now, 0, 0), 0);
-    EXPECT(where, now.ss_flags, size ? (on_it ? SS_ONSTACK : 0) : SS_DISABLE);
-    EXPECT(where, now.ss_sp, size ? sp : 0);
-    EXPECT(where, now.ss_size, size);
 }
 
 /* `expected` has no field that the kernel or libc makes up. */
@@ -185,10 +116,6 @@ static void check_action(const char *where, int sig, int is_default)
     EXPECT(where, now.restorer, installed[sig].restorer);
     EXPECT(where, now.mask, installed[sig].mask);
 }
-
-static int in_own_text(uint64_t ip) { return ip >= (uint64_t)__executable_start && ip < (uint64_t)etext; }
-
-static int on_alt(uint64_t sp, uint64_t lo, uint64_t size) { return sp > lo && sp - lo <= size; }
 
 /* ---- The handlers' checks of the interrupted context ---- */
 
@@ -239,8 +166,7 @@ static void check_body_context(const char *where, const ucontext_t *uc, int in_c
         EXPECT(where, now.rsp, body_in.gpr[RSI]);
     else
         EXPECT(where, now.rsp, body_in.rsp);
-    if (!(in_child && kind->name[0] == 'c'))
-        check_preserved(where, &now);
+    check_preserved(where, &now);
     uint64_t mask;
     memcpy(&mask, &uc->uc_sigmask, 8);
     if (ip <= shape->site) {
@@ -260,7 +186,7 @@ static void check_body_context(const char *where, const ucontext_t *uc, int in_c
 
 static void check_frame(const char *where, int sig, const siginfo_t *info, const ucontext_t *uc, uint64_t frame)
 {
-    int in_child = raw(SYS_gettid, 0, 0, 0, 0) != main_tid, in_thread = in_child && kind->name[0] == 'c';
+    int in_child = raw(SYS_gettid, 0, 0, 0, 0) != own_tid, in_thread = in_child && kind->name[0] == 'c';
     uint64_t ip = (uint64_t)uc->uc_mcontext.gregs[REG_RIP], sp = (uint64_t)uc->uc_mcontext.gregs[REG_RSP];
     uint64_t lo = alt.sp, size = alt.size, mask, app_mask;
     int body = ip >= shape->go && ip <= shape->end + 2;
@@ -352,7 +278,7 @@ static void common(const char *where, int sig, const siginfo_t *info, const ucon
 /* A child process has counters of its own: those that it inherited are its parent's. */
 static volatile uint64_t *counter(int which)
 {
-    int child = raw(SYS_getpid, 0, 0, 0, 0) != main_tid;
+    int child = raw(SYS_getpid, 0, 0, 0, 0) != own_pid;
     return which == 1 ? (child ? &child_hits1 : &hits1) : (child ? &child_hits2 : &hits2);
 }
 
@@ -489,7 +415,7 @@ static void prepare_unblock(uint64_t *gpr)
     base_mask |= BIT(SIGUSR1);
     new_mask = base_mask & ~BIT(SIGUSR1);
     EXPECT("unblock", raw(SYS_rt_sigprocmask, SIG_SETMASK, (long)&base_mask, 0, 8), 0);
-    EXPECT("unblock", raw(SYS_tgkill, getpid(), main_tid, SIGUSR1, 0), 0);
+    EXPECT("unblock", raw(SYS_tgkill, own_pid, own_tid, SIGUSR1, 0), 0);
     given.words[0] = BIT(SIGUSR1);
     got.words[0] = UNSET;
     set(gpr, SYS_rt_sigprocmask, SIG_UNBLOCK, (uint64_t)&given, (uint64_t)&got, 8);
@@ -520,7 +446,7 @@ static void prepare_altset(uint64_t *gpr)
 
 static void prepare_kill(uint64_t *gpr)
 {
-    set(gpr, SYS_tgkill, (uint64_t)getpid(), (uint64_t)main_tid, SIGUSR2, gpr[R10]);
+    set(gpr, SYS_tgkill, (uint64_t)own_pid, (uint64_t)own_tid, SIGUSR2, gpr[R10]);
 }
 
 static void check_zero(int64_t result) { EXPECT("call", result, 0); }
@@ -554,7 +480,10 @@ static void prepare_suspend(uint64_t *gpr)
     set(gpr, SYS_rt_sigsuspend, (uint64_t)&given, 8, gpr[RDX], gpr[R10]);
 }
 
-static void check_suspend(int64_t result) { EXPECT("suspend", result, -EINTR); }
+#ifndef SUSPEND_RESULT
+#define SUSPEND_RESULT (-EINTR) /* a hook may make another of it */
+#endif
+static void check_suspend(int64_t result) { EXPECT("suspend", result, SUSPEND_RESULT); }
 
 static void prepare_fork(uint64_t *gpr) { gpr[RAX] = SYS_fork; }
 static void prepare_vfork(uint64_t *gpr) { gpr[RAX] = SYS_vfork; }
@@ -587,7 +516,7 @@ static void check_process(int64_t pid)
 
 static void check_thread(int64_t tid)
 {
-    REQUIRE("thread", tid > 0 && tid != main_tid, tid);
+    REQUIRE("thread", tid > 0 && tid != own_tid, tid);
     while (child_tid)
         raw(SYS_sched_yield, 0, 0, 0, 0);
 }
@@ -599,10 +528,9 @@ void child_main(void)
     EXPECT("child", child_out.gpr[RCX], shape->after);
     EXPECT("child", child_out.gpr[R11] & (FLAGS_STATUS | FLAGS_DF), body_in.flags & (FLAGS_STATUS | FLAGS_DF));
     EXPECT("child", child_out.rsp, thread ? body_in.gpr[RSI] : body_in.rsp);
-    if (!thread)
-        check_preserved("child", &child_out);
+    check_preserved("child", &child_out);
     int64_t parent = raw(SYS_getppid, 0, 0, 0, 0);
-    EXPECT("child", parent, thread ? parent_pid : main_tid);
+    EXPECT("child", parent, thread ? parent_pid : own_pid);
     check_alt("child", alt.sp, thread ? 0 : alt.size, 0);
     EXPECT("child", current_mask(), new_mask);
     check_action("child", SIGUSR2, 0);
@@ -719,12 +647,16 @@ static void read_options(char **option)
         else if (IS("childmark")) /* the child is the one under attack, and finishes */
             config.child_mark = 1;
         else if (IS("gs")) /* a gs base of its own */
-            set_gs(NULL), config.own_gs = 1;
+            config.own_gs = 1;
         else if (IS("othergs")) { /* a thread that has ended had one: this one does not */
             pthread_t other;
             EXPECT("gs", pthread_create(&other, NULL, set_gs, NULL) || pthread_join(other, NULL), 0);
-        } else if (IS("segv")) /* the signal that the runtime does not mask while it enters a handler */
-            install(SIGSEGV, h2, 0);
+        } else if (IS("threads")) /* others beside it */
+            config.threads = 1;
+        else if (IS("second")) /* not the first thread is under attack, but one that it makes */
+            config.threads = config.second = 1;
+        else if (IS("segv"))
+            config.segv = 1;
         else if (IS("mask")) /* SIGUSR1's handler blocks SIGUSR2 too */
             config.mask1 = BIT(SIGUSR2) | BIT(SIGILL);
         else if (IS("flags"))
@@ -736,24 +668,23 @@ static void read_options(char **option)
     }
 }
 
-int main(int argc, char **argv)
+/* The thread under attack, which ends the process. */
+static void *run(void *unused)
 {
-    if (argc < 3)
-        fail("usage", "argc", (uint64_t)argc, 3);
-    for (kind = kinds; kind->name && strcmp(kind->name, argv[1]); kind++)
-        ;
-    if (!kind->name || !find_shape(argv[2], shape))
-        fail("usage", "kind or shape", 0, 0);
-    read_options(argv + 3);
-    main_tid = getpid();
-    parent_pid = driver_pid = getppid();
-    EXPECT("pipe", pipe(pipe_fds), 0);
+    (void)unused;
+    own_tid = (pid_t)raw(SYS_gettid, 0, 0, 0, 0);
     base_mask = new_mask = BIT(SIGHUP);
     EXPECT("mask", raw(SYS_rt_sigprocmask, SIG_SETMASK, (long)&base_mask, 0, 8), 0);
+    if (config.own_gs)
+        set_gs(NULL);
     make_alt();
     new_alt = alt;
     install(SIGUSR1, h1, config.mask1);
     install(SIGUSR2, h2, 0);
+    if (config.segv) /* the signal that the runtime does not mask while it enters a handler */
+        install(SIGSEGV, h2, 0);
+    if (config.threads)
+        others_start(config.second);
 
     if (!sigsetjmp(out_of_body, 1)) {
         fill_registers();
@@ -769,9 +700,31 @@ int main(int argc, char **argv)
     check_calls("end");
     finish_marker(); /* what follows takes many steps */
     check_around_alt();
+    others_check();
     uint64_t total1 = hits1 + child_hits1 - kind->raised1, total2 = hits2 + child_hits2 - kind->raised2;
     if (config.raise2)
         total2 -= total1 + kind->raised1;
     raw(SYS_exit_group, (long)(64 + (total1 & 3) + 4 * (total2 & 3) + 16 * jumped), 0, 0, 0);
-    return 0;
+    __builtin_unreachable();
+}
+
+int main(int argc, char **argv)
+{
+    if (argc < 3)
+        fail("usage", "argc", (uint64_t)argc, 3);
+    for (kind = kinds; kind->name && strcmp(kind->name, argv[1]); kind++)
+        ;
+    if (!kind->name || !find_shape(argv[2], shape))
+        fail("usage", "kind or shape", 0, 0);
+    read_options(argv + 3);
+    own_pid = getpid();
+    parent_pid = driver_pid = getppid();
+    EXPECT("pipe", pipe(pipe_fds), 0);
+    if (!config.second)
+        run(NULL);
+    pthread_t attacked;
+    EXPECT("second", pthread_create(&attacked, NULL, run, NULL), 0);
+    others_lead();
+    pause(); /* the thread under attack ends the process */
+    return 1;
 }

@@ -24,15 +24,17 @@ SEED = 1
 # Points of one case.
 SINGLE_POINTS = ("-k", "0:-1:1") if FULL else ("-n", f"24:{SEED}")
 OWN_GS_POINTS = SINGLE_POINTS if FULL else ("-n", f"60:{SEED}")  # a trap is thousands of steps
+THREAD_POINTS = SINGLE_POINTS if FULL else ("-n", f"10:{SEED}")
 DOUBLE_POINTS = ("-m", "0:-1:1", "-n", f"{2000 if FULL else 8}:{SEED}")
 LIMIT_SECONDS = 20000 if FULL else 300
+SOURCES = ("target.c", "others.c", "bodies.S")
 COMPILERS = {
     "gcc": "gcc -static -O2 -DMARKERS",
     "gcc-pie": "gcc -static-pie -fPIE -O2 -DMARKERS",
     "traps": "gcc -static -O2 -DMARKERS -DTRAPS",  # with sites that only SIGILL serves: its mask bit is virtual
     "musl": "musl-gcc -static -O2 -DMARKERS",
     "hook": "gcc -static -O2 -DMARKERS",
-    "hook-leave": "gcc -static -O2 -DMARKERS",
+    "hook-leave": "gcc -static -O2 -DMARKERS -DSUSPEND_RESULT=-1004",  # the hook's
 }
 # How each is rewritten: `count` works in registers only, a hook has a frame, its leave part another one.
 TOOLS: dict[str, tuple[str, ...]] = {
@@ -94,6 +96,38 @@ DOUBLE = [
     "-b readblk before restart",
     "-b readblk before restart alt=16384 jump1",
 ]
+# Beside threads that make calls, raise signals at each other, install handlers and end (others.c); with -t the thread
+# under attack is not the process's first one.
+THREADS = [
+    "getppid before threads",
+    "getppid after threads alt=8192 flags=0xcd5 skew=8",
+    "getppid before threads jump1",
+    "getppid short threads alt=8192 jump1",
+    "-b readblk after threads restart",
+    "action after threads",
+    "clone child threads",
+    "-t getppid after second flags=0xcd5 skew=8",
+    "-t getppid before second alt=8192",
+    "-t getppid evict second jump1",
+    "-t getppid after second alt=8192 jump1",
+    "-t -b readblk before second alt=8192 jump1",
+    "-t block before second",
+    "-t fork child second",
+    "-t vfork child second",
+    "-t getppid before second gs",
+]
+THREADS_DOUBLE = [
+    "getppid before threads",
+    "getppid before threads alt=16384",
+    "getppid before threads jump2",
+    "-b readblk before threads restart alt=16384 jump1",
+    "-t getppid before second",
+    "-t getppid trap second alt=16384",
+    "-t getppid trap second jump2",
+    "-t getppid before second alt=16384 jump2",
+    "-t altset before second jump1",
+    "-t clone child second",
+]
 USR1, USR2 = "10", "12"
 
 
@@ -112,7 +146,7 @@ def targets(tmp_path_factory: pytest.TempPathFactory, artifacts: Artifacts) -> d
     made = {}
     for mode, compiler in COMPILERS.items():
         original = directory / f"target.{mode}"
-        command = [*shlex.split(compiler), "-o", str(original), str(HERE / "target.c"), str(HERE / "bodies.S")]
+        command = [*shlex.split(compiler), "-o", str(original), *(str(HERE / name) for name in SOURCES)]
         subprocess.run(command, check=True)
         made[mode] = artifacts.rewritten(original, *TOOLS[mode])
     return made | {"original": directory / "target.traps"}
@@ -169,12 +203,26 @@ def test_signal_with_own_gs(driver: Path, targets: dict[str, Path], mode: str, c
     _attack(driver, targets[mode], case, *OWN_GS_POINTS)
 
 
-@pytest.mark.parametrize("mode", ["traps", "hook-leave"])
-@pytest.mark.parametrize("case", LONG)
+@pytest.mark.parametrize(
+    ("case", "mode"),
+    [(case, mode) for case in LONG for mode in ("traps", "hook-leave") if mode == "traps" or " trap" not in case],
+)
 def test_signal_in_long_paths(driver: Path, targets: dict[str, Path], mode: str, case: str) -> None:
     """The same where there are thousands of instructions."""
-    if " trap" not in case or mode == "traps":
-        _attack(driver, targets[mode], case, *SINGLE_POINTS)
+    _attack(driver, targets[mode], case, *SINGLE_POINTS)
+
+
+@pytest.mark.parametrize("mode", ["traps", "musl", "hook-leave"])
+@pytest.mark.parametrize("case", THREADS)
+def test_signal_beside_threads(driver: Path, targets: dict[str, Path], mode: str, case: str) -> None:
+    """The same in one of several threads: it and they come to the right end."""
+    _attack(driver, targets[mode], case, *THREAD_POINTS)
+
+
+@pytest.mark.parametrize("case", THREADS_DOUBLE)
+def test_second_signal_beside_threads(driver: Path, targets: dict[str, Path], case: str) -> None:
+    """Two signals in one of several threads."""
+    _attack(driver, targets["traps"], case, "-2", USR2, *DOUBLE_POINTS)
 
 
 @pytest.mark.parametrize("second", [USR2, USR1])
@@ -186,7 +234,7 @@ def test_second_signal(driver: Path, targets: dict[str, Path], case: str, second
     _attack(driver, targets["traps"], " ".join((case, *how)), "-2", second, *DOUBLE_POINTS)
 
 
-@pytest.mark.parametrize("case", DOUBLE)
+@pytest.mark.parametrize("case", [*DOUBLE, *THREADS_DOUBLE])
 def test_the_original_passes(driver: Path, targets: dict[str, Path], case: str) -> None:
     """What the target checks holds without a rewriter: what the tests above find is the rewriter's fault."""
     _attack(driver, targets["original"], case, "-2", USR2, "-m", "0:-1:1", "-n", f"4:{SEED}")

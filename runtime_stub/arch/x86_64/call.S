@@ -13,6 +13,8 @@
  *      what the registers were, and moves the thread back to T or, behind the counter, on to S. No signal waits.
  *   2. From flk_full on the frame is built and C runs: signals are deferred, and delivered at flk_chk.
  *   3. [flk_chk, flk_tail_end) and [flk_leave_chk, flk_leave_tail_end) only read the frame, so they are restarted at flk_chk.
+ *   4. flk_chk does not look for changed registers: flk_leave comes there, and to its own tail, only where there are none. So
+ *      flk_leave_chk, a branch that is taken where there are some, is not restarted then: its flags were right and still are.
  */
 #define FLK_ASM
 #include "../../include/rt.h"
