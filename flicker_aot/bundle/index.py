@@ -108,10 +108,11 @@ def make_index(files: Iterable[BundledFile]) -> bytes:
 
 
 def _flags(file: BundledFile) -> int:
-    """A file that was refused is used as it is: the copy would be hooked no more than the original."""
+    """A file that was refused is used as it is: the copy would be hooked no more than the original. One that gives its
+    process more rights is run as it is: the copy does not."""
     record = file.record
     if record.facts.kind in (Kind.FOREIGN, Kind.OBJECT):
         return 0
     flags = 0 if record.facts.kind is Kind.STATIC else FILE_LOADED
-    is_started = record.role in (Role.PROGRAM, Role.HOST, Role.INTERPRETER)
+    is_started = record.role in (Role.PROGRAM, Role.HOST, Role.INTERPRETER) and not record.dropped
     return flags | (FILE_RUN if is_started and record.action is Action.REWRITTEN else 0)

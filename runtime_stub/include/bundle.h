@@ -14,6 +14,8 @@ const char *bundle_string(u32 offset);
 i64 bundle_path(char *to, const char *name); /* of PATH_BYTES: "folder/name"; -ENAMETOOLONG */
 void bundle_escapes(const char *path);       /* what is at `path` runs unhooked */
 
+#define BUNDLE_EXECFN "FLICKER_AOT_EXECFN=" /* the last string of an environment: follow.c to bundle_start */
+
 /* entered.S: where the program starts, and AT_ENTRY's value, which leads to flk_entered until then. */
 extern u64 flk_program_entry, *flk_entry_slot;
 extern char flk_entered[];

@@ -242,6 +242,7 @@ struct blk {
     u32 threads; /* in the process's block: live threads */
 
     char exec_path[PATH_BYTES]; /* what the kernel reads */
+    void *exec_area;            /* memory that an exec's arguments are in (follow.c), 0: none */
 };
 _Static_assert(__builtin_offsetof(struct blk, vdso_counts) == BLK_VDSO_COUNTS, "vdso_counts");
 _Static_assert(__builtin_offsetof(struct blk, call_nr) == BLK_CALL_NR, "call_nr");
@@ -412,6 +413,8 @@ void bundle_start(u64 *stack);
 const char *bundle_folder(void); /* 0: not in a bundle */
 i64 bundle_opened(const struct blk *b, i64 result, const i64 *args); /* -> the descriptor that the caller sees */
 void bundle_unhooked(i64 fd);               /* something of this file that no client has is executable */
+int bundle_exec(struct blk *b, struct frame *f); /* 1: a copy will run, b's and f's paths say so */
+void bundle_exec_over(struct blk *b, i64 *args); /* it did not, or in another process. args: to be the application's again, or 0 */
 const char *bundle_escape(const char *last); /* path after path of what runs unhooked; 0: the first, the end */
 
 /* sites.c */

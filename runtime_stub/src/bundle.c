@@ -14,6 +14,7 @@
 #include "../include/bundle.h"
 
 #define AT_NULL 0
+#define PR_SET_NAME 15
 #define AT_ENTRY 9
 #define AT_EXECFN 31
 #define AT_FDCWD (-100)
@@ -80,6 +81,12 @@ static void __attribute__((noreturn)) fail(const char *why) {
         SYS2(__NR_exit_group, EXIT_NOT_STARTED, 0);
 }
 
+static int begins_with(const char *s, const char *start) {
+    while (*start && *s == *start)
+        s++, start++;
+    return !*start;
+}
+
 /* ---- Start ---- */
 
 void bundle_program(const struct flk_config *program, u64 bias) {
@@ -133,16 +140,49 @@ static void map_index(void) {
     own_pages_add(flk_rt.tables, flk_rt.tables_end);
 }
 
+/* The path that an exec asked for, which follow.c has put behind the environment; 0: none. It is taken out, and auxv moves up to
+ * the environment's new end. */
+static const char *take_execfn(u64 *envp) {
+    u64 *end = envp;
+    while (*end)
+        end++;
+    if (!(flk_config.flags & FLK_F_FOLLOW) || end == envp || !begins_with((const char *)end[-1], BUNDLE_EXECFN))
+        return 0;
+    const char *execfn = (const char *)end[-1] + sizeof BUNDLE_EXECFN - 1;
+    u64 *a = end + 1;
+    end[-1] = 0;
+    for (; a[0] != AT_NULL; a += 2) {
+        a[-1] = a[0];
+        a[0] = a[1];
+    }
+    a[-1] = a[0] = AT_NULL;
+    return execfn;
+}
+
+/* As fs/exec.c, begin_new_exec, does it: from the path that was asked for, or of a descriptor from its file, as it has been done. */
+static void name_process(const char *execfn) {
+    static const char descriptors[] = "/dev/fd/";
+    const char *name = execfn;
+    for (const char *s = execfn; *s; s++)
+        if (*s == '/')
+            name = s + 1;
+    if (name == execfn + sizeof descriptors - 1 && begins_with(execfn, descriptors))
+        return;
+    SYS2(__NR_prctl, PR_SET_NAME, name);
+}
+
 void bundle_start(u64 *stack) {
     const struct flk_config *c = bundle.program ? bundle.program : &flk_config;
     u64 *p = stack + 1 + *stack + 1;
     struct auxv *a;
-    const char *execfn = "";
+    const char *execfn = "", *asked = c->depth ? take_execfn(p) : 0;
     while (*p++)
         ;
     for (a = (struct auxv *)p; a->type != AT_NULL; a++)
         if (a->type == AT_EXECFN) {
             execfn = (const char *)a->value;
+            if (asked)
+                a->value = ADDR(asked);
         } else if (a->type == AT_ENTRY && bundle.program && flk_config.flags & FLK_F_LIBC) {
             flk_program_entry = a->value;
             flk_entry_slot = &a->value;
@@ -155,6 +195,8 @@ void bundle_start(u64 *stack) {
         flk_rt.exe_path = (const char *)(c->exe_vaddr + bundle.program_bias);
         flk_rt.exe_size = c->exe_size;
     }
+    if (asked)
+        name_process(asked);
     find_folder(execfn, c->depth);
     map_index();
 }
@@ -337,12 +379,6 @@ i64 bundle_opened(const struct blk *b, i64 result, const i64 *args) {
 }
 
 /* ---- What runs unhooked ---- */
-
-static int begins_with(const char *s, const char *start) {
-    while (*start && *s == *start)
-        s++, start++;
-    return !*start;
-}
 
 const char *bundle_escape(const char *last) {
     const char *p = last ? last + flk_length(last) : bundle.escapes;

@@ -218,6 +218,7 @@ u64 special_give_up(struct blk *b, i64 *args) {
     drop_child(b);
     restore_argument(b, args);
     if (b->sp_kind == SPECIAL_EXEC) {
+        bundle_exec_over(b, args);
         exec_undo_signals();
         tool_exec_failed(b);
     }
@@ -247,6 +248,7 @@ i64 special_finish(struct blk *b, i64 result, i64 *args) {
         } else if (b->sp_child && result < 0) {
             drop_child(b);
         } else if (b->sp_child && b->sp_child->vfork) {
+            bundle_exec_over(b->sp_child, 0);
             block_free(b->sp_child); /* the child has called exec or exit */
         } else if (b->sp_child) {
             block_release(b->sp_child);
@@ -256,6 +258,7 @@ i64 special_finish(struct blk *b, i64 result, i64 *args) {
         exec_undo_signals();
         tool_exec_failed(b);
         restore_argument(b, args);
+        bundle_exec_over(b, args);
         break;
     case SPECIAL_PATH:
         result = bundle_opened(b, identity_result(b, result, args), args);
@@ -437,7 +440,8 @@ static void dispatch_special(struct frame *f, u32 kind) {
     case EXEC:
         exec_prepare_signals();
         begin_special(b, f, SPECIAL_EXEC, 0);
-        identity_exec(b, f);
+        if (!bundle_exec(b, f))
+            identity_exec(b, f);
         tool_exec(b, f);
         return;
     case TEMPORARY_MASK:
