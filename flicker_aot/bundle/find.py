@@ -18,7 +18,7 @@ from ..elf.read import interpreter_of, read_headers, read_image
 from ..errors import InputError, UsageError
 from ..model.image import Image
 from ..model.options import BundlePlace, Role
-from ..model.tree import Facts, Kind
+from ..model.tree import Facts, Kind, Problem
 from ..pipeline import read_file
 from ..tree.classify import classify
 
@@ -44,14 +44,16 @@ class Member:
     place: BundlePlace | None
 
 
-def find_members(program: Path, patterns: Sequence[str], *, follows: bool) -> list[Member]:
-    """The program first. InputError for a program, library or interpreter that is not there or cannot be used;
-    UsageError for a pattern that names nothing."""
+def find_members(program: Path, patterns: Sequence[str], *, follows: bool) -> tuple[list[Member], list[Problem]]:
+    """The program first; warnings. InputError for what the program cannot be started without, UsageError for a pattern
+    that names nothing."""
     images: dict[Path, Image] = {}
     named: dict[Path, Facts] = {}  # what has no closure of its own
+    missing: dict[tuple[Path, str], None] = {}
 
-    def add(path: Path) -> None:
-        for image in closure_of(_read(path), _read):
+    def add(path: Path, *, is_needed: bool = False) -> None:
+        note = None if is_needed else lambda user, name: missing.setdefault((user, name))
+        for image in closure_of(_read(path), _read, note):
             images.setdefault(image.path, image)
 
     main = Path(os.path.realpath(program))
@@ -60,7 +62,7 @@ def find_members(program: Path, patterns: Sequence[str], *, follows: bool) -> li
         raise InputError(f"{program}: no such file")
     if facts.kind not in (Kind.STATIC, Kind.PROGRAM):
         raise InputError(f"{program}: {facts.refusal or f'a program expected, found a {facts.kind.value}'}")
-    add(main)
+    add(main, is_needed=True)
     for path in (*_preloaded(), *(p for pattern in patterns for p in _matches(pattern))):
         real = Path(os.path.realpath(path))
         facts = classify(real)
@@ -72,7 +74,16 @@ def find_members(program: Path, patterns: Sequence[str], *, follows: bool) -> li
         for variant in _variants(image.path):
             add(variant)
     all_facts = {path: classify(path) for path in images} | named
-    return list(_members(main, program.name, all_facts, images, follows=follows))
+    members = list(_members(main, program.name, all_facts, images, follows=follows))
+    there = {name for member in members for name in (member.original.name, member.facts.soname)}
+    warnings = [
+        Problem(
+            path=str(user), message=f"needs {name}, which is in none of the folders that ld.so searches", exit_code=0
+        )
+        for user, name in missing
+        if name not in there
+    ]
+    return members, warnings
 
 
 def _read(path: Path) -> Image:

@@ -65,10 +65,10 @@ def make_bundle(request: BundleRequest, listener: Listener) -> TreeReport:
     started = time.perf_counter()
     destination = _checked(request)
     runtime_for(request.options)  # the place where a hook is found to be wrong
-    members = find_members(request.program, request.includes, follows=request.follows)
+    members, warnings = find_members(request.program, request.includes, follows=request.follows)
     with _staging(destination) as staging:
         done = _make(request, members, staging, listener)
-        problems = [p for d in done for p in d.problems]
+        problems = [*warnings, *(p for d in done for p in d.problems)]
         records = {d.record.path: d.record for d in done if d.record is not None}
         problems += _refused(request, members, records)
         if not any(p.exit_code for p in problems):

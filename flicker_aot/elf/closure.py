@@ -34,10 +34,14 @@ _MUSL_PATHS: Final = Path("/etc/ld-musl-x86_64.path")
 _NAMES_LIMIT: Final = 4096  # libraries of one program; more is a loop or an attack
 
 
-def closure_of(image: Image, read: Callable[[Path], Image]) -> list[Image]:
+Missing = Callable[[Path, str], None]
+
+
+def closure_of(image: Image, read: Callable[[Path], Image], missing: Missing | None = None) -> list[Image]:
     """``image`` with its interpreter and every library that DT_NEEDED names, breadth first, each file once.
 
-    InputError where one of them is found nowhere, as ld.so would say.
+    InputError where one of them is found nowhere, as ld.so would say; with ``missing`` that is called instead, with the
+    file that needs it and the name: what is loaded by dlopen may need what its program has loaded already.
     """
     found = {os.path.realpath(image.path): image}
     interpreter = _interpreter(image)
@@ -59,7 +63,10 @@ def closure_of(image: Image, read: Callable[[Path], Image]) -> list[Image]:
             if path is None:
                 if is_musl and name.startswith("libc."):
                     continue  # musl's loader is its C library
-                raise InputError(f"{user.path}: needs {name}, which is in none of the folders that ld.so searches")
+                if missing is None:
+                    raise InputError(f"{user.path}: needs {name}, which is in none of the folders that ld.so searches")
+                missing(user.path, name)
+                continue
             _add(found, work, path, read, chain)
     return list(found.values())
 

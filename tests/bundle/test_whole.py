@@ -221,6 +221,23 @@ def test_missing_library(program: Path, tmp_path: Path) -> None:
     _refused(tmp_path, program, 3, f"{program}: needs library.so, which is in none of the folders")
 
 
+def test_included_library_that_needs_what_its_program_has_loaded(program: Path, tmp_path: Path) -> None:
+    """A library that ld.so would not find for it is a warning, unless it is in the bundle."""
+    library = program.parent / "library.so"
+    (tmp_path / "plugin.c").write_text(
+        "int library_pid(void); int plugin(void); int plugin(void) { return library_pid(); }"
+    )
+    plugin = compile_c(tmp_path / "plugin.c", tmp_path / "plugin.so", library, "-shared", "-fPIC")
+    (tmp_path / "main.c").write_text("int main(void) { return 0; }\n")
+    alone = compile_c(tmp_path / "main.c", tmp_path / "alone")
+    done = flicker_aot("bundle", alone, tmp_path / "bundle", "--include", plugin)
+    assert done.returncode == 0
+    assert f"warning: {plugin}: needs library.so, which is in none of the folders" in done.stderr
+    done = flicker_aot("bundle", alone, tmp_path / "both", "--include", plugin, library)
+    assert done.returncode == 0
+    assert "warning" not in done.stderr
+
+
 def test_wrong_class_library(program: Path, tmp_path: Path) -> None:
     data = bytearray((program.parent / "library.so").read_bytes())
     data[4] = 1
@@ -318,9 +335,53 @@ def test_started_by_an_interpreter(made: Bundle, program: Path) -> None:
     assert f"library.so => {program.parent / 'library.so'} ".encode() in listed.stdout
 
 
-def test_debugger_and_tracer_agree_on_the_exit(made: Bundle) -> None:
-    """gdb runs it to its end."""
-    done = subprocess.run(
-        ["gdb", "-nx", "-batch", "-ex", "run", made.program], capture_output=True, text=True, timeout=120
+def _gdb(*arguments: str | Path) -> str:
+    done = subprocess.run(["gdb", "-nx", "-batch", *arguments], capture_output=True, text=True, timeout=120)
+    return done.stdout
+
+
+def test_launched_by_a_debugger(made: Bundle) -> None:
+    """It runs to its end; at a stop, libraries and callers are those of the originals."""
+    assert "exited with code 04" in _gdb("-ex", "run", made.program)
+    commands = ("-ex", "catch syscall exit_group", "-ex", "run", "-ex", "sharedlibrary", "-ex", "info sharedlibrary")
+    text = _gdb(*commands, "-ex", "backtrace", made.program)
+    assert "/lib/x86_64-linux-gnu/libc.so.6" in text
+    assert "library.so" in text
+    assert "__libc_start_main" in text
+
+
+def test_attached_to_by_a_debugger(tmp_path: Path) -> None:
+    made = bundle(need("/usr/bin/sleep").resolve(), tmp_path / "bundle")
+    with subprocess.Popen([made.program, "60"]) as process:
+        while "nanosleep" not in Path(f"/proc/{process.pid}/wchan").read_text():
+            pass
+        text = _gdb("-p", str(process.pid), "-ex", "info sharedlibrary", "-ex", "backtrace")
+        process.kill()
+    assert "/lib/x86_64-linux-gnu/libc.so.6" in text
+    assert "__libc_start_main" in text
+
+
+def test_hook(program: Path, tmp_path: Path) -> None:
+    """A hook of the user's own is in the bundle's runtime."""
+    hook = tmp_path / "hook.c"
+    hook.write_text(
+        '#include "flicker_hook.h"\nint flicker_enter(struct flicker_call *c)\n'
+        "{ return flicker_nr(c) == 39 ? flicker_answer(c, -1) : FLICKER_CALL; }\n"
     )
-    assert "exited with code 04" in done.stdout
+    made = bundle(program, tmp_path / "bundle", "--hook", hook)
+    assert run([program]).status == 4
+    assert run([made.program]).status == 5
+    assert flicker_aot("verify", made.folder).returncode == 0
+
+
+def test_same_input_same_bytes(program: Path, tmp_path: Path) -> None:
+    first, second = (bundle(program, tmp_path / name, "--follow-exec") for name in ("one", "two"))
+    files = [p.relative_to(first.folder) for p in sorted(first.folder.rglob("*")) if p.is_file()]
+    assert files == [p.relative_to(second.folder) for p in sorted(second.folder.rglob("*")) if p.is_file()]
+    assert all((first.folder / f).read_bytes() == (second.folder / f).read_bytes() for f in files)
+
+
+def test_stripped_copy_runs(made: Bundle) -> None:
+    """strip writes the program header table anew; the interpreter is still shown its own."""
+    subprocess.run(["strip", made.program], check=True)
+    assert run([made.program]).status == 4
