@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -35,10 +36,17 @@ def _same(native: Outcome, bundled: Outcome, original: Path, program: Path) -> N
     assert (native.stderr, native.stdout, native.status) == (*told, bundled.status)
 
 
-def _check(made: Bundle, original: Path, report: Path, *arguments: str, exact: bool = True) -> None:
+def _check(
+    made: Bundle,
+    original: Path,
+    report: Path,
+    *arguments: str,
+    exact: bool = True,
+    env: Mapping[str, str] | None = None,
+) -> None:
     """Behaviour, places of calls, counts. ``exact``: the number of its calls does not depend on timing."""
     report.unlink(missing_ok=True)
-    env = {"FLICKER_AOT_OUTPUT": str(report)}
+    env = {"FLICKER_AOT_OUTPUT": str(report), **(env or {})}
     native = run([original, *arguments], env=env)
     _same(native, run([made.program, *arguments], env=env), original, made.program)
     lines = [json.loads(line) for line in report.read_text().splitlines()]
@@ -61,6 +69,26 @@ def test_loading(tmp_path: Path, flags: tuple[str, ...]) -> None:
     alias.symlink_to(library)
     made = bundle(program, tmp_path / "bundle", "--tool", "count", "--include", library, "libm.so.6")
     _check(made, program, tmp_path / "count.json", str(library), str(alias))
+
+
+@pytest.mark.parametrize("variable", ["LD_AUDIT", "LD_PRELOAD", "LD_BIND_NOW", "LD_LIBRARY_PATH"])
+def test_loader_variables(tmp_path: Path, variable: str) -> None:
+    """What ld.so loads for its user is the copy; namespaces have a C library each."""
+    program = compile_c(SOURCES / "spaces.c", tmp_path / "app" / "spaces")
+    audit = compile_c(SOURCES / "audit.c", tmp_path / "app" / "audit.so", "-shared", "-fPIC")
+    made = bundle(program, tmp_path / "bundle", "--tool", "count", "--include", audit, "libm.so.6")
+    value = {"LD_BIND_NOW": "1", "LD_LIBRARY_PATH": str(tmp_path / "app")}.get(variable, str(audit))
+    # The oracle itself would be audited.
+    _check(made, program, tmp_path / "count.json", env={variable: value}, exact=variable != "LD_AUDIT")
+
+
+def test_trace_of_loaded_objects(tmp_path: Path) -> None:
+    """What ldd does."""
+    original = need("/usr/bin/ls").resolve()
+    made = bundle(original, tmp_path / "bundle")
+    env = {"LD_TRACE_LOADED_OBJECTS": "1"}
+    native, bundled = (run([program], env=env).stdout for program in (original, made.program))
+    assert re.sub(rb"0x[0-9a-f]+", b"", bundled) == re.sub(rb"0x[0-9a-f]+", b"", native)
 
 
 @pytest.mark.parametrize("name", ["ls", "sort"])
