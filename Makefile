@@ -54,7 +54,7 @@ packages:
 	    test -z "$$missing" || echo "make test: some tests will be skipped, not installed: $$missing"; fi
 
 test: packages setup
-	$(BIN)/python -m pytest -rsfE $(PYTEST_ARGS)
+	$(BIN)/python tools/run_tests.py $(PYTEST_ARGS)
 
 demo: setup
 	PATH="$(CURDIR)/$(BIN):$$PATH" tools/demo.sh

@@ -1,0 +1,42 @@
+"""Runs the whole suite as two pytest processes side by side. In: arguments for pytest. Out: their output, exit 1 if one fails.
+
+The halves hardly share what they build (tests/support/artifacts.py), and each waits a lot: for sleeping programs, ptrace, gdb.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Final
+
+ROOT: Final = Path(__file__).parent.parent
+NONE_CHOSEN: Final = 5  # pytest's exit code where -k leaves nothing
+RUNNING: Final = (
+    "tests/e2e",
+    "tests/attack",
+)  # what takes longest: programs of every link mode, and all that is injected
+
+
+def main(arguments: list[str]) -> int:
+    """The first half's output comes while it runs, the second one's when both have ended."""
+    command = [sys.executable, "-m", "pytest", "-rsfE", *arguments]
+    with tempfile.TemporaryFile("w+") as output:
+        others = subprocess.Popen(
+            [*command, "tests", *(f"--ignore={folder}" for folder in RUNNING)],
+            cwd=ROOT,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+        try:
+            codes = {subprocess.run([*command, *RUNNING], cwd=ROOT).returncode, others.wait()}
+        finally:
+            others.kill()
+        output.seek(0)
+        sys.stdout.write(output.read())
+    return int(codes not in ({0}, {0, NONE_CHOSEN}))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
