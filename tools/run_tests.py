@@ -1,6 +1,6 @@
-"""Runs the whole suite as two pytest processes side by side. In: arguments for pytest. Out: their output, exit 1 if one fails.
+"""Runs the whole suite as two pytest processes. In: arguments for pytest. Out: their output, exit 1 if one fails.
 
-The halves hardly share what they build (tests/support/artifacts.py), and each waits a lot: for sleeping programs, ptrace, gdb.
+The halves hardly share what they build (tests/support/artifacts.py), and each waits a lot: for sleeping programs, gdb.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ NONE_CHOSEN: Final = 5  # pytest's exit code where -k leaves nothing
 RUNNING: Final = (
     "tests/e2e",
     "tests/attack",
-)  # what takes longest: programs of every link mode, and all that is injected
+)  # programs of every link mode, and signals at every instruction: half of the time
 
 
 def main(arguments: list[str]) -> int:
