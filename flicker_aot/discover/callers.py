@@ -14,6 +14,7 @@ from typing import Final
 from ..elf.imports import import_slots
 from ..model.code import Code, Flow, WrapperCalls
 from ..model.image import ET_DYN, Image
+from .covered import is_covered
 from .encodings import Encodings, granules, scan, short_branches
 from .flow import Decoded, descend
 from .functions import Function, Functions
@@ -47,7 +48,13 @@ class _Resolver:
             pads = landing_pads_of(self.image, function.lsda, function.start)
             roots = [*(vaddr for vaddr, _ in function.roots), *pads]
             whole = descend(self.image, function.start, function.end, roots)
-            finder = NumberFinder(whole, frozenset(roots), function.source == "pclntab", self.functions.name_at)
+            finder = NumberFinder(
+                whole,
+                frozenset(roots),
+                function.source == "pclntab",
+                is_covered(self.image, whole),
+                self.functions.name_at,
+            )
             self._decoded[function] = whole, finder
         return self._decoded[function]
 

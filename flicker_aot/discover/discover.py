@@ -15,6 +15,7 @@ from ..model.code import Candidate, CandidateKind, Code, Flow, Insn, Site, Verdi
 from ..model.image import ET_EXEC, SHF_EXECINSTR, Image
 from . import gaps
 from .candidates import find_candidates
+from .covered import is_covered
 from .encodings import absolute_fields, granules, scan
 from .flow import Decoded, descend
 from .functions import Function, Functions
@@ -102,7 +103,9 @@ def discover(image: Image) -> Code:
         if judgement.is_patchable:
             r, vaddr = judgement.range, judgement.candidate.vaddr
             if id(r) not in finders:
-                finders[id(r)] = NumberFinder(r.decoded, refs.from_outside(image, r.decoded), _is_go(r))
+                finders[id(r)] = NumberFinder(
+                    r.decoded, refs.from_outside(image, r.decoded), _is_go(r), is_covered(image, r.decoded)
+                )
             numbers = finders[id(r)].find(vaddr)
             sites.append(build_site(image, vaddr, r.function, r.decoded, judgement.insns, refs, numbers))
     settled += undecided + [j.candidate for j in judged]
@@ -203,7 +206,7 @@ def _decode_gaps(
             is_site = vaddr in r.decoded.insns
             if not is_site and covering_insn(r.decoded.insns, vaddr) is None:
                 continue
-            finder = NumberFinder(r.decoded, frozenset(roots), _is_go(r))
+            finder = NumberFinder(r.decoded, frozenset(roots), _is_go(r), r.decoded.complete)
             numbers = finder.find(vaddr) if is_site else Numbers((), False)
             if gaps.believable(image, start, r.decoded, numbers):
                 r.candidates.append((vaddr, kind))

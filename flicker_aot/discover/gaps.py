@@ -50,11 +50,12 @@ class Trust(IntEnum):
 
 
 class Start(NamedTuple):
-    """A place where a function may start, and why."""
+    """A place where a function may start, and why; ``lea``: the one that takes its address, if that is why."""
 
     vaddr: int
     reason: str
     trust: Trust
+    lea: int | None = None
 
 
 class Effort:
@@ -94,10 +95,10 @@ def starts_below(
             found[target] = Start(target, f"call at {place:#x}", Trust.CALLED)
         elif target not in found or found[target].trust is Trust.BRANCHED_TO:
             is_lea = image.read(place + 1, 1) == _LEA
-            if is_lea and _is_read(image, place):
-                continue
-            reason = f"{'lea' if is_lea else 'branch'} at {place:#x}"
-            found[target] = Start(target, reason, Trust.POINTED_AT if is_lea else Trust.BRANCHED_TO)
+            if is_lea:
+                found[target] = Start(target, f"lea at {place:#x}", Trust.POINTED_AT, place)
+            else:
+                found[target] = Start(target, f"branch at {place:#x}", Trust.BRANCHED_TO)
     for address, reason in functions.labels(low, high):
         if address not in found or found[address].trust is Trust.BRANCHED_TO:
             found[address] = Start(address, reason, Trust.POINTED_AT)
@@ -171,7 +172,8 @@ def believable(image: Image, start: Start, decoded: Decoded, numbers: Numbers) -
 
     Every instruction must be ordinary and every branch lead to code, which random bytes keep up for a few instructions
     only. A call to just this address then is enough; a mere pointer needs a system call number, a long walk, or that
-    the function restores what it saved; a place after padding the number.
+    the function restores what it saved; a place after padding the number. A number is not enough where what stands
+    there is read right behind the ``lea`` that takes its address.
     """
     code = [(s.vaddr, s.vaddr + s.filesz) for s in image.exec_loads]
     for insn in decoded.insns.values():
@@ -185,4 +187,6 @@ def believable(image: Image, start: Start, decoded: Decoded, numbers: Numbers) -
     is_reached = start.trust in (Trust.POINTED_AT, Trust.BRANCHED_TO)
     if is_reached and (len(decoded.insns) >= _LONG_WALK or restores_registers(decoded.insns)):
         return True
-    return start.trust is Trust.CALLED or numbers.wrapper or is_number
+    if start.trust is not Trust.CALLED and not numbers.wrapper and not is_number:
+        return False
+    return start.lea is None or not _is_read(image, start.lea)

@@ -25,7 +25,7 @@ _WITHOUT_ARGUMENTS: Final = frozenset(
 )
 _MOV_EAX: Final = 0xB8  # mov $imm32,%eax
 
-# psABI 3.2.3: integer arguments.
+# psABI 3.2.3: integer arguments. In Go rax is one, too, and at a function's start in zig's own convention and assembly.
 _ARGUMENTS: Final = frozenset(("rdi", "rsi", "rdx", "rcx", "r8", "r9"))
 _READ_ONLY: Final = (cs.X86_INS_CMP, cs.X86_INS_TEST, cs.X86_INS_NOP)
 
@@ -105,9 +105,9 @@ class _Search:
             return False
         return not self.go or (call.target is not None and self._name_of(call.target) in _WITHOUT_ARGUMENTS)
 
-    def at_entry(self, want: _Want) -> None:
-        """The want reached the start of the function: an argument, or nothing that is known."""
-        in_register = want.register in _ARGUMENTS or (self.go and want.register == "rax")
+    def at_entry(self, want: _Want, is_start: bool) -> None:
+        """The want reached an entry of the function, or its start: an argument, or nothing that is known."""
+        in_register = want.register in _ARGUMENTS or (want.register == "rax" and (self.go or is_start))
         if not in_register and (want.register or want.slot < 8):
             raise _Unknown
         self.arguments.add(Argument(want.register, want.slot, want.add & _LOW32))
@@ -127,12 +127,18 @@ def number_right_above(insns: dict[int, Insn], vaddr: int) -> int | None:
 
 class NumberFinder:
     """Finds the numbers of all sites of one decoded range. ``entries``: addresses that others may enter it at; ``go``:
-    Go's register ABI, which passes rax in and preserves nothing; ``name_of`` names the function at an address."""
+    Go's register ABI, which passes rax in and preserves nothing; ``is_covered``: whether each way within the range is
+    known, without which no number is; ``name_of`` names the function at an address."""
 
     def __init__(
-        self, decoded: Decoded, entries: frozenset[int], go: bool, name_of: NameOf = lambda vaddr: None
+        self,
+        decoded: Decoded,
+        entries: frozenset[int],
+        go: bool,
+        is_covered: bool,
+        name_of: NameOf = lambda vaddr: None,
     ) -> None:
-        self._decoded, self._go, self._name_of = decoded, go, name_of
+        self._decoded, self._go, self._is_covered, self._name_of = decoded, go, is_covered, name_of
         insns = decoded.insns.values()
         calls = {i.target for i in insns if i.flow is Flow.CALL and i.target is not None}
         # A call in here enters a function of its own: its instructions before the call are no way inside the callee.
@@ -143,14 +149,14 @@ class NumberFinder:
         self._home: dict[int, int] = {}
 
     def find(self, site: int) -> Numbers:
-        if site not in self._decoded.insns or not self._decoded.complete:
+        if site not in self._decoded.insns or not self._is_covered:
             return Numbers((), False)  # not all ways that lead here are known
         quick = self._straight_up(site)
         return quick if quick is not None else self._search(site, _Want("rax", 0, 0))
 
     def find_at_call(self, call: Insn, argument: Argument) -> Numbers:
         """The numbers that the call or jump ``call`` passes on as ``argument`` of its target."""
-        if call.vaddr not in self._decoded.insns or not self._decoded.complete:
+        if call.vaddr not in self._decoded.insns or not self._is_covered:
             return Numbers((), False)
         slot = argument.slot - 8 if call.flow is Flow.CALL and not argument.register else argument.slot
         return self._search(call.vaddr, _Want(argument.register, argument.add, slot))
@@ -195,7 +201,7 @@ class NumberFinder:
                 continue
             predecessors = list(graph.predecessors(node))
             if node in self._entries:
-                search.at_entry(left)
+                search.at_entry(left, node == self._decoded.start)
             elif not predecessors:
                 raise _Unknown
             for before in predecessors:

@@ -31,10 +31,12 @@ class References:
     """Proved references. ``targets`` ascending and unique; ``branches`` by target, ascending.
 
     ``addresses``: the part of ``targets`` that is not from branches or tables: pointers, symbols, addresses taken.
+    ``guessed``: (target, place) of branches that only a guess at a table's length led to.
     """
 
     targets: array[int]
     addresses: array[int]
+    guessed: tuple[tuple[int, int], ...]
     branches: tuple[Insn, ...]
     branch_targets: array[int]
     ranges: tuple[Decoded, ...]  # by start
@@ -58,6 +60,8 @@ class References:
         start, end = decoded.start, decoded.end
         found = set(in_range(self.addresses, start, end)) | set(decoded.roots)
         found.update(i.target for i in self.branches_into(start, end) if i.target and i.vaddr not in decoded.insns)
+        guessed = self.guessed[bisect_left(self.guessed, (start, 0)) : bisect_left(self.guessed, (end, 0))]
+        found.update(target for target, place in guessed if place not in decoded.insns)
         for table in self.tables:
             if table.jump not in decoded.insns:
                 found.update(target for target in table.targets if start <= target < end)
@@ -93,6 +97,7 @@ def collect(
     addresses: set[int] = set(pointers)
     targets: set[int] = set()
     found: set[Insn] = set()  # ranges overlap where one symbol's bytes hold another's
+    guessed: set[tuple[int, int]] = set()
     for decoded in ranges:
         named = functions.known_starts(decoded.start, decoded.end) + functions.labels(decoded.start, decoded.end)
         addresses.update(start for start, _ in named)
@@ -104,7 +109,7 @@ def collect(
             if insn.target is not None and insn.vaddr not in decoded.doubtful:
                 found.add(insn)
             elif insn.target is not None:
-                addresses.add(insn.target)
+                guessed.add((insn.target, insn.vaddr))
             elif insn.flow is Flow.NEXT:
                 address = taken_address(insn, is_fixed)
                 if address is not None:
@@ -112,10 +117,12 @@ def collect(
     addresses.update(functions.starts)
     targets |= addresses
     targets.update(insn.target for insn in found if insn.target is not None)
+    targets.update(target for target, _ in guessed)
     branches = sorted(found, key=lambda insn: (insn.target or 0, insn.vaddr))
     return References(
         targets=_ascending(targets),
         addresses=_ascending(addresses),
+        guessed=tuple(sorted(guessed)),
         branches=tuple(branches),
         branch_targets=array("Q", [insn.target or 0 for insn in branches]),
         ranges=tuple(sorted(ranges, key=lambda d: d.start)),

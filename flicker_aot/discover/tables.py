@@ -122,12 +122,44 @@ class TableFinder:
 
     def resolve(self, jump: Insn) -> JumpTable | None:
         """The table that ``jump`` goes through, None where the instructions before it show none of the known shapes."""
+        shapes, count, _ = self._search(jump)
+        if len(shapes) != 1:
+            return None
+        (shape,) = shapes
+        if not shape.entry_size and count is None:
+            return None  # another path computes the target: what is known of one says nothing of the jump
+        targets = _targets(self._image, shape, count, self._code)
+        if not targets:
+            return None
+        return JumpTable(jump.vaddr, shape.vaddr, shape.entry_size, targets, len(targets) == count)
+
+    def holds_all(self, jump: Insn, table: JumpTable) -> bool:
+        """Whether ``jump`` leads to targets of ``table``, or out of the function: on every path that shows it.
+
+        A table without bound has as many entries as lead into the function, and there must be no such entry among those
+        behind: a table's own may lead out of the function for a while, into a part that the compiler split off.
+        """
+        shapes, count, is_sure = self._search(jump)
+        if not is_sure or len(shapes) != 1:
+            return False
+        (shape,) = shapes
+        if count is not None:
+            return set(_targets(self._image, shape, count, self._code)) <= set(table.targets)
+        if not shape.entry_size or _targets(self._image, shape, None, self._code) != table.targets:
+            return False
+        return len(table.targets) < _UNBOUNDED_LIMIT and not _comes_back(
+            self._image, shape, len(table.targets), self._code
+        )
+
+    def _search(self, jump: Insn) -> tuple[set[_Shape], int | None, bool]:
+        """The tables that paths to ``jump`` show, their entries if all are bounded, whether each path shows one."""
         try:
             start = _first_state(self._detail(jump).operands[0])
         except _Lost:
-            return None
+            return set(), None, False
         shapes: set[_Shape] = set()
         count: int | None = 0
+        is_sure = True
         work, seen = [(jump.vaddr, start)], {(jump.vaddr, start)}
         while work:
             at, state = work.pop()
@@ -139,28 +171,22 @@ class TableFinder:
             self._budget.left -= 1
             if not before:
                 count = None  # entered from elsewhere: by then the index has no bound
-                if not state.entry and isinstance(state.base, int):
+                is_sure = is_sure and _has_base(state)
+                if _has_base(state):
                     shapes.add(_shape(state))
             for insn, taken in before:
                 try:
                     moved = insn.vaddr, _up(self._detail(insn), insn.flow, taken, state)
                 except _Lost:
                     count = None
-                    if not state.entry and isinstance(state.base, int):
+                    is_sure = is_sure and _has_base(state)
+                    if _has_base(state):
                         shapes.add(_shape(state))
                     continue
                 if moved not in seen:
                     seen.add(moved)
                     work.append(moved)
-        if len(shapes) != 1:
-            return None
-        (shape,) = shapes
-        if not shape.entry_size and count is None:
-            return None  # another path computes the target: what is known of one says nothing of the jump
-        targets = _targets(self._image, shape, count, self._code)
-        if not targets:
-            return None
-        return JumpTable(jump.vaddr, shape.vaddr, shape.entry_size, targets, len(targets) == count)
+        return shapes, count, is_sure
 
     def _before(self, at: int) -> list[tuple[Insn, bool]]:
         """(instruction, whether its branch is taken) of all that run right before ``at``; empty where others do too."""
@@ -177,8 +203,12 @@ class TableFinder:
         return known
 
 
+def _has_base(state: _State) -> bool:
+    return not state.entry and isinstance(state.base, int)
+
+
 def _is_done(state: _State) -> bool:
-    return not state.entry and isinstance(state.base, int) and state.by is None
+    return _has_base(state) and state.by is None
 
 
 def _shape(state: _State) -> _Shape:
@@ -351,6 +381,20 @@ def _targets(image: Image, shape: _Shape, count: int | None, code: tuple[int, in
             break
         targets.append(target)
     return tuple(targets)
+
+
+def _comes_back(image: Image, shape: _Shape, count: int, code: tuple[int, int]) -> bool:
+    """Whether behind ``count`` entries one leads into ``code``, and all between lead to some code."""
+    size, low, high = shape.entry_size, *code
+    everywhere = [(s.vaddr, s.vaddr + s.filesz) for s in image.exec_loads]
+    raw = image.read(shape.vaddr + count * size, (_ENTRY_LIMIT - count) * size)
+    for at in range(0, len(raw) - size + 1, size):
+        target = (shape.base or 0) + int.from_bytes(raw[at : at + size], "little", signed=shape.base is not None)
+        if low <= target < high:
+            return True
+        if not any(start <= target < end for start, end in everywhere):
+            return False
+    return False
 
 
 def _read_only_later(image: Image, vaddr: int) -> bool:

@@ -64,6 +64,7 @@ WRAPPERS = [
     "mov %edi, %eax\nsyscall\nret",
     "movslq %edi, %rax\nsyscall\nret",
     "mov %rsi, %rax\nmov %rdx, %rdi\nsyscall\nret",  # __syscall_cancel_arch
+    "mov %rdx, %rdi\nsyscall\nret",  # zig's own calling convention
     "mov 8(%rsp), %rax\nsyscall\nret",  # Go's ABI0
     "push $39\nmov %rdi, (%rsp)\npop %rax\nsyscall\nret",
     "test %edx, %edx\nmov $1, %eax\nje 1f\nmov %edi, %eax\n1: syscall\nret",  # sometimes an argument is enough
@@ -115,3 +116,47 @@ def test_other_entry_makes_the_number_unknown(tmp_path: Path) -> None:
     body = "mov $39, %eax\nother: mov %rsi, %rdx\nsyscall\nret"
     s = only_site(tmp_path, body)
     assert (s.numbers, s.wrapper) == ((), False)
+
+
+SWITCH = """
+    mov $39, %ebx
+    {jump}
+.La: mov $57, %ebx
+    jmp .Lcall
+.Lb: mov $61, %ebx
+.Lcall: mov %ebx, %eax
+    syscall
+    ret
+    .section .rodata
+    .balign 4
+table: .long .La - table, .Lb - table, {behind}
+    .text
+"""
+JUMP = "lea table(%rip), %rdx\nmovslq (%rdx,%rdi,4), %rcx\nadd %rdx, %rcx\njmp *%rcx"
+# Behind the table's last entry that leads into the function -> what the number may be.
+BEHIND = {
+    "0": (57, 61),
+    "_start - table, 0, .Lcall - table": (57, 61),  # 0 leads to no code: the table has ended
+    "_start - table, .Lcall - table, 0": (),  # may be entries of a part that is split off, and then more
+    ".Lcall - table, 0": (39, 57, 61),  # followed, whether it is an entry or not
+}
+
+
+@pytest.mark.parametrize("behind", BEHIND)
+def test_switch_over_all_values_of_an_enumeration(behind: str, tmp_path: Path) -> None:
+    """No comparison bounds the table: what its words lead to is followed, if nothing more can be behind."""
+    s = only_site(tmp_path, SWITCH.format(jump=JUMP, behind=behind))
+    assert (s.numbers, s.cfg_complete) == (BEHIND[behind], False)
+
+
+@pytest.mark.parametrize(
+    "jump",
+    [
+        f"test %esi, %esi\nje 1f\nmov (%rdi), %rcx\njmp 2f\n1: {JUMP.replace('jmp', '2: jmp')}",
+        f"test %esi, %esi\nje 1f\njmp *%rdx\n1: {JUMP}",
+        f"test %esi, %esi\nje 1f\njmp *other(,%rsi,8)\n1: {JUMP}\n.section .data\nother: .quad .Lb\n.text",
+    ],
+)
+def test_switch_with_a_way_that_is_not_known(jump: str, tmp_path: Path) -> None:
+    """A path to the jump without a table, another jump, a table that may change: no number."""
+    assert only_site(tmp_path, SWITCH.format(jump=jump, behind="0")).numbers == ()
