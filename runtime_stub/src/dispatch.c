@@ -382,6 +382,7 @@ static i64 do_arch_prctl(struct blk *b, struct frame *f) {
 
 /* If the installation then fails, the runtime is only more careful than it had to be. */
 static void seccomp(int strict, const void *fprog) {
+    identity_learn(); /* while it may still be asked */
     if (strict)
         strict_installed();
     else
