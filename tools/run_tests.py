@@ -5,6 +5,7 @@ The halves hardly share what they build (tests/support/artifacts.py), and each w
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 import tempfile
@@ -21,6 +22,7 @@ RUNNING: Final = (
 
 def main(arguments: list[str]) -> int:
     """The first half's output comes while it runs, the second one's when both have ended."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it, and tests send it
     command = [sys.executable, "-m", "pytest", "-rsfE", *arguments]
     with tempfile.TemporaryFile("w+") as output:
         others = subprocess.Popen(
