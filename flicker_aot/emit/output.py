@@ -6,7 +6,7 @@ from ..errors import InternalError
 from ..model.image import Image
 from ..model.layout import Layout, Place, size_budget
 from .headers import elf_header_fields, program_headers
-from .sections import section_part
+from .sections import debug_frame_section, section_part
 
 
 def emit(image: Image, layout: Layout) -> bytes:
@@ -31,8 +31,9 @@ def emit(image: Image, layout: Layout) -> bytes:
     parts.append(bytes(-end % 8))
     start = end + len(parts[-1])
     budget = size_budget(len(image.data))
-    for symbols, frames in ((True, True), (False, True), (False, False)):
-        part = section_part(image, layout, start, with_symbols=symbols, with_frames=frames)
+    frames = debug_frame_section(image, layout)
+    for symbols, kept in ((True, frames), (False, frames), (False, b"")):
+        part = section_part(image, layout, start, with_symbols=symbols, frames=kept)
         if start + len(part.data) + image.trailing <= budget:
             break
     parts.append(part.data)

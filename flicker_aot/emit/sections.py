@@ -37,6 +37,7 @@ _SHN_LORESERVE: Final = 0xFF00
 _MAX_ALIGN: Final = 64
 _CHDR: Final = struct.Struct("<IIQQ")
 _ELFCOMPRESS_ZLIB: Final = 1
+_LARGE_FRAMES: Final = 1 << 18  # bytes
 _FLAGS: Final = {Place.R: SHF_ALLOC, Place.RX: SHF_ALLOC | SHF_EXECINSTR, Place.RW: SHF_ALLOC | SHF_WRITE}
 
 
@@ -67,10 +68,10 @@ class _Header:
     content: bytearray | None = None
 
 
-def section_part(image: Image, layout: Layout, offset: int, *, with_symbols: bool, with_frames: bool) -> SectionPart:
+def section_part(image: Image, layout: Layout, offset: int, *, with_symbols: bool, frames: bytes) -> SectionPart:
     """Symbol table, string tables and section header table, to stand at file offset ``offset``.
 
-    Not ``with_symbols``, ``with_frames``: the input's symbol table, `.debug_frame`, if any, stay as they are.
+    ``frames``: what debug_frame_section gives. Not ``with_symbols``, no ``frames``: the input keeps its own, if any.
     """
     headers = _input_headers(image) or [_null()]
     names = image.shstrndx if image.sections else 0
@@ -86,8 +87,8 @@ def section_part(image: Image, layout: Layout, offset: int, *, with_symbols: boo
         headers.append(_new_header(section, layout, _add(strings, section.name)))
     if with_symbols:
         _add_symbols(image, layout, headers, strings, numbers)
-    if with_frames and layout.debug_frame:
-        _add_frames(image, layout, headers, strings)
+    if frames:
+        _add_frames(image, frames, headers, strings)
     if len(headers) >= _SHN_LORESERVE:
         raise InputError(f"{image.path}: {len(headers)} sections, expected fewer than {_SHN_LORESERVE}")
     return _place(headers, offset, names)
@@ -182,26 +183,33 @@ def _number_of(symbol: NewSymbol, numbers: dict[NewSection, int]) -> int:
     raise InternalError(f"symbol {symbol.name} at {symbol.vaddr:#x} is in no appended section")
 
 
-def _add_frames(image: Image, layout: Layout, headers: list[_Header], section_names: bytearray) -> None:
-    """Extends the input's .debug_frame, or adds one: debuggers read one section of that name only."""
+def debug_frame_section(image: Image, layout: Layout) -> bytes:
+    """The input's `.debug_frame` extended: debuggers read one section of that name only. Empty where nothing is added.
+
+    An Elf64_Chdr and the content compressed: a quarter of the size (gABI, "Section Compression").
+    """
+    if not layout.debug_frame:
+        return b""
+    old = image.section(DEBUG_FRAME)
+    known = image.data[old.offset : old.offset + old.size] if old else b""
+    if old and old.flags & SHF_COMPRESSED:
+        known = zlib.decompress(known[_CHDR.size :])
+    content = known + layout.debug_frame
+    # Go's is megabytes; the best level takes twice as long for a hundredth less.
+    level = 9 if len(content) < _LARGE_FRAMES else 6
+    return _CHDR.pack(_ELFCOMPRESS_ZLIB, 0, len(content), 8) + zlib.compress(content, level)
+
+
+def _add_frames(image: Image, frames: bytes, headers: list[_Header], section_names: bytearray) -> None:
     old = image.section(DEBUG_FRAME)
     if old is None:
         header = _null()
         header.name, header.type, header.align = _add(section_names, DEBUG_FRAME), SHT_PROGBITS, 1
-        header.flags = SHF_COMPRESSED
-        header.content = _compressed(layout.debug_frame)
         headers.append(header)
-        return
-    known = image.data[old.offset : old.offset + old.size]
-    if old.flags & SHF_COMPRESSED:
-        known = zlib.decompress(known[_CHDR.size :])
-    headers[old.index].flags |= SHF_COMPRESSED
-    headers[old.index].content = _compressed(known + layout.debug_frame)
-
-
-def _compressed(content: bytes) -> bytearray:
-    """An Elf64_Chdr and ``content`` compressed: a quarter of the size (gABI, "Section Compression")."""
-    return bytearray(_CHDR.pack(_ELFCOMPRESS_ZLIB, 0, len(content), 8) + zlib.compress(content, 9))
+    else:
+        header = headers[old.index]
+    header.flags |= SHF_COMPRESSED
+    header.content = bytearray(frames)
 
 
 def _is_whole(image: Image, headers: Sequence[_Header], index: int) -> bool:
