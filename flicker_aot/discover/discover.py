@@ -183,7 +183,7 @@ def _decode_gaps(
     tried: dict[tuple[int, int], _Range] = {}  # of one end: candidates ascend, an earlier end does not come again
     found: list[_Range] = []
     undecided: list[Candidate] = []
-    effort = gaps.Effort()
+    effort = gaps.Effort(sum(s.filesz for s in image.exec_loads))
     tried_end = 0
     for gap, vaddr, kind in candidates:
         if effort.left <= 0:

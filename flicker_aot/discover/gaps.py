@@ -28,6 +28,7 @@ from .references import in_range
 REACH_BYTES: Final = 16384
 _LEA: Final = b"\x8d"  # behind its REX prefix
 _EFFORT: Final = 1_000_000  # musl's libc.so, nearly all of it a gap, needs 6,200
+_BYTES_PER_STEP: Final = 4  # chromium, hardly any of whose code is described, needs more than a million
 _USED_WITHIN: Final = 48  # bytes of code in which an address that was taken is looked at
 _ALIGNMENT: Final = 16
 _ATTEMPTS: Final = 6  # of each trust
@@ -61,11 +62,12 @@ class Start(NamedTuple):
 class Effort:
     """What may still be spent on gaps, in starts considered and instructions walked: about 1 us each.
 
-    Hostile files have a start at each byte below tens of thousands of candidates.
+    Hostile files have a start at each byte below tens of thousands of candidates. ``code_size`` bytes of code may have
+    more gaps.
     """
 
-    def __init__(self) -> None:
-        self.left = _EFFORT
+    def __init__(self, code_size: int) -> None:
+        self.left = _EFFORT + code_size // _BYTES_PER_STEP
 
     def spend(self, amount: int) -> None:
         self.left -= amount
