@@ -12,6 +12,7 @@
 #include <asm/unistd_64.h>
 
 #include "../include/bundle.h"
+#include "../include/elf64.h"
 
 #define AT_NULL 0
 #define PR_SET_NAME 15
@@ -50,24 +51,6 @@ static struct {
 } bundle;
 
 u64 flk_program_entry, *flk_entry_slot;
-
-struct auxv {
-    u64 type, value;
-};
-
-struct ehdr {
-    u8 ident[16];
-    u16 type, machine;
-    u32 version;
-    u64 entry, phoff, shoff;
-    u32 flags;
-    u16 ehsize, phentsize, phnum, shentsize, shnum, shstrndx;
-};
-
-struct phdr {
-    u32 type, flags;
-    u64 offset, vaddr, paddr, filesz, memsz, align;
-};
 
 struct note {
     u32 name_size, size, type;

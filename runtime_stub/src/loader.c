@@ -13,6 +13,7 @@
 #include <asm/unistd_64.h>
 
 #include "../include/rt.h"
+#include "../include/elf64.h"
 
 #define AT_NULL 0
 #define AT_PHDR 3
@@ -34,26 +35,6 @@
 #define PHNUM_MAX 73 /* a page of them, as layout.py writes */
 #define EXIT_NOT_STARTED 127
 
-struct ehdr {
-    u8 ident[16];
-    u16 type, machine;
-    u32 version;
-    u64 entry, phoff, shoff;
-    u32 flags;
-    u16 ehsize, phentsize, phnum, shentsize, shnum, shstrndx;
-};
-
-struct phdr {
-    u32 type, flags;
-    u64 offset, vaddr, paddr, filesz, memsz, align;
-};
-
-struct auxv {
-    u64 type, value;
-};
-
-_Static_assert(sizeof(struct ehdr) == 64, "Elf64_Ehdr");
-_Static_assert(sizeof(struct phdr) == 56, "Elf64_Phdr");
 
 void flk_start(void);
 u64 flk_load(u64 *stack, u64 rdx);

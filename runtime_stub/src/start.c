@@ -6,6 +6,7 @@
 #include <asm/unistd_64.h>
 
 #include "../include/tool.h"
+#include "../include/elf64.h"
 
 #define AT_NULL 0
 #define AT_IGNORE 1
@@ -24,14 +25,6 @@
 struct runtime flk_rt;
 u8 flk_first_area[REGION_SIZE + REGION_ALIGN] __attribute__((aligned(4096)));
 
-struct auxv {
-    u64 type, value;
-};
-
-struct phdr { /* Elf64_Phdr */
-    u32 type, flags;
-    u64 offset, vaddr, paddr, filesz, memsz, align;
-};
 _Static_assert(sizeof(struct phdr) == PHDR_SIZE, "Elf64_Phdr");
 
 static u64 *after_null(u64 *p) {

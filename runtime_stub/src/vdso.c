@@ -10,6 +10,7 @@
 #include <asm/unistd_64.h>
 
 #include "../include/vdso.h"
+#include "../include/elf64.h"
 
 #define PT_LOAD 1
 #define PT_DYNAMIC 2
@@ -31,11 +32,6 @@ u64 flk_vdso_back[VDSO_SITES], flk_vdso_real[VDSO_EXPORTS];
 
 const char vdso_export_names[VDSO_EXPORTS][16] = {"clock_gettime", "gettimeofday", "time",
                                                   "getcpu",        "clock_getres", "getrandom"};
-
-struct phdr {
-    u32 type, flags;
-    u64 offset, vaddr, paddr, filesz, memsz, align;
-};
 
 struct sym {
     u32 name;

@@ -239,8 +239,6 @@ def test_failed_verification(program: Path, tmp_path: Path, monkeypatch: pytest.
 def test_names_against_the_kernel_header() -> None:
     """Every number of asm/unistd_64.h that this machine has is in the table, under the header's name."""
     header = Path("/usr/include/x86_64-linux-gnu/asm/unistd_64.h")
-    if not header.exists():
-        pytest.skip("needs the kernel's user headers (linux-libc-dev)")
     rows = [line.split()[1:3] for line in header.read_text().splitlines() if line.startswith("#define __NR_")]
     found = {name.removeprefix("__NR_"): int(number) for name, number in rows}
     assert len(found) > 300

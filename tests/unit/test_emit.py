@@ -21,6 +21,7 @@ from flicker_aot.errors import UsageError
 from flicker_aot.model.options import Options
 from flicker_aot.verify import verify
 
+from ..support.need import need
 from .snippets import ROOT, fake_stub, link, objdump, passes, program_headers, readelf_warnings, rewrite, run
 
 HELLO = """
@@ -358,9 +359,9 @@ def test_a_running_program_can_be_replaced(tmp_path: Path) -> None:
 
 def test_busybox(tmp_path: Path) -> None:
     """A real static program with the fake runtime: same outputs and statuses, and a trampoline for every site."""
-    source = Path(shutil.which("busybox") or "/bin/busybox")
-    if not source.exists() or b"/ld-linux" in source.read_bytes():
-        pytest.skip("no static busybox here")
+    source = need("busybox")
+    if b"/ld-linux" in source.read_bytes():
+        need("busybox-static")  # no command: says what is missing
     out = tmp_path / "busybox"
     image, plan, layout, data = passes(source, Options(), fake_stub())
     write_atomic(out, data, like=source)
