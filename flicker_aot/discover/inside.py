@@ -10,6 +10,7 @@ tables are for, whether the jump through them is understood or not.
 from __future__ import annotations
 
 import re
+import struct
 from array import array
 from bisect import bisect_right
 from collections.abc import Iterator
@@ -28,6 +29,8 @@ _ABSOLUTE: Final = re.compile(
     rb"(?s)(?:[\x04\x0c\x14\x1c\x24\x2c\x34\x3c][\xc5\xcd\xd5\xdd\xe5\xed\xf5\xfd]|[\xb8-\xbf])(?=(....))"
 )
 _MOST_ENTRIES: Final = 4096
+_OFFSET: Final = struct.Struct("<i")
+_ADDRESS: Final = struct.Struct("<q")
 
 
 def enclosing(image: Image, function: Function, candidates: list[int], pointers: array[int]) -> dict[int, int] | None:
@@ -71,10 +74,13 @@ def _table_entries(image: Image, code: bytes, vaddr: int) -> Iterator[int]:
     end = vaddr + len(code)
     for table, following in pairwise((*sorted(tables), 1 << 64)):
         yield table
-        for size, base in ((4, table), (8, 0)):
-            words = image.read(table, min(size * _MOST_ENTRIES, following - table))
-            for at in range(0, len(words) - size + 1, size):
-                entry = base + int.from_bytes(words[at : at + size], "little", signed=True)
-                if not vaddr <= entry < end:
+        first = image.read(table, min(8, following - table))
+        for word, base in ((_OFFSET, table), (_ADDRESS, 0)):
+            # Most are no tables: their first word says so.
+            if len(first) < word.size or not vaddr <= base + word.unpack_from(first)[0] < end:
+                continue
+            words = image.read(table, min(word.size * _MOST_ENTRIES, following - table))
+            for (value,) in word.iter_unpack(words[: len(words) & -word.size]):
+                if not vaddr <= base + value < end:
                     break
-                yield entry
+                yield base + value

@@ -14,13 +14,13 @@ from collections.abc import Iterator
 from typing import Final
 
 from .finding import Finding
-from .rawelf import ET_EXEC, PF_X, Phdr, RawElf
+from .rawelf import ET_EXEC, PF_X, PT_DYNAMIC, Phdr, RawElf
 from .subject import Subject
 
 _CLOSED: Final = "closed"
 _JUMPS_REL8: Final = bytes((0xEB, *range(0x70, 0x80), 0xE0, 0xE1, 0xE2, 0xE3))
 _HALF: Final = 1 << 16
-_PT_DYNAMIC, _DT_SYMTAB, _DT_RELA, _DT_RELASZ = 2, 6, 7, 8
+_DT_SYMTAB, _DT_RELA, _DT_RELASZ = 6, 7, 8
 _SHT_RELA: Final = 4
 _PAIR: Final = struct.Struct("<QQ")
 _RELA: Final = struct.Struct("<QQq")
@@ -97,7 +97,7 @@ def _everywhere(data: bytes, wanted: bytes, start: int, end: int) -> Iterator[in
 
 
 def _relocations(elf: RawElf, targets: frozenset[int]) -> Iterator[tuple[int, str]]:
-    dynamic = next((p for p in elf.segments if p.type == _PT_DYNAMIC), None)
+    dynamic = next((p for p in elf.segments if p.type == PT_DYNAMIC), None)
     raw = elf.data[dynamic.offset : dynamic.offset + dynamic.filesz] if dynamic else b""
     tags = dict(_PAIR.iter_unpack(raw[: len(raw) // _PAIR.size * _PAIR.size]))
     symbols = _offset(elf, tags.get(_DT_SYMTAB, 0))
