@@ -365,13 +365,14 @@ def _bytes(register: Reg) -> int:
 
 def _targets(image: Image, shape: _Shape, count: int | None, code: tuple[int, int]) -> tuple[int, ...]:
     """Targets, up to the first that is none. With a known count they may leave the range (for a part that the compiler
-    split off), but not the code; a guess ends where they leave the range."""
+    split off), but not the code; a guess ends where they leave the range. Its end is no exit: there stands the label of
+    what cannot be reached, the default of a switch over all values (LLVM)."""
     if not shape.entry_size:
         return (shape.vaddr,) if any(s.vaddr <= shape.vaddr < s.vaddr + s.filesz for s in image.exec_loads) else ()
     holder = next((s for s in image.loads if s.vaddr <= shape.vaddr < s.vaddr + s.filesz), None)
     if holder is None or (holder.flags & PF_W and not _read_only_later(image, shape.vaddr)):
         return ()
-    allowed = [code] if count is None else [(s.vaddr, s.vaddr + s.filesz) for s in image.exec_loads]
+    allowed = [(code[0], code[1] + 1)] if count is None else [(s.vaddr, s.vaddr + s.filesz) for s in image.exec_loads]
     raw = image.read(shape.vaddr, (_UNBOUNDED_LIMIT if count is None else count) * shape.entry_size)
     targets = []
     for at in range(0, len(raw) - shape.entry_size + 1, shape.entry_size):

@@ -127,6 +127,7 @@ SWITCH = """
 .Lcall: mov %ebx, %eax
     syscall
     ret
+.Lend:
     .section .rodata
     .balign 4
 table: .long .La - table, .Lb - table, {behind}
@@ -139,6 +140,7 @@ BEHIND = {
     "_start - table, 0, .Lcall - table": (57, 61),  # 0 leads to no code: the table has ended
     "_start - table, .Lcall - table, 0": (),  # may be entries of a part that is split off, and then more
     ".Lcall - table, 0": (39, 57, 61),  # followed, whether it is an entry or not
+    ".Lend - table, .Lcall - table, 0": (39, 57, 61),  # its end stands for values that cannot be
 }
 
 
