@@ -11,6 +11,7 @@ packages=(
     binutils gdb strace                         # second opinions: readelf, objdump, backtraces, call traces
     stress-ng                                   # a busy machine for make soak
     busybox-static bash-static zsh-static       # real static programs
+    libssl-dev                                  # a static program with tables in its text
     qemu-user-static                            # a large static program that runs others
     golang-go                                   # Go programs, and the Go toolchain's own static ones
     dpkg rpm cpio zstd xz-utils bzip2           # packages and archives, made by the programs that people use

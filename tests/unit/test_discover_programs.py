@@ -31,7 +31,17 @@ def build_go(folder: Path, name: str, link_flags: str) -> Path:
     return folder / name
 
 
-@pytest.fixture(scope="module", params=["busybox", "bash-static", "zsh-static", "go", "rust", "mold"])
+Listing = dict[int, tuple[int, str]]
+DYNAMIC = {"libc.so.6": "libc.so.6", "ld.so": "ld-linux-x86-64.so.2"}
+
+
+def dynamic_file(name: str) -> Path:
+    """The C library's file ``name`` that gcc links programs with."""
+    found = subprocess.run(["gcc", f"-print-file-name={name}"], check=True, capture_output=True, text=True).stdout
+    return Path(found.strip()).resolve()
+
+
+@pytest.fixture(scope="module", params=["busybox", "bash-static", "zsh-static", "go", "rust", "mold", *DYNAMIC])
 def program(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     name: str = request.param
     folder = tmp_path_factory.mktemp(name)
@@ -45,34 +55,44 @@ def program(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     if name == "mold":
         need("mold")
         return compile_text(folder, "x", "int main(void) { return 0; }", "gcc", "-static", "-fuse-ld=mold")
+    if name in DYNAMIC:
+        return dynamic_file(DYNAMIC[name])
     return need(name)
 
 
-def test_every_syscall_of_objdump_is_a_site_or_explained(program: Path) -> None:
+@pytest.fixture(scope="module")
+def theirs(program: Path) -> Listing:
+    """What objdump shows of the program."""
+    return objdump_insns(program)
+
+
+@pytest.fixture(scope="module")
+def code(program: Path) -> Code:
+    return discover(load(program))
+
+
+def test_every_syscall_of_objdump_is_a_site_or_explained(code: Code, theirs: Listing) -> None:
     """Each syscall that objdump shows is a site, each site one that it shows, and nothing remains unknown."""
-    code = discover(load(program))
-    theirs = {v for v, (size, text) in objdump_insns(program).items() if size == 2 and text.strip() == "syscall"}
-    assert len(theirs) > 30
-    assert {s.vaddr for s in code.sites} == theirs
+    shown = {v for v, (size, text) in theirs.items() if size == 2 and text.strip() == "syscall"}
+    assert len(shown) > 30
+    assert {s.vaddr for s in code.sites} == shown
     assert not [c for c in code.candidates if c.verdict is Verdict.UNKNOWN]
 
 
-def test_what_holds_a_candidate_is_what_objdump_shows(program: Path) -> None:
+def test_what_holds_a_candidate_is_what_objdump_shows(program: Path, code: Code, theirs: Listing) -> None:
     """An instruction named as holding a candidate's bytes is one that objdump shows at that place, as long."""
     image = load(program)
-    theirs = objdump_insns(program)
-    for c in discover(image).candidates:
+    for c in code.candidates:
         if c.verdict is Verdict.NON_CODE and c.inside is not None and "inside the instruction" in c.evidence[-1]:
             insn = decode_one(image.read(c.inside, 15), c.inside)
             assert insn is not None and insn.vaddr < c.vaddr + 2 and c.vaddr < insn.end
             assert theirs[c.inside][0] == insn.size, hex(c.inside)
 
 
-def test_numbers_are_what_stands_before(program: Path) -> None:
+def test_numbers_are_what_stands_before(code: Code, theirs: Listing) -> None:
     """Where objdump shows mov $n,%eax right before a site, n is among the numbers, or they are unknown."""
-    theirs = objdump_insns(program)
     compared = 0
-    for s in discover(load(program)).sites:
+    for s in code.sites:
         if s.before and s.numbers:
             m = re.fullmatch(r"mov +\$0x([0-9a-f]+),%eax", theirs[s.before[-1].vaddr][1].strip())
             if m:
@@ -81,11 +101,9 @@ def test_numbers_are_what_stands_before(program: Path) -> None:
     assert compared > 20
 
 
-def test_complete_functions_hold_no_unresolved_jump(program: Path) -> None:
+def test_complete_functions_hold_no_unresolved_jump(code: Code, theirs: Listing) -> None:
     """Where the flow is called complete, every jump through a register has the load of a table's entry before it."""
-    theirs = objdump_insns(program)
-    image = load(program)
-    for s in discover(image).sites:
+    for s in code.sites:
         if s.cfg_complete and s.function_start is not None and s.function_end is not None:
             inside = [(v, t) for v, (_, t) in theirs.items() if s.function_start <= v < s.function_end]
             for vaddr, text in inside:
