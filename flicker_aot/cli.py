@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import gc
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -19,13 +20,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NoReturn, TextIO
 
 from . import __version__
-from .errors import FlickerError, InternalError, PolicyError, UsageError
+from .errors import FlickerError, InputError, InternalError, PolicyError, UsageError
 from .model.options import OnRefusal, Options
 from .outputs import whole_file
 from .syscalls import parse_set
 from .toolchain import TOOLS
 
 if TYPE_CHECKING:
+    from .bundle import BundleRequest
     from .corpus import Examined
     from .model.corpus import Proof
     from .model.tree import TreeReport
@@ -47,6 +49,7 @@ _FINDINGS_SHOWN: Final = 20
 _SKIPS_SHOWN: Final = 20
 _MEMORY_MIB: Final = 1536
 _LEAST_MEMORY_MIB: Final = 512
+_CACHE_MIB: Final = 2048
 
 
 class _Parser(argparse.ArgumentParser):
@@ -70,6 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "rewrite": _rewrite,
             "bundle": _bundle,
             "rootfs": _rootfs,
+            "run": _run,
             "verify": _verify,
             "inspect": _inspect,
             "syscalls": _syscalls,
@@ -140,16 +144,7 @@ def _parser() -> argparse.ArgumentParser:
     bundle.add_argument("source", metavar="PROG", type=Path, help="an x86-64 program, dynamic or static")
     bundle.add_argument("destination", metavar="DIR", type=Path, help="is made")
     _add_options(bundle)
-    bundle.add_argument(
-        "--include",
-        metavar="GLOB",
-        nargs="+",
-        action="extend",
-        default=[],
-        help="further files, with their libraries: what PROG loads by dlopen, programs that it runs; "
-        "of a folder all in it; a bare name is looked for among libraries and in PATH",
-    )
-    bundle.add_argument("--follow-exec", action="store_true", help="programs that are run by PROG run as their copies")
+    _add_contents(bundle)
     bundle.add_argument("-j", "--jobs", metavar="N", type=_jobs, help="processes (default: one a processor)")
     bundle.add_argument("--report", metavar="FILE.json", type=Path, help="write a report of this run")
     bundle.add_argument("--force", action="store_true", help="replace DIR if it is a bundle")
@@ -166,6 +161,27 @@ def _parser() -> argparse.ArgumentParser:
     rootfs.add_argument("--keep-setuid", action="store_true", help="keep setuid, setgid, capabilities of ELF files")
     rootfs.add_argument("--report", metavar="FILE.json", type=Path, help="write a report of this run")
     rootfs.add_argument("--force", action="store_true", help="write into a DST that was not made from SRC")
+
+    run = commands.add_parser(
+        "run",
+        help="run a program hooked, from a cache",
+        description="PROG runs as a bundle that is kept: the second start makes nothing.",
+        usage=f"{_PROGRAM} run [options] [--] PROG [ARGS...]",
+    )
+    run.add_argument("command_line", metavar="PROG ARGS...", nargs=argparse.REMAINDER, help="what to run")
+    _add_options(run)
+    _add_contents(run)
+    run.add_argument("-j", "--jobs", metavar="N", type=_jobs, help="processes (default: one a processor)")
+    run.add_argument(
+        "--cache", metavar="DIR", type=Path, help="where bundles are kept (default: ~/.cache/flicker-aot/run)"
+    )
+    run.add_argument(
+        "--cache-size",
+        metavar="MIB",
+        type=_cache_size,
+        default=_CACHE_MIB,
+        help=f"what is kept, least recently used first out (default: {_CACHE_MIB})",
+    )
 
     verify = commands.add_parser(
         "verify",
@@ -242,7 +258,7 @@ def _parser() -> argparse.ArgumentParser:
     diff.add_argument("old", metavar="OLD.json", type=Path)
     diff.add_argument("new", metavar="NEW.json", type=Path)
 
-    for command in (rewrite, bundle, rootfs, verify, inspect, syscalls, report, diff):
+    for command in (rewrite, bundle, rootfs, run, verify, inspect, syscalls, report, diff):
         loudness = command.add_mutually_exclusive_group()
         loudness.add_argument("-q", "--quiet", action="store_true", help="errors only")
         loudness.add_argument(
@@ -253,6 +269,20 @@ def _parser() -> argparse.ArgumentParser:
             "--color", choices=("auto", "always", "never"), default="auto", metavar="WHEN", help="auto, always or never"
         )
     return parser
+
+
+def _add_contents(parser: argparse.ArgumentParser) -> None:
+    """What is in a bundle besides the program and its libraries."""
+    parser.add_argument(
+        "--include",
+        metavar="GLOB",
+        nargs="+",
+        action="extend",
+        default=[],
+        help="further files, with their libraries: what PROG loads by dlopen, programs that it runs; "
+        "of a folder all in it; a bare name is looked for among libraries and in PATH",
+    )
+    parser.add_argument("--follow-exec", action="store_true", help="programs that are run by PROG run as their copies")
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
@@ -294,6 +324,12 @@ def _jobs(text: str) -> int:
 def _memory(text: str) -> int:
     if not text.isdecimal() or int(text) < _LEAST_MEMORY_MIB:
         raise argparse.ArgumentTypeError(f"{text!r}: expected a number of MiB, {_LEAST_MEMORY_MIB} or more")
+    return int(text)
+
+
+def _cache_size(text: str) -> int:
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of MiB")
     return int(text)
 
 
@@ -364,6 +400,51 @@ def _bundle(parsed: argparse.Namespace) -> int:
     return _tree(parsed, (parsed.destination,), lambda listener: make_bundle(request, listener))
 
 
+def _run(parsed: argparse.Namespace) -> int:
+    """Does not return where the program can be run."""
+    from .launch import RunRequest, find_start, prepare
+    from .tree.pool import default_jobs
+
+    words = parsed.command_line[1:] if parsed.command_line[:1] == ["--"] else parsed.command_line
+    if not words:
+        raise UsageError(f"run: expected a program (see {_PROGRAM} run --help)")
+    start = find_start(words[0], words[1:])
+    request = RunRequest(
+        start=start,
+        options=_options(parsed),
+        includes=tuple(parsed.include),
+        follows=parsed.follow_exec,
+        excluded=None if parsed.excluded is None else parse_set(parsed.excluded),
+        jobs=parsed.jobs or default_jobs(),
+        cache=parsed.cache or _cache_folder() / "run",
+        cache_bytes=parsed.cache_size << 20,
+    )
+    program, report = prepare(request, lambda wanted: _make_bundle(wanted, parsed))
+    if report is not None:
+        _tell_problems(report, parsed, warnings=parsed.verbose)
+    if program is None:
+        return report.exit_code if report is not None else InternalError.exit_code
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # Python ignores these, and an exec would hand that on.
+    for number in (signal.SIGPIPE, signal.SIGXFSZ):
+        signal.signal(number, signal.SIG_DFL)
+    try:
+        os.execv(program, start.arguments)
+    except OSError as error:
+        raise InputError(f"{program}: cannot be run: {error.strerror}") from error
+
+
+def _make_bundle(request: BundleRequest, parsed: argparse.Namespace) -> TreeReport:
+    from .bundle import make_bundle
+    from .report.progress import RunProgress
+    from .report.tables import make_console
+
+    shown = not (parsed.quiet or parsed.no_progress) and sys.stderr.isatty()
+    with RunProgress(make_console(sys.stderr, parsed.color), is_shown=shown, names_files=parsed.verbose) as progress:
+        return make_bundle(request, progress)
+
+
 def _rootfs(parsed: argparse.Namespace) -> int:
     from .rootfs import TreeRequest, rewrite_tree
     from .tree.pool import default_jobs
@@ -384,7 +465,7 @@ def _tree(parsed: argparse.Namespace, folders: Sequence[Path], make: Callable[[R
     """Runs ``make`` with its progress shown, and tells what it reports. ``folders``: no place for the report."""
     from .report.progress import RunProgress
     from .report.tables import make_console
-    from .report.tree import print_tree_report, problem_lines, tree_to_json
+    from .report.tree import print_tree_report, tree_to_json
 
     if parsed.report is not None:
         _check_tree_report(parsed.report, folders)
@@ -392,14 +473,20 @@ def _tree(parsed: argparse.Namespace, folders: Sequence[Path], make: Callable[[R
     shown = not (parsed.quiet or parsed.no_progress)
     with RunProgress(console, is_shown=shown, names_files=parsed.verbose) as progress:
         report = make(progress)
-    for level, line in problem_lines(report, with_all=parsed.verbose):
-        if level == "error" or not parsed.quiet:
-            _message(f"{level}: {line}", parsed.color)
+    _tell_problems(report, parsed, warnings=not parsed.quiet)
     if parsed.report is not None:
         _write_text(parsed.report, "the report", tree_to_json(report))
     if not parsed.quiet:
         print_tree_report(report, console, with_all=parsed.verbose)
     return report.exit_code
+
+
+def _tell_problems(report: TreeReport, parsed: argparse.Namespace, *, warnings: bool) -> None:
+    from .report.tree import problem_lines
+
+    for level, line in problem_lines(report, with_all=parsed.verbose):
+        if level == "error" or warnings:
+            _message(f"{level}: {line}", parsed.color)
 
 
 def _check_tree_report(report: Path, folders: Sequence[Path]) -> None:

@@ -6,6 +6,7 @@ object file ld alone.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import subprocess
@@ -13,6 +14,7 @@ import tempfile
 from pathlib import Path
 from typing import Final
 
+from . import __version__
 from .errors import InternalError, UsageError
 from .model.options import Options
 
@@ -53,6 +55,15 @@ def runtime_for(options: Options) -> bytes:
     if options.hook is not None:
         return _build_hook(options.hook, _package_file(f"runtime{variant}.o"))
     return _package_file(f"{options.tool}{variant}.elf").read_bytes()
+
+
+def tool_key() -> str:
+    """This tool: its version, and a digest of its code and runtimes, since a checkout changes under one version."""
+    digest = hashlib.sha256()
+    package = _STUB_DIR.parent
+    for path in sorted([*package.rglob("*.py"), *_STUB_DIR.iterdir()]):
+        digest.update(path.relative_to(package).as_posix().encode() + b"\0" + path.read_bytes())
+    return f"{__version__}+{digest.hexdigest()[:16]}"
 
 
 def start_of_programs() -> bytes:

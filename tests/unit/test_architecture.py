@@ -35,6 +35,7 @@ ALLOWED = {
     "archive": {"archive", "model", "errors"},
     "corpus": {"corpus", "archive", "tree", "elf", "model", "errors", "pipeline", "report", "toolchain", ""},
     "rootfs": {"rootfs", "tree", "model", "errors", "pipeline", "toolchain", ""},
+    "launch": {"launch", "bundle", "model", "errors", "toolchain"},
     "bundle": {"bundle", "tree", "elf", "model", "errors", "pipeline", "toolchain", ""},
 }
 IMPORTERS = {
