@@ -227,6 +227,13 @@ def _steps(cie: _Cie, code: bytes, rules: Rules, initial: Rules, at: int) -> Ite
             _set(op, stream, rules, cie.data_align)
 
 
+def _block(stream: _Stream) -> bytes:
+    size = stream.leb()
+    if not size:
+        raise Unsound("unwind", stream.base, "an expression without operations: nothing to compute")
+    return stream.take(size)
+
+
 def _set(op: int, stream: _Stream, rules: Rules, align: int) -> None:
     n, cfa = stream.leb, rules.get(_CFA, ("?",))
     if op in (0x0D, 0x0E, 0x13) and cfa[0] != "sum":
@@ -242,7 +249,7 @@ def _set(op: int, stream: _Stream, rules: Rules, align: int) -> None:
     elif op == 0x13:
         rules[_CFA] = ("sum", cfa[1], n(True) * align)
     elif op == 0x0F:
-        rules[_CFA] = ("value", stream.take(n()))
+        rules[_CFA] = ("value", _block(stream))
     elif op in (0x05, 0x11, 0x14, 0x15):
         register, value = n(), n(op in (0x11, 0x15)) * align
         rules[register] = ("at" if op < 0x14 else "plus", value)
@@ -255,7 +262,7 @@ def _set(op: int, stream: _Stream, rules: Rules, align: int) -> None:
         rules[register] = ("in", n())
     elif op in (0x10, 0x16):
         register = n()
-        rules[register] = ("where" if op == 0x10 else "value", stream.take(n()))
+        rules[register] = ("where" if op == 0x10 else "value", _block(stream))
     else:
         raise Unsound("unwind", stream.base, f"call frame instruction {op:#x} is not known")
 
