@@ -13,6 +13,7 @@
 # soak    the test programs SOAK_ROUNDS times while the machine is busy
 # exec    every encoding found on this machine: its relocated copy read by objdump and run beside it on the CPU
 # mutants every bit of small rewritten files, and thousands a class of real ones: the verifier's kill rates
+# engines programs that make code (node, java, luajit, ... as far as installed), native and hooked: results and cost
 # fuzz    hostile ELF files: random damage, then guided by coverage (atheris); each for FUZZ_SECONDS
 # clean   removes what the above made
 
@@ -28,7 +29,7 @@ SWEEP_PATHS ?= /usr/bin /usr/lib
 SOAK_ROUNDS ?= 20
 PYTEST_ARGS ?=
 
-.PHONY: setup stub check test packages demo bench corpus corpus-run golden-accept sweep attack soak exec mutants fuzz clean rootfs-demo
+.PHONY: setup stub check test packages demo bench engines corpus corpus-run golden-accept sweep attack soak exec mutants fuzz clean rootfs-demo
 
 setup: $(READY) stub
 
@@ -64,6 +65,9 @@ rootfs-demo: setup
 
 bench: setup
 	$(BIN)/python -m bench
+
+engines: setup
+	$(BIN)/python -m bench.engines
 
 corpus: setup
 	$(BIN)/python -m corpus
