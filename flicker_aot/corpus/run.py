@@ -24,7 +24,8 @@ from ..model.options import Options
 from ..pipeline import load_stages, peak_memory_bytes
 from ..toolchain import runtime_for
 from ..tree.pool import available_memory_bytes, run
-from .cache import Cache, tool_key
+from ..tree.tool import tool_key
+from .cache import Cache
 from .cluster import Cluster
 from .collect import Listener, collect
 from .owners import owned, root_above

@@ -30,6 +30,7 @@ from ..tree.copy import set_attributes
 from ..tree.manifest import FOLDER, Journal, forget
 from ..tree.pool import available_memory_bytes, run
 from ..tree.roles import Roles
+from ..tree.tool import tool_key
 from ..tree.walk import walk
 from ..tree.work import WORKER_BYTES, Done, Item, Task, batches, crashed, memory_of, work
 from .apply import finish_folders, make_folders, make_links, make_specials, put, remove_vanished
@@ -106,7 +107,7 @@ class _Keys:
     def __init__(self, request: TreeRequest) -> None:
         options = request.options
         common = (
-            __version__,
+            tool_key(),
             options.strict,
             options.on_refusal.value,
             None if options.only is None else sorted(options.only),
