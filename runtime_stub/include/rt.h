@@ -190,7 +190,7 @@ struct blk {
     u32 fresh; /* the thread has not started yet */
     u64 vdso_counts[VDSO_EXPORTS];
 
-    i64 call_nr; /* of the call between S and leave: what the hook was told */
+    i64 call_nr; /* of the call between S and leave: what the kernel was asked */
     u32 pending; /* a signal is deferred: pframe, precord, the extended state before the block */
     u32 changed; /* of the call between S and leave, bit 1..6: argument 0..5 was changed, orig holds the application's value.
                   * flk_leave asks for both with one comparison. */
@@ -369,7 +369,6 @@ enum identity { IDENTITY_PASS, IDENTITY_ANSWERED /* f->rax is the result */, IDE
 enum identity identity_call(struct blk *b, struct frame *f);
 i64 identity_result(const struct blk *b, i64 result, i64 *args);
 void identity_exec(struct blk *b, struct frame *f);
-void identity_learn(void);
 
 /* block.c */
 struct blk *block_new(void); /* 0: no memory */

@@ -43,6 +43,34 @@ def test_an_answered_call_does_not_reach_the_kernel(program: Path, tmp_path: Pat
     assert hooked["getppid"] == 0
 
 
+def test_a_hook_asks_for_another_call(tmp_path: Path) -> None:
+    """What a hook makes of a call is served as that call, and the leave part is told what the kernel was asked.
+
+    Whether an ordinary call, one of an unknown number or a special one becomes it.
+    """
+    original = tmp_path / "asks"
+    subprocess.run(["gcc", "-O2", "-static", "-o", original, HOOKS / "asks.c"], check=True)
+    hooked = run([rewrite(original, tmp_path / "out", "--hook", HOOKS / "renumbers.c")])
+    said = hooked.stdout.decode().splitlines()
+    third = len(said) // 3
+    assert said[:third] == [
+        "pid 1",
+        "sigaction 0 0",
+        "raised 0 10",
+        "masks 0 800",
+        "stack 0 1",
+        f"path 1 {original}",
+        "exec -2",
+        "alarm 0 0",
+        "unmapped 0",
+        "bad number -38",
+        "child 1 7",
+        "ended 9",
+    ]
+    assert said == 3 * said[:third]
+    assert hooked.status == 0
+
+
 @pytest.mark.parametrize(
     ("text", "told"),
     [("int flicker_enter(", "error"), ("int unrelated;", "flicker_enter")],
