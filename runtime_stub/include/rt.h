@@ -351,6 +351,13 @@ enum own_call {
     OWN_MREMAP,
     OWN_READLINK,
     OWN_CLOSE,
+    OWN_ARCH_PRCTL,
+    OWN_SIGACTION,
+    OWN_GETTID,
+    OWN_SIGQUEUE,
+    OWN_SEEK,
+    OWN_TRUNCATE,
+    OWN_YIELD,
     OWN_CALLS
 };
 void filter_installed(const void *fprog);
@@ -484,6 +491,7 @@ i64 do_sigaltstack(struct blk *b, struct frame *f);
 int do_rt_sigtimedwait(struct blk *b, struct frame *f); /* 1: answered, f->rax is the result */
 i64 do_rt_sigpending(struct blk *b, struct frame *f);
 int stays_pending(struct blk *b, u32 sig, const struct siginfo *info);
+void send_again(u32 sig, const struct siginfo *info); /* to this thread */
 void prepare_sigreturn(struct blk *b, struct frame *f);
 void signals_start(void);
 void signals_served(u32 flags); /* a client with these FLK_F_ has come */

@@ -153,8 +153,9 @@ static void start_clone(struct blk *b, struct frame *f) {
     if (b->sp_clears)
         b->sp_before_clear = signals_before_clear();
     if (flags & CLONE_VM) {
-        /* A thread with a gs of its own is found by its alternate stack. */
-        if (!has_own_gs(b) || may_call(OWN_SIGALTSTACK))
+        /* A thread with a gs of its own is found by its alternate stack; without FSGSBASE a block is changed by calls. */
+        if ((!has_own_gs(b) || may_call(OWN_SIGALTSTACK)) &&
+            (flk_rt.fsgsbase || (may_call(OWN_SIGPROCMASK) && may_call(OWN_ARCH_PRCTL))))
             child = block_new();
         if (!child) {
             answer(f, -EAGAIN);

@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 
 from ..support import oracle
+from ..support.artifacts import Artifacts
+from ..support.build import SOURCES, load_program
 from ..support.execute import run
 from ..support.note import hooked_ranges, read_note
-from ..support.rewrite import rewrite, try_rewrite
+from ..support.rewrite import Invocation, assert_same_behaviour, rewrite, try_rewrite
 from ..support.syscall_numbers import name_of
 
 HOOKS = Path(__file__).parent / "hooks"
@@ -69,6 +71,15 @@ def test_a_hook_asks_for_another_call(tmp_path: Path) -> None:
     ]
     assert said == 3 * said[:third]
     assert hooked.status == 0
+
+
+@pytest.mark.parametrize("name", ["proc_seccomp", "proc_ptrace", "proc_limits", "proc_prctl"])
+def test_programs_with_a_hook(artifacts: Artifacts, tmp_path: Path, name: str) -> None:
+    """Filters, tracers, limits and process options where the runtime has a frame, a leave part and SIGSEGV."""
+    program = load_program(SOURCES / f"{name}.c")
+    original = artifacts.built(program, "gcc")
+    hooked = rewrite(original, tmp_path / name, "--hook", HOOKS.parent / "unwind" / "leave.c")
+    assert_same_behaviour(original, hooked, Invocation(timeout_seconds=program.timeout_seconds), program.status)
 
 
 @pytest.mark.parametrize(

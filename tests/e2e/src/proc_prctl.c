@@ -215,31 +215,49 @@ static void memory_options(void)
         CHECK_EQ(raw(SYS_prctl, GET_MERGE, 0, 0, 0, 0), 1);
 }
 
-/* PR_SET_MM: the command line, the auxiliary vector and the break become others; the program's file cannot, while it is mapped. */
+/* PR_SET_MM: the command line, the auxiliary vector and the break become others; the program's file cannot, while it is mapped. By
+ * PR_SET_MM_MAP, which wants no privilege, from what /proc/self/stat says. */
 static void memory_map(void)
 {
     static char text[4096];
+    static uint64_t field[60];
+    struct {
+        uint64_t start_code, end_code, start_data, end_data, start_brk, brk, start_stack, arg_start, arg_end, env_start, env_end;
+        uint64_t *auxv;
+        uint32_t auxv_size, exe_fd;
+    } map;
     char line[] = "another\0line";
     uint64_t auxv[4] = {6 /* AT_PAGESZ */, 4096, 0, 0}, kept[4] = {1};
-    if (raw(SYS_prctl, PR_SET_MM, PR_SET_MM_ARG_START, line, 0, 0) == -EPERM)
-        return; /* wants CAP_SYS_RESOURCE */
-    CHECK_EQ(raw(SYS_prctl, PR_SET_MM, PR_SET_MM_ARG_END, line + sizeof line, 0, 0), 0);
+    uint32_t size = 0;
+    read_proc("/proc/self/stat", text, sizeof text);
+    char *at = strrchr(text, ')') + 3; /* the third is a letter */
+    for (int i = 4; i < 53; i++)
+        field[i] = strtoull(at, &at, 10);
+    map.start_code = field[26], map.end_code = field[27], map.start_stack = field[28], map.start_data = field[45], map.end_data = field[46];
+    map.start_brk = field[47], map.env_start = field[50], map.env_end = field[51];
+    map.brk = (uint64_t)raw(SYS_brk, 0) + 16;
+    map.arg_start = (uint64_t)line, map.arg_end = (uint64_t)line + sizeof line;
+    map.auxv = auxv, map.auxv_size = sizeof auxv, map.exe_fd = (uint32_t)-1;
+    if (raw(SYS_prctl, PR_SET_MM, PR_SET_MM_MAP_SIZE, &size, 0, 0) || size != sizeof map)
+        return; /* a kernel without checkpoints */
+    CHECK_EQ(raw(SYS_prctl, PR_SET_MM, PR_SET_MM_MAP, &map, sizeof map, 0), 0);
     CHECK_EQ(read_proc("/proc/self/cmdline", text, sizeof text), (long)sizeof line);
     CHECK_EQ(memcmp(text, line, sizeof line), 0);
-    CHECK_EQ(raw(SYS_prctl, PR_SET_MM, PR_SET_MM_AUXV, auxv, sizeof auxv, 0), 0);
     read_proc("/proc/self/auxv", text, sizeof text);
     CHECK_EQ(memcmp(text, auxv, sizeof auxv), 0);
     if (raw(SYS_prctl, GET_AUXV, kept, sizeof kept, 0, 0) > 0)
         CHECK_EQ(memcmp(kept, auxv, sizeof auxv), 0);
-    int file = open("/bin/true", O_RDONLY | O_CLOEXEC);
-    CHECK(file >= 0);
-    CHECK_EQ(raw(SYS_prctl, PR_SET_MM, PR_SET_MM_EXE_FILE, file, 0, 0), -EBUSY);
-    close(file);
-    long top = raw(SYS_brk, 0);
-    CHECK_EQ(raw(SYS_prctl, PR_SET_MM, PR_SET_MM_BRK, top + 16, 0, 0), 0);
-    CHECK_EQ(raw(SYS_brk, 0), top + 16);
-    CHECK_EQ(raw(SYS_prctl, PR_SET_MM, PR_SET_MM_BRK, top, 0, 0), 0);
-    CHECK_EQ(raw(SYS_prctl, PR_SET_MM, PR_SET_MM_START_CODE, 8, 0, 0), -EINVAL);
+    CHECK_EQ(raw(SYS_brk, 0), (long)map.brk);
+    map.brk -= 16;
+    map.start_code = 8;
+    CHECK_EQ(raw(SYS_prctl, PR_SET_MM, PR_SET_MM_MAP, &map, sizeof map, 0), -EINVAL);
+    map.start_code = field[26];
+    map.exe_fd = (uint32_t)open("/bin/true", O_RDONLY | O_CLOEXEC);
+    long refused = raw(SYS_prctl, PR_SET_MM, PR_SET_MM_MAP, &map, sizeof map, 0);
+    CHECK(refused == -EBUSY || refused == -EPERM);
+    close((int)map.exe_fd);
+    map.exe_fd = (uint32_t)-1;
+    CHECK_EQ(raw(SYS_prctl, PR_SET_MM, PR_SET_MM_MAP, &map, sizeof map, 0), 0);
 }
 
 /* The address that the kernel clears when this thread ends is the one that the program gave. */

@@ -96,7 +96,6 @@ static int thread(void *unused)
 static void threads(const int *calls)
 {
     int flags = CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM | CLONE_PARENT_SETTID | CLONE_CHILD_CLEARTID;
-    signal(SIGUSR1, handler);
     forbid(calls);
     for (int round = 0; round < 3; round++) {
         handled = running = go = 0;
@@ -119,11 +118,45 @@ static void threads(const int *calls)
     raw(SYS_exit_group, 37);
 }
 
-int main(void)
+/* An exec that fails, the end, and handlers that are reset. */
+static void ends(const int *calls)
+{
+    struct sigaction act = {.sa_handler = handler, .sa_flags = (int)SA_RESETHAND};
+    char *none[] = {NULL};
+    signal(SIGILL, SIG_IGN);
+    sigaction(SIGSEGV, &act, NULL);
+    forbid(calls);
+    handled = 0;
+    CHECK_EQ(raw(SYS_kill, raw(SYS_getpid), SIGSEGV), 0);
+    CHECK_EQ(handled, 1);
+    CHECK_EQ(raw(SYS_execve, "/nowhere/at/all", none, none), -ENOENT);
+    CHECK_EQ(raw(SYS_execve, "/etc", none, none), -EACCES);
+    raw(SYS_exit_group, 38);
+}
+
+/* Without FSGSBASE (argv[1]; tests/e2e/test_no_fsgsbase.py) the runtime needs a call that is forbidden: no thread is made, and nothing worse. */
+static void one_thread(const int *calls)
+{
+    int flags = CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM | CLONE_CHILD_CLEARTID;
+    forbid(calls);
+    go = 1;
+    cleared[0] = 1;
+    if (clone(thread, stacks[0] + STACK, flags, NULL, NULL, NULL, (pid_t *)&cleared[0]) < 0)
+        CHECK_EQ(errno, EAGAIN);
+    else
+        while (cleared[0])
+            raw(SYS_sched_yield);
+    raw(SYS_exit_group, 37);
+}
+
+int main(int argc, char **argv)
 {
     static const int files[] = {SYS_newfstatat, SYS_stat, SYS_lstat, SYS_statx, SYS_faccessat, 439 /* faccessat2 */, -1};
     static const int memory[] = {SYS_process_vm_readv, SYS_process_vm_writev, SYS_rt_sigprocmask, -1};
-    static const int mapping[] = {SYS_mmap, SYS_mprotect, -1}, stack[] = {SYS_sigaltstack, SYS_rt_sigprocmask, -1};
+    static const int mapping[] = {SYS_mmap, SYS_mprotect, -1}, stack[] = {SYS_sigaltstack, -1},
+                     masks[] = {SYS_rt_sigprocmask, -1},
+                     end[] = {SYS_rt_sigaction, SYS_rt_tgsigqueueinfo, SYS_gettid, SYS_lseek, SYS_ftruncate, SYS_sched_yield, SYS_close, SYS_mremap, -1};
+    (void)argv;
     signal(SIGSEGV, handler);
     pid_t pid = fork();
     if (!pid) {
@@ -179,12 +212,21 @@ int main(void)
             own_path(paths[i]);
         CHECK_EQ(status_of(pid), 36);
     }
-    const int *const limits[] = {mapping, stack};
-    for (int i = 0; i < 2; i++) {
+    const int *const limits[] = {mapping, stack, masks};
+    for (int i = 0; i < 3; i++) {
         pid = fork();
-        if (!pid)
-            threads(limits[i]);
+        if (!pid) {
+            signal(SIGUSR1, handler);
+            if (argc > 1 && limits[i] == masks)
+                one_thread(limits[i]);
+            else
+                threads(limits[i]);
+        }
         CHECK_EQ(status_of(pid), 37);
     }
+    pid = fork();
+    if (!pid)
+        ends(end);
+    CHECK_EQ(status_of(pid), 38);
     return done("proc_seccomp");
 }
