@@ -11,6 +11,7 @@
 # sweep   every ELF file of SWEEP_PATHS rewritten in memory and verified, or refused with a reason: totals by class and tactic
 # attack  signals at every instruction of calls, handlers and children, where `test` takes samples (hours)
 # soak    the test programs SOAK_ROUNDS times while the machine is busy
+# suites  test suites that others wrote (Go, busybox, LuaJIT, stress-ng), natively and rewritten, test by test (SUITES: which)
 # exec    every encoding found on this machine: its relocated copy read by objdump and run beside it on the CPU
 # mutants every bit of small rewritten files, and thousands a class of real ones: the verifier's kill rates
 # engines programs that make code (node, java, luajit, ... as far as installed), native and hooked: results and cost
@@ -27,9 +28,11 @@ READY := $(VENV)/ready
 FUZZ_SECONDS ?= 60
 SWEEP_PATHS ?= /usr/bin /usr/lib
 SOAK_ROUNDS ?= 20
+SUITES ?=
 PYTEST_ARGS ?=
 
-.PHONY: setup stub check test packages demo bench engines corpus corpus-run golden-accept sweep attack soak exec mutants fuzz clean rootfs-demo
+.PHONY: setup stub check test packages demo bench engines corpus corpus-run golden-accept sweep attack soak suites exec mutants fuzz clean \
+	rootfs-demo
 
 setup: $(READY) stub
 
@@ -86,6 +89,9 @@ attack: packages setup
 
 soak: packages setup
 	$(BIN)/python -m tests.soak --rounds $(SOAK_ROUNDS)
+
+suites: packages setup
+	$(BIN)/python -m tests.suites $(SUITES)
 
 exec: setup
 	EXEC_ALL=1 EXEC_STATES=4 $(BIN)/python -m pytest tests/exec $(PYTEST_ARGS)

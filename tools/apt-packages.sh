@@ -9,6 +9,7 @@ packages=(
     gcc g++ make libc6-dev python3 python3-venv # to build the runtime and this package
     musl-tools clang lld mold                   # link modes of the test programs
     binutils gdb strace                         # second opinions: readelf, objdump, backtraces, call traces
+    linux-perf valgrind                         # what else looks at programs
     stress-ng                                   # a busy machine for make soak
     busybox-static bash-static zsh-static       # real static programs
     libssl-dev                                  # a static program with tables in its text

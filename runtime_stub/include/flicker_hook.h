@@ -54,7 +54,8 @@ static inline int flicker_answer(struct flicker_call *c, long result) {
     return FLICKER_ANSWERED;
 }
 
-/* Another number, another argument (i = 0..5) for the kernel. The program's registers are as they were afterwards. */
+/* Another number, another argument (i = 0..5) for the kernel. The program's registers are as they were afterwards. flicker_leave is told
+ * what the kernel was asked. */
 __attribute__((visibility("hidden"))) void flk_changes_registers(struct flicker_call *c, int slot, long value);
 static inline void flicker_set_nr(struct flicker_call *c, long nr) { flk_changes_registers(c, 0, nr); }
 static inline void flicker_set_arg(struct flicker_call *c, int i, long value) { flk_changes_registers(c, i + 1, value); }

@@ -190,7 +190,7 @@ struct blk {
     u32 fresh; /* the thread has not started yet */
     u64 vdso_counts[VDSO_EXPORTS];
 
-    i64 call_nr; /* of the call between S and leave: what the hook was told */
+    i64 call_nr; /* of the call between S and leave: what the kernel was asked */
     u32 pending; /* a signal is deferred: pframe, precord, the extended state before the block */
     u32 changed; /* of the call between S and leave, bit 1..6: argument 0..5 was changed, orig holds the application's value.
                   * flk_leave asks for both with one comparison. */
@@ -351,6 +351,13 @@ enum own_call {
     OWN_MREMAP,
     OWN_READLINK,
     OWN_CLOSE,
+    OWN_ARCH_PRCTL,
+    OWN_SIGACTION,
+    OWN_GETTID,
+    OWN_SIGQUEUE,
+    OWN_SEEK,
+    OWN_TRUNCATE,
+    OWN_YIELD,
     OWN_CALLS
 };
 void filter_installed(const void *fprog);
@@ -369,7 +376,6 @@ enum identity { IDENTITY_PASS, IDENTITY_ANSWERED /* f->rax is the result */, IDE
 enum identity identity_call(struct blk *b, struct frame *f);
 i64 identity_result(const struct blk *b, i64 result, i64 *args);
 void identity_exec(struct blk *b, struct frame *f);
-void identity_learn(void);
 
 /* block.c */
 struct blk *block_new(void); /* 0: no memory */
@@ -485,6 +491,7 @@ i64 do_sigaltstack(struct blk *b, struct frame *f);
 int do_rt_sigtimedwait(struct blk *b, struct frame *f); /* 1: answered, f->rax is the result */
 i64 do_rt_sigpending(struct blk *b, struct frame *f);
 int stays_pending(struct blk *b, u32 sig, const struct siginfo *info);
+void send_again(u32 sig, const struct siginfo *info); /* to this thread */
 void prepare_sigreturn(struct blk *b, struct frame *f);
 void signals_start(void);
 void signals_served(u32 flags); /* a client with these FLK_F_ has come */

@@ -9,12 +9,14 @@
 
 #define EINTR 4
 #define EAGAIN 11
+#define EINVAL 22
 #define CLONE_VM 0x100ul
 #define CLONE_VFORK 0x4000ul
 #define CLONE_THREAD 0x10000ul
 #define CLONE_CLEAR_SIGHAND 0x100000000ul
 #define ARCH_SET_GS 0x1001
 #define ARCH_GET_GS 0x1004
+#define ARCH_SHSTK_ENABLE 0x5001
 #define PR_SET_SECCOMP 22
 #define PROT_EXEC 4
 #define MAP_FIXED 0x10
@@ -151,8 +153,9 @@ static void start_clone(struct blk *b, struct frame *f) {
     if (b->sp_clears)
         b->sp_before_clear = signals_before_clear();
     if (flags & CLONE_VM) {
-        /* A thread with a gs of its own is found by its alternate stack. */
-        if (!has_own_gs(b) || may_call(OWN_SIGALTSTACK))
+        /* A thread with a gs of its own is found by its alternate stack; without FSGSBASE a block is changed by calls. */
+        if ((!has_own_gs(b) || may_call(OWN_SIGALTSTACK)) &&
+            (flk_rt.fsgsbase || (may_call(OWN_SIGPROCMASK) && may_call(OWN_ARCH_PRCTL))))
             child = block_new();
         if (!child) {
             answer(f, -EAGAIN);
@@ -373,16 +376,27 @@ u64 temporary_mask_of(struct blk *b, i64 result, u64 otherwise) {
     return mask & ~(1ul << 8 | 1ul << 18); /* never KILL, STOP */
 }
 
-static i64 do_arch_prctl(struct blk *b, struct frame *f) {
+/* What the other options do is docs/prctl.md. A shadow stack is not to be had, as where the kernel has none: handlers are entered and
+ * displaced calls made without what it would have to see. */
+static int do_arch_prctl(struct blk *b, struct frame *f) {
     u64 base = has_own_gs(b) ? b->gs_out : 0;
-    if ((int)f->args[0] == ARCH_GET_GS)
-        return user_write((void *)f->args[1], &base, sizeof base);
-    return own_gs_set(b, f, (u64)f->args[1]);
+    switch ((int)f->args[0]) {
+    case ARCH_SET_GS:
+        answer(f, own_gs_set(b, f, (u64)f->args[1]));
+        return 1;
+    case ARCH_GET_GS:
+        answer(f, user_write((void *)f->args[1], &base, sizeof base));
+        return 1;
+    case ARCH_SHSTK_ENABLE:
+        answer(f, -EINVAL);
+        return 1;
+    default:
+        return 0;
+    }
 }
 
 /* If the installation then fails, the runtime is only more careful than it had to be. */
 static void seccomp(int strict, const void *fprog) {
-    identity_learn(); /* while it may still be asked */
     if (strict)
         strict_installed();
     else
@@ -414,9 +428,8 @@ static void dispatch_special(struct frame *f, u32 kind) {
         answer(f, do_sigaltstack(b, f));
         break;
     case ARCH_PRCTL:
-        if ((int)f->args[0] != ARCH_SET_GS && (int)f->args[0] != ARCH_GET_GS)
+        if (!do_arch_prctl(b, f))
             return;
-        answer(f, do_arch_prctl(b, f));
         break;
     case PRCTL:
         if ((int)f->args[0] == PR_SET_SECCOMP)
@@ -485,9 +498,11 @@ void flk_dispatch(struct frame *f) {
         flk_answered(f);
         return;
     }
-    if (TOOL_CHANGES)
+    if (TOOL_CHANGES) {
+        b->call_nr = f->rax;
+        b->renumbered = 0;
         kind = kind_of(f->rax);
-    b->renumbered = 0;
+    }
     if (kind != PLAIN)
         dispatch_special(f, kind);
 }
@@ -497,9 +512,11 @@ void flk_answered(struct frame *f) {
     answer(f, f->rax);
 }
 
-/* The hook has given an ordinary call another number. */
+/* The hook has given an ordinary call another number: it is what the kernel is asked, and what the leave part is told. */
 void flk_renumbered(struct frame *f) {
-    self_blk()->renumbered = 0;
+    struct blk *b = self_blk();
+    b->renumbered = 0;
+    b->call_nr = f->rax;
     if (kind_of(f->rax) != PLAIN)
         dispatch_special(f, kind_of(f->rax));
 }

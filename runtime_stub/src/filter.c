@@ -43,6 +43,13 @@ static const u16 own_calls[] = {
     [OWN_MREMAP] = __NR_mremap,
     [OWN_READLINK] = __NR_readlinkat,
     [OWN_CLOSE] = __NR_close,
+    [OWN_ARCH_PRCTL] = __NR_arch_prctl,
+    [OWN_SIGACTION] = __NR_rt_sigaction,
+    [OWN_GETTID] = __NR_gettid,
+    [OWN_SIGQUEUE] = __NR_rt_tgsigqueueinfo,
+    [OWN_SEEK] = __NR_lseek,
+    [OWN_TRUNCATE] = __NR_ftruncate,
+    [OWN_YIELD] = __NR_sched_yield,
 };
 
 static int alu(u32 op, u32 *a, u32 v) {

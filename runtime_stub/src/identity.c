@@ -104,12 +104,6 @@ static int own_file(struct kstat *out) {
     return 1;
 }
 
-void identity_learn(void) {
-    struct kstat st;
-    if (may_call(OWN_STAT))
-        own_file(&st);
-}
-
 static int same(const struct kstat *a, const struct kstat *b) { return a->dev == b->dev && a->ino == b->ino; }
 
 static int is_own(const struct kstat *st) {
@@ -121,13 +115,10 @@ static int is_proc_link(const struct kstat *st) {
     return (st->mode & S_IFMT) == S_IFLNK && !st->size && !(st->dev >> 8 & 0xfff);
 }
 
-/* readlinkat(fd, ""): the descriptor of a link has no other name. */
-static int __attribute__((noinline)) descriptor_leads_to_own(i64 fd) {
+/* Does the link at `path` say what our own says? An empty path is that of the descriptor `dir`. */
+static int __attribute__((noinline)) says_own(i64 dir, const char *path) {
     char theirs[PATH_BYTES], own[PATH_BYTES];
-    struct kstat st;
-    if (stat_at(fd, "", &st, AT_EMPTY_PATH) || !is_proc_link(&st) || !may_call(OWN_READLINK))
-        return 0;
-    i64 n = SYS4(__NR_readlinkat, fd, "", theirs, sizeof theirs);
+    i64 n = SYS4(__NR_readlinkat, dir, path, theirs, sizeof theirs);
     if (n <= 0 || SYS4(__NR_readlinkat, AT_FDCWD, own_link, own, sizeof own) != n)
         return 0;
     while (n && theirs[n - 1] == own[n - 1])
@@ -135,15 +126,20 @@ static int __attribute__((noinline)) descriptor_leads_to_own(i64 fd) {
     return !n;
 }
 
+/* The descriptor of a link has no other name that could be followed, and where a filter forbids to ask for files there is only the text. */
 static int __attribute__((noinline)) leads_to_own(i64 dir, const char *path) {
     char copy[PATH_BYTES];
     struct kstat st;
     i64 n = user_string(copy, path, sizeof copy);
     if (n < 0)
         return 0;
-    if (!n)
-        return descriptor_leads_to_own(dir);
-    return !stat_at(dir, copy, &st, AT_SYMLINK_NOFOLLOW) && is_proc_link(&st) && !stat_at(dir, copy, &st, 0) && is_own(&st);
+    if (may_call(OWN_STAT)) {
+        if (stat_at(dir, copy, &st, n ? AT_SYMLINK_NOFOLLOW : AT_EMPTY_PATH) || !is_proc_link(&st))
+            return 0;
+        if (n)
+            return !stat_at(dir, copy, &st, 0) && is_own(&st);
+    }
+    return may_call(OWN_READLINK) && says_own(dir, copy);
 }
 
 /* Cheap: all that most paths cost. A string that the kernel has read a moment ago: it is not there any more only where another
@@ -225,7 +221,7 @@ static int __attribute__((noinline)) before(struct frame *f, const struct path_c
 }
 
 enum identity identity_call(struct blk *b, struct frame *f) {
-    if (!flk_rt.exe_size || !may_call(OWN_STAT))
+    if (!flk_rt.exe_size)
         return IDENTITY_PASS;
     struct path_call c = call_of((u32)f->rax);
     u64 flags = c.flags ? (u64)f->args[c.flags] : 0, distance = (u64)(f->args[c.out] - f->args[c.path]);

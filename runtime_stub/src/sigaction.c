@@ -59,7 +59,7 @@ void set_default(u32 sig) {
 
 const struct record *record_of_kernel(u32 sig) {
     struct ksigaction now;
-    if (kernel_sigaction(sig, 0, &now))
+    if (!may_call(OWN_SIGACTION) || kernel_sigaction(sig, 0, &now))
         return 0;
     return record_of(now.handler);
 }
@@ -123,7 +123,7 @@ i64 do_rt_sigaction(struct frame *f) {
 
 static void set_served(u32 sig, u64 handler) {
     struct ksigaction app = {.handler = handler}, k;
-    if (!to_kernel(sig, &app, &k))
+    if (may_call(OWN_SIGACTION) && !to_kernel(sig, &app, &k))
         kernel_sigaction(sig, &k, 0);
 }
 
@@ -169,7 +169,7 @@ void exec_prepare_signals(void) {
 void exec_undo_signals(void) {
     struct ksigaction now;
     for (u32 i = 0; i < SERVED; i++)
-        if (serves(served[i]) && !kernel_sigaction(served[i], 0, &now) && now.handler == SIG_IGN)
+        if (serves(served[i]) && may_call(OWN_SIGACTION) && !kernel_sigaction(served[i], 0, &now) && now.handler == SIG_IGN)
             set_served(served[i], SIG_IGN);
 }
 
@@ -211,6 +211,12 @@ int stays_pending(struct blk *b, u32 sig, const struct siginfo *info) {
     return 1;
 }
 
+/* Where a filter forbids that the signal is lost. */
+void send_again(u32 sig, const struct siginfo *info) {
+    if (may_call(OWN_GETPID) && may_call(OWN_GETTID) && may_call(OWN_SIGQUEUE))
+        SYS4(__NR_rt_tgsigqueueinfo, SYS0(__NR_getpid), SYS0(__NR_gettid), sig, info);
+}
+
 /* The application's mask changed: what waited and is not blocked any more is sent again, and deferred as we are on the own
  * stack, then delivered on the way out. */
 static void set_vmask(struct blk *b, u64 vmask) {
@@ -219,7 +225,7 @@ static void set_vmask(struct blk *b, u64 vmask) {
         return;
     struct siginfo info = b->vinfo;
     b->vpending = 0;
-    SYS4(__NR_rt_tgsigqueueinfo, SYS0(__NR_getpid), SYS0(__NR_gettid), SIGILL, &info);
+    send_again(SIGILL, &info);
 }
 
 /* SIGILL leaves the mask that the kernel has of this thread; the block keeps it. The bit is in the block first, so that one that

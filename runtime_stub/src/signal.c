@@ -112,7 +112,7 @@ static i64 push_handler(struct blk *b, u32 sig, const struct ksigaction *act, st
 
 static void requeue(u32 sig, struct sigframe *f) {
     struct siginfo info = f->info;
-    SYS4(__NR_rt_tgsigqueueinfo, SYS0(__NR_getpid), SYS0(__NR_gettid), sig, &info);
+    send_again(sig, &info);
     f->uc.sigmask |= SIGBIT(sig);
 }
 

@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 
 from ..support import oracle
+from ..support.artifacts import Artifacts
+from ..support.build import SOURCES, load_program
 from ..support.execute import run
 from ..support.note import hooked_ranges, read_note
-from ..support.rewrite import rewrite, try_rewrite
+from ..support.rewrite import Invocation, assert_same_behaviour, rewrite, try_rewrite
 from ..support.syscall_numbers import name_of
 
 HOOKS = Path(__file__).parent / "hooks"
@@ -41,6 +43,43 @@ def test_an_answered_call_does_not_reach_the_kernel(program: Path, tmp_path: Pat
     hooked = oracle.trace([rewrite(program, tmp_path / "out", "--hook", HOOKS / "changes.c")]).calls()
     assert natively["getppid"] == 1
     assert hooked["getppid"] == 0
+
+
+def test_a_hook_asks_for_another_call(tmp_path: Path) -> None:
+    """What a hook makes of a call is served as that call, and the leave part is told what the kernel was asked.
+
+    Whether an ordinary call, one of an unknown number or a special one becomes it.
+    """
+    original = tmp_path / "asks"
+    subprocess.run(["gcc", "-O2", "-static", "-o", original, HOOKS / "asks.c"], check=True)
+    hooked = run([rewrite(original, tmp_path / "out", "--hook", HOOKS / "renumbers.c")])
+    said = hooked.stdout.decode().splitlines()
+    third = len(said) // 3
+    assert said[:third] == [
+        "pid 1",
+        "sigaction 0 0",
+        "raised 0 10",
+        "masks 0 800",
+        "stack 0 1",
+        f"path 1 {original}",
+        "exec -2",
+        "alarm 0 0",
+        "unmapped 0",
+        "bad number -38",
+        "child 1 7",
+        "ended 9",
+    ]
+    assert said == 3 * said[:third]
+    assert hooked.status == 0
+
+
+@pytest.mark.parametrize("name", ["proc_seccomp", "proc_ptrace", "proc_limits", "proc_prctl"])
+def test_programs_with_a_hook(artifacts: Artifacts, tmp_path: Path, name: str) -> None:
+    """Filters, tracers, limits and process options where the runtime has a frame, a leave part and SIGSEGV."""
+    program = load_program(SOURCES / f"{name}.c")
+    original = artifacts.built(program, "gcc")
+    hooked = rewrite(original, tmp_path / name, "--hook", HOOKS.parent / "unwind" / "leave.c")
+    assert_same_behaviour(original, hooked, Invocation(timeout_seconds=program.timeout_seconds), program.status)
 
 
 @pytest.mark.parametrize(
