@@ -36,6 +36,7 @@ ALLOWED = {
     "corpus": {"corpus", "archive", "tree", "elf", "model", "errors", "pipeline", "report", "toolchain", ""},
     "rootfs": {"rootfs", "tree", "model", "errors", "pipeline", "toolchain", ""},
     "bundle": {"bundle", "tree", "elf", "model", "errors", "pipeline", "toolchain", ""},
+    "single": {"single", "bundle", "tree", "elf", "model", "errors", "pipeline", "report"},
 }
 IMPORTERS = {
     "capstone": {"x86/decode.py", "verify/decode.py"},
