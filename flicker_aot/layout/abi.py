@@ -22,6 +22,7 @@ F_OWN_GS: Final = 64
 F_PROGRAM: Final = 256
 F_FOLLOW: Final = 512
 F_LIBC: Final = 1024
+F_SINGLE: Final = 2048
 F_NO_FSGSBASE: Final = 128  # only tests set it, in a finished file
 
 SLOTS_SIZE: Final = 16  # struct flk_slots
@@ -59,7 +60,7 @@ class FlkTemplate:
 class FlkConfig:
     """struct flk_config without its template."""
 
-    FORMAT: ClassVar[struct.Struct] = struct.Struct("<QIIQQQQQQQQQQQQQQIIIIII")
+    FORMAT: ClassVar[struct.Struct] = struct.Struct("<QIIQQQQQQQQQQQQQQQIIIIII")
     magic: int = CONFIG_MAGIC
     abi_version: int = ABI_VERSION
     flags: int
@@ -77,6 +78,7 @@ class FlkConfig:
     interp_vaddr: int
     bss_vaddr: int
     bss_end: int
+    plans_vaddr: int
     site_count: int
     insn_count: int
     trap_count: int

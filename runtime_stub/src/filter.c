@@ -50,6 +50,10 @@ static const u16 own_calls[] = {
     [OWN_SEEK] = __NR_lseek,
     [OWN_TRUNCATE] = __NR_ftruncate,
     [OWN_YIELD] = __NR_sched_yield,
+    [OWN_PREAD] = __NR_pread64,
+    [OWN_PWRITE] = __NR_pwrite64,
+    [OWN_MUNMAP] = __NR_munmap,
+    [OWN_MEMFD] = __NR_memfd_create,
 };
 
 static int alu(u32 op, u32 *a, u32 v) {

@@ -106,7 +106,7 @@ static int own_file(struct kstat *out) {
 
 static int same(const struct kstat *a, const struct kstat *b) { return a->dev == b->dev && a->ino == b->ino; }
 
-static int is_own(const struct kstat *st) {
+int identity_is_own(const struct kstat *st) {
     struct kstat own;
     return own_file(&own) && same(st, &own);
 }
@@ -137,7 +137,7 @@ static int __attribute__((noinline)) leads_to_own(i64 dir, const char *path) {
         if (stat_at(dir, copy, &st, n ? AT_SYMLINK_NOFOLLOW : AT_EMPTY_PATH) || !is_proc_link(&st))
             return 0;
         if (n)
-            return !stat_at(dir, copy, &st, 0) && is_own(&st);
+            return !stat_at(dir, copy, &st, 0) && identity_is_own(&st);
     }
     return may_call(OWN_READLINK) && says_own(dir, copy);
 }
@@ -266,12 +266,12 @@ void identity_exec(struct blk *b, struct frame *f) {
         return; /* the kernel finds the same error */
     f->args[at] = (i64)ADDR(b->exec_path);
     if (!may_call(OWN_STAT) || stat_at(dir, b->exec_path, &target, flags) || (target.mode & S_IFMT) != S_IFREG ||
-        stat_at(AT_FDCWD, flk_rt.exe_path, &original, 0) || !same(&target, &original) || is_own(&target))
+        stat_at(AT_FDCWD, flk_rt.exe_path, &original, 0) || !same(&target, &original) || identity_is_own(&target))
         return;
     i64 n = may_call(OWN_READLINK) ? SYS4(__NR_readlinkat, AT_FDCWD, own_link, b->exec_path, sizeof b->exec_path - 1) : 0;
     if (n > 0) {
         b->exec_path[n] = 0;
-        if (!stat_at(AT_FDCWD, b->exec_path, &target, 0) && is_own(&target))
+        if (!stat_at(AT_FDCWD, b->exec_path, &target, 0) && identity_is_own(&target))
             return;
     }
     /* Renamed, deleted, or out of reach. */
