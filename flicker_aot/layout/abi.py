@@ -23,6 +23,9 @@ F_PROGRAM: Final = 256
 F_FOLLOW: Final = 512
 F_LIBC: Final = 1024
 F_SINGLE: Final = 2048
+F_GUARD_ON: Final = 4096
+F_GUARD_OFF: Final = 8192
+F_KEPT: Final = 16384
 F_NO_FSGSBASE: Final = 128  # only tests set it, in a finished file
 
 SLOTS_SIZE: Final = 16  # struct flk_slots

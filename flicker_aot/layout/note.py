@@ -35,6 +35,7 @@ def fixed_part(
         "input_size": len(image.data),
         "role": options.role.value,
         "vdso": options.vdso,
+        "guard": options.guard,
         "exe_path": "" if options.exe_path is None else str(options.exe_path),
         "bundle": _place(options.bundle),
         "plans": [[str(p.path), p.sha256, p.build_id.hex(), plan_sha256(p)] for p in plans],

@@ -303,10 +303,13 @@ i64 bundle_opened(const struct blk *b, i64 result, const i64 *args) {
     return fd >= 0 ? fd : SYS4(__NR_openat, at ? args[0] : AT_FDCWD, args[at], flags, 0);
 }
 
-void bundle_unhooked(i64 fd) {
+int bundle_unhooked(i64 fd) {
     char path[PATH_BYTES];
+    if (!bundle.folder[0] || !path_of_descriptor(path, fd))
+        return 1;
     /* The bundle's own files that have nothing to hook are no clients. */
-    if (bundle.folder[0] && path_of_descriptor(path, fd) &&
-        (!begins_with(path, bundle.folder) || path[flk_length(bundle.folder)] != '/'))
-        escape_add(path);
+    if (begins_with(path, bundle.folder) && path[flk_length(bundle.folder)] == '/')
+        return 0;
+    escape_add(path);
+    return 1;
 }

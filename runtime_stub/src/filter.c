@@ -54,6 +54,9 @@ static const u16 own_calls[] = {
     [OWN_PWRITE] = __NR_pwrite64,
     [OWN_MUNMAP] = __NR_munmap,
     [OWN_MEMFD] = __NR_memfd_create,
+    [OWN_PRCTL] = __NR_prctl,
+    [OWN_MEMBARRIER] = __NR_membarrier,
+    [OWN_READ] = __NR_read,
 };
 
 static int alu(u32 op, u32 *a, u32 v) {
@@ -159,5 +162,5 @@ void filter_installed(const void *fprog) {
 /* Strict mode leaves read, write, exit and rt_sigreturn. It holds for one thread, but is kept for all. */
 void strict_installed(void) {
     blocks_reserve();
-    __atomic_or_fetch(&flk_rt.forbidden, ((1u << OWN_CALLS) - 1) & ~(1u << OWN_WRITE), __ATOMIC_ACQ_REL);
+    __atomic_or_fetch(&flk_rt.forbidden, ((1u << OWN_CALLS) - 1) & ~(1u << OWN_WRITE | 1u << OWN_READ), __ATOMIC_ACQ_REL);
 }

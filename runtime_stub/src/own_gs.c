@@ -19,7 +19,7 @@
  * Other threads are running meanwhile. Pages are copied, changed, made executable and moved over the old ones: one mremap, which no
  * page fault can pass (kernel: mmap_lock is held for writing), and an instruction is either the old or the new one. Only the first
  * byte of an instruction changes its meaning, what follows it stays. Two threads that do this at once do the same.
- * A thread whose gs is a block never traps, so it may have SIGILL blocked; one with its own has it hidden (sigill_hide).
+ * A thread whose gs is a block never traps, so it may have SIGILL blocked; one with its own has it hidden (signal_hide).
  */
 #include <asm/unistd_64.h>
 
@@ -36,6 +36,7 @@
 #define BLOCK_MARK (BLK_OFF & 0xffff)
 #define TRAP_BYTES 2
 #define STDERR 2
+#define SIGILL 4
 
 /* Entries: for each trampoline of the file, then of the vDSO, one for enter and one for leave. */
 static u32 trampoline_count(void) { return flk_config.site_count + VDSO_SITES; }
@@ -90,13 +91,13 @@ static void write_entry(u8 *p, u64 at, u64 back) {
         put(p, ud2, sizeof ud2);
 }
 
-static u8 *map(u64 bytes) {
+u8 *text_new(u64 bytes) {
     i64 p = flk_sys(__NR_mmap, 0, (long)bytes, PROT_READ_WRITE, MAP_PRIVATE_ANONYMOUS, -1, 0);
     return p < 0 && p > -(i64)PAGE ? 0 : (u8 *)p;
 }
 
 /* From writable to executable, then over what is at `to`, in one step. */
-static int move(u8 *made, u64 to, u64 bytes) {
+int text_move(u8 *made, u64 to, u64 bytes) {
     if (!SYS3(__NR_mprotect, made, bytes, PROT_READ_EXEC) &&
         flk_sys(__NR_mremap, (long)made, (long)bytes, (long)bytes, MREMAP_MAYMOVE_FIXED, (long)to, 0) == (long)to)
         return 1;
@@ -146,14 +147,14 @@ static i64 turn_trampolines(void) {
         return -EPERM;
     /* From here on handlers are entered with care, and SIGILL is the runtime's: both are right for threads with a block in gs, too. */
     __atomic_store_n(&flk_rt.own_gs, 1, __ATOMIC_RELEASE);
-    u8 *entries = map(entries_size()), *text = map(bytes);
+    u8 *entries = text_new(entries_size()), *text = text_new(bytes);
     if (!entries || !text)
         return -EPERM;
     write_entries(entries);
     for (u64 i = 0; i < bytes / 8; i++)
         ((u64 *)text)[i] = ((const u64 *)base)[i];
     turn_all(text, base);
-    if (!move(entries, ADDR(flk_bss_end), entries_size()) || !move(text, base, bytes))
+    if (!text_move(entries, ADDR(flk_bss_end), entries_size()) || !text_move(text, base, bytes))
         return -EPERM;
     __atomic_store_n(&flk_rt.own_gs_ready, 1, __ATOMIC_RELEASE);
     return 0;
@@ -202,7 +203,7 @@ i64 own_gs_set(struct blk *b, struct frame *f, u64 base) {
     if (!has_own_gs(b)) {
         struct where w = where_is(f->ret);
         sigill_serve();
-        sigill_hide(b);
+        signal_hide(b, SIGILL);
         set_way(b, &w);
         f->ret = ADDR(flk_own_exit);
     }
@@ -219,7 +220,7 @@ void own_gs_start_always(void) {
         SYS2(__NR_exit_group, 127, 0);
     }
     sigill_serve();
-    sigill_hide(b);
+    signal_hide(b, SIGILL);
     b->gs_out = 0; /* as the kernel starts a program */
     __asm__ volatile("wrgsbase %0" ::"r"(0ul));
 }

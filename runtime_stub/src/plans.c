@@ -206,22 +206,23 @@ static int may_map(void) {
     return may_call(OWN_MMAP) && may_call(OWN_OPENAT) && may_call(OWN_CLOSE) && may_call(OWN_MUNMAP) && may_call(OWN_STAT);
 }
 
-void image_text(struct image *im, const struct mapping *m) {
+int image_text(struct image *im, const struct mapping *m) {
     const struct flk_plan *plan = im->plan;
     struct patches p = patches_of(plan, im->base);
     if (!text_count(&p, m))
-        return;
+        return 1;
     int is_good = m->prot & PROT_READ && may_map() && text_matches(&p, m);
     u32 was = im->patched;
     if (is_good && !was)
         is_good = map_block(im) && module_mapped(im->base + plan->rx_vaddr - plan->low, PAGE_UP(plan->rx_bytes));
     if (is_good && !text_write(&p, m)) {
         im->patched = 1;
-        return;
+        return 1;
     }
     if (!was)
         forget(im);
     bundle_unhooked(m->fd);
+    return 0;
 }
 
 /* ---- The program's calls ---- */
@@ -248,8 +249,8 @@ int plans_map(struct frame *f) {
     struct image *im = failed(f->rax) ? 0 : image_add(plan, (u64)base, &st);
     if (!im)
         SYS2(__NR_munmap, (u64)base + (failed(f->rax) ? 0 : bytes), (failed(f->rax) ? bytes : 0) + room);
-    else if (prot & PROT_EXEC)
-        image_text(im, &(struct mapping){(u64)base, (u64)f->args[1], prot, fd, offset});
+    else if (prot & PROT_EXEC && !image_text(im, &(struct mapping){(u64)base, (u64)f->args[1], prot, fd, offset}))
+        exec_map_unproved((u64)base, bytes);
     return 1;
 }
 
@@ -271,43 +272,46 @@ void plans_unmapped(u64 from, u64 bytes) {
         trim(im, from, end);
 }
 
-/* What the program maps of its own file once more is not at the distance from the runtime for which it was patched. */
-static int shows_original(const struct mapping *m, const struct kstat *st) {
-    if (!identity_is_own(st))
-        return 0;
+/* What the program maps of its own file once more is not at the distance from the runtime for which it was patched.
+ * -> how many places of it were patched. */
+static u32 show_original(const struct mapping *m) {
+    u32 count = 0;
     for (u32 i = 0; i < all.head->plan_count; i++) {
         struct patches p = patches_of(&all.plans[i], m->addr - (u64)m->offset);
         p.restores = 1;
-        if (all.plans[i].flags & FLK_PLAN_SELF && text_count(&p, m) && text_matches(&p, m))
+        if (!(all.plans[i].flags & FLK_PLAN_SELF) || !text_count(&p, m))
+            continue;
+        count += text_count(&p, m);
+        if (text_matches(&p, m))
             text_write(&p, m);
     }
-    return 1;
+    return count;
 }
 
-void plans_mapped(u64 addr, u64 bytes, const i64 *args) {
+int plans_mapped(u64 addr, u64 bytes, const i64 *args) {
     struct mapping m = {addr, bytes, args[2], (int)args[4], args[5]};
     u64 end = PAGE_UP(addr + bytes);
     struct kstat st;
-    if (!all.head) {
-        bundle_unhooked(m.fd);
-        return;
-    }
-    int is_file = !(args[3] & MAP_ANONYMOUS) && may_call(OWN_STAT) && !SYS4(__NR_newfstatat, m.fd, "", &st, AT_EMPTY_PATH);
     struct image *same = 0;
+    int is_file = !(args[3] & MAP_ANONYMOUS) && may_call(OWN_STAT) && !SYS4(__NR_newfstatat, m.fd, "", &st, AT_EMPTY_PATH);
     for (struct image *im = image_in(addr, end, 0); im; im = image_in(addr, end, im + 1))
         if (is_file && im->dev == st.dev && im->ino == st.ino)
             same = im;
         else
             trim(im, addr, end);
-    if (!(m.prot & PROT_EXEC) || args[3] & MAP_ANONYMOUS)
-        return;
-    if (same) {
-        image_text(same, &m);
-    } else if (!is_file || !shows_original(&m, &st)) {
-        const struct flk_plan *plan = plan_of(m.fd, &st);
-        if (!plan || plan->patch_count)
-            bundle_unhooked(m.fd); /* executable memory without a plan */
-    }
+    if (!(m.prot & PROT_EXEC))
+        return 1;
+    if (args[3] & MAP_ANONYMOUS)
+        return 0;
+    if (same)
+        return image_text(same, &m);
+    if (all.head && is_file && identity_is_own(&st))
+        return !show_original(&m);
+    const struct flk_plan *plan = all.head ? plan_of(m.fd, &st) : 0;
+    if (plan && !plan->patch_count)
+        return 1;
+    bundle_unhooked(m.fd); /* executable memory without a plan */
+    return 0;
 }
 
 /* For own_pages.c: the first block in [from, end). */

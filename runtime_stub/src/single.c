@@ -34,14 +34,19 @@ static void __attribute__((noreturn)) fail(const char *path, const char *why) {
         SYS2(__NR_exit_group, EXIT_NOT_STARTED, 0);
 }
 
-static void patch_interpreter(const struct flk_plan *plan, i64 fd, u64 base, const struct image_headers *h, const struct kstat *st) {
-    struct image *im = image_add(plan, base + plan->low, st);
-    for (u32 i = 0; im && i < h->file.phnum; i++) {
+/* The interpreter's code is patched, or watched by the guard. */
+static void prove_interpreter(const struct flk_plan *plan, i64 fd, u64 base, const struct image_headers *h, const struct kstat *st) {
+    struct image *im = plan && plan->patch_count ? image_add(plan, base + plan->low, st) : 0;
+    int is_known = plan && !plan->patch_count;
+    for (u32 i = 0; !is_known && i < h->file.phnum; i++) {
         const struct phdr *p = &h->table[i];
-        u64 skew = p->vaddr % PAGE;
-        if (p->type == PT_LOAD && p->flags & PF_X)
-            image_text(im, &(struct mapping){base + p->vaddr - skew, p->filesz + skew, PROT_READ | PROT_EXEC, fd, (i64)(p->offset - skew)});
+        u64 skew = p->vaddr % PAGE, at = base + p->vaddr - skew, bytes = p->filesz + skew;
+        struct mapping m = {at, bytes, PROT_READ | PROT_EXEC, fd, (i64)(p->offset - skew)};
+        if (p->type == PT_LOAD && p->flags & PF_X && !(im && image_text(im, &m)))
+            exec_map_unproved(at, bytes);
     }
+    if (!plan || (plan->patch_count && !im))
+        bundle_unhooked(fd);
 }
 
 static u64 start_interpreter(const char *path, u64 *base) {
@@ -56,10 +61,7 @@ static u64 start_interpreter(const char *path, u64 *base) {
     *base = image_map(fd, &h, plan ? plan_room(plan) : 0);
     if (raw_failed((i64)*base))
         fail(path, ": the program's interpreter cannot be mapped\n");
-    if (!plan)
-        bundle_unhooked(fd);
-    else if (plan->patch_count)
-        patch_interpreter(plan, fd, *base, &h, &st);
+    prove_interpreter(plan, fd, *base, &h, &st);
     SYS2(__NR_close, fd, 0);
     return *base + h.file.entry;
 }
@@ -90,10 +92,11 @@ void bundle_start(u64 *stack, u64 rdx, u64 at_entry) {
     }
 }
 
-void bundle_unhooked(i64 fd) {
+int bundle_unhooked(i64 fd) {
     char path[PATH_BYTES];
     if (path_of_descriptor(path, fd))
         escape_add(path);
+    return 1;
 }
 
 void bundle_program(const struct flk_config *program, u64 bias) { (void)program, (void)bias; }

@@ -18,9 +18,11 @@
 #define PHDR_SIZE 56
 #define PT_LOAD 1
 #define PT_PHDR 6
+#define PT_GNU_STACK 0x6474e551
 #define PF_X 1
 #define PROT_READ_WRITE 3
 #define MAP_NEW_FIXED 0x100022 /* PRIVATE|ANONYMOUS|FIXED_NOREPLACE */
+#define PF_W 2
 #define HWCAP2_FSGSBASE 2ul
 #define ARCH_SET_GS 0x1001
 
@@ -64,6 +66,15 @@ static void bss_cleared(void) {
     if (page < end)
         flk_sys(__NR_mmap, (i64)page, (i64)(end - page), PROT_READ_WRITE, MAP_NEW_FIXED, -1, 0);
 }
+/* Memory that the kernel made executable and writable: nobody knows what will stand there. */
+static int has_unproved(const struct phdr *table, u64 count) {
+    for (u64 i = 0; i < count; i++)
+        if ((table[i].type == PT_GNU_STACK && table[i].flags & PF_X) ||
+            (table[i].type == PT_LOAD && (table[i].flags & (PF_X | PF_W)) == (PF_X | PF_W)))
+            return 1;
+    return 0;
+}
+
 
 void flk_init(u64 *stack, u64 rsi, u64 rdx);
 
@@ -119,6 +130,7 @@ void flk_init(u64 *stack, u64 rsi, u64 rdx) {
     if (!(flk_config.flags & FLK_F_VDSO_KEEP))
         vdso_start(tool_counts_vdso());
     tool_start(stack);
+    guard_start(phdr && has_unproved((const struct phdr *)phdr->value, phnum));
     if (flk_config.flags & FLK_F_OWN_GS)
         own_gs_start_always();
 }

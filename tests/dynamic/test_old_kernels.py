@@ -36,7 +36,9 @@ int main(int argc, char **argv) {
 """
 LIBRARIES = {"gcc": "/lib64/ld-linux-x86-64.so.2", "musl-gcc": "/lib/ld-musl-x86_64.so.1"}
 PT_PHDR = 6
-BSS_IN_CONFIG = CONFIG_SIZE - FlkTemplate.FORMAT.size - 6 * 4 - 8 - 16  # abi.h: before plans_vaddr, six u32 and the template
+BSS_IN_CONFIG = (
+    CONFIG_SIZE - FlkTemplate.FORMAT.size - 6 * 4 - 8 - 16
+)  # abi.h: before plans_vaddr, six u32 and the template
 
 
 @pytest.fixture(scope="module")
