@@ -19,8 +19,11 @@ int file_digest(i64 fd, u64 size_bytes, u64 digest[2]); /* 0: it is that of all 
 struct patches {
     const u8 *bytes; /* what flk_patch.old counts from */
     const struct flk_patch *list;
-    u32 count, restores;
+    const struct flk_run *runs; /* pages that can be mapped from `fd` instead; `bytes` stands there at `offset` */
+    u32 count, restores, run_count;
     u64 base;
+    i64 fd;
+    u64 offset;
 };
 u32 text_count(const struct patches *p, const struct mapping *m);   /* how many lie in it */
 int text_matches(const struct patches *p, const struct mapping *m); /* 1: what those are to change is there, and to the end */
@@ -32,6 +35,7 @@ void plans_start(u64 at, const void *table, u64 count); /* `table`: the program 
 const struct flk_plan *plan_of(i64 fd, struct kstat *st); /* 0: none */
 u64 plan_room(const struct flk_plan *plan);               /* bytes behind the image */
 struct image *image_add(const struct flk_plan *plan, u64 base, const struct kstat *st);
+void plans_loader(const struct image *im);                  /* what maps images for the program */
 int image_text(struct image *im, const struct mapping *m); /* something of it is executable. 1: it has nothing that is not hooked */
 
 #pragma GCC visibility pop

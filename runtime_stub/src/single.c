@@ -37,6 +37,8 @@ static void __attribute__((noreturn)) fail(const char *path, const char *why) {
 /* The interpreter's code is patched, or watched by the guard. */
 static void prove_interpreter(const struct flk_plan *plan, i64 fd, u64 base, const struct image_headers *h, const struct kstat *st) {
     struct image *im = plan && plan->patch_count ? image_add(plan, base + plan->low, st) : 0;
+    if (im)
+        plans_loader(im);
     int is_known = plan && !plan->patch_count;
     for (u32 i = 0; !is_known && i < h->file.phnum; i++) {
         const struct phdr *p = &h->table[i];

@@ -25,6 +25,7 @@ STRUCTURES: dict[str, Any] = {
     "flk_alias": index.FlkAlias,
     "flk_plans": plans.FlkPlans,
     "flk_plan": plans.FlkPlan,
+    "flk_run": plans.FlkRun,
     "flk_patch": plans.FlkPatch,
 }
 CONSTANTS = {
@@ -47,6 +48,7 @@ CONSTANTS = {
     "FLK_F_SINGLE": abi.F_SINGLE,
     "FLK_PLANS_MAGIC": plans.PLANS_MAGIC,
     "FLK_PLAN_SELF": plans.PLAN_SELF,
+    "FLK_PLAN_ALIGNED": plans.PLAN_ALIGNED,
     "FLK_INDEX_MAGIC": index.MAGIC,
     "FLK_BUILD_ID_BYTES": index.BUILD_ID_BYTES,
     "FLK_FILE_LOADED": index.FILE_LOADED,
