@@ -179,6 +179,8 @@ def _cie(read: Read, vaddr: int, debug: bool) -> _Cie:
                 stream.take(1)
             elif letter == ord("P"):
                 stream.pointer(stream.number(1) & 0x7F)
+            elif letter not in b"SB":
+                raise Unsound("unwind", vaddr, f"augmentation {letters!r} is not known")
         stream.at = end
     elif letters != b"\0":
         raise Unsound("unwind", vaddr, f"augmentation {letters!r} is not known")
