@@ -313,6 +313,13 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         default="hook",
         help="the kernel's vDSO: hook its system calls (default), keep it as it is, or hide it from the program",
     )
+    parser.add_argument(
+        "--guard",
+        choices=("auto", "on", "off"),
+        default="auto",
+        help="system calls of code made at run time trap (2 us) and are hooked: while there is such code (default; the "
+        "others then cost 36 ns more), always, or never (they are not hooked). Needs Linux 5.11",
+    )
 
 
 def _jobs(text: str) -> int:
@@ -380,6 +387,7 @@ def _options(parsed: argparse.Namespace) -> Options:
         on_refusal=OnRefusal(parsed.on_refusal),
         only=None if parsed.only is None else parse_set(parsed.only),
         vdso=parsed.vdso,
+        guard=parsed.guard,
     )
 
 

@@ -21,6 +21,9 @@
 #define FLK_F_PROGRAM 256u /* a client that is a dynamic program in a bundle: its start maps the bundle's interpreter */
 #define FLK_F_FOLLOW 512u  /* execs run a file's copy in the bundle where it has one */
 #define FLK_F_LIBC 1024u   /* an interpreter that is the C library as well */
+#define FLK_F_GUARD_ON 2048u   /* --guard on: Syscall User Dispatch is armed from the start */
+#define FLK_F_GUARD_OFF 4096u  /* --guard off */
+#define FLK_F_KEPT 8192u       /* sites were left alone on purpose (--only, --except): no hook is asked where they trap */
 #define FLK_F_NO_FSGSBASE 128u /* never written by the rewriter: tests take the way of machines without FSGSBASE */
 
 /* Bytes of memory behind the runtime's bss that stay untouched until a thread has a gs of its own (own_gs.c): for each

@@ -22,6 +22,9 @@ F_OWN_GS: Final = 64
 F_PROGRAM: Final = 256
 F_FOLLOW: Final = 512
 F_LIBC: Final = 1024
+F_GUARD_ON: Final = 2048
+F_GUARD_OFF: Final = 4096
+F_KEPT: Final = 8192
 F_NO_FSGSBASE: Final = 128  # only tests set it, in a finished file
 
 SLOTS_SIZE: Final = 16  # struct flk_slots

@@ -29,7 +29,10 @@ from .abi import (
     F_CLIENT,
     F_FILLS,
     F_FOLLOW,
+    F_GUARD_OFF,
+    F_GUARD_ON,
     F_INTERP,
+    F_KEPT,
     F_LIBC,
     F_OWN_GS,
     F_PROGRAM,
@@ -375,6 +378,9 @@ def _config(
     texts: _Texts,
 ) -> FlkConfig:
     flags = {"hook": 0, "keep": F_VDSO_KEEP, "hide": F_VDSO_HIDE}[options.vdso]
+    flags |= {"auto": 0, "on": F_GUARD_ON, "off": F_GUARD_OFF}[options.guard]
+    if any(p.tactic is Tactic.KEEP for p in plan.patches):
+        flags |= F_KEPT
     if any(p.tactic is Tactic.TRAP for p in plan.patches):
         flags |= F_TRAPS
     if any(f.kind is not FillKind.JUMP32 for p in plan.patches for f in p.fills):

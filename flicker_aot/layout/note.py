@@ -32,6 +32,7 @@ def fixed_part(image: Image, code: Code, plan: Plan, options: Options) -> dict[s
         "input_size": len(image.data),
         "role": options.role.value,
         "vdso": options.vdso,
+        "guard": options.guard,
         "exe_path": "" if options.exe_path is None else str(options.exe_path),
         "bundle": _place(options.bundle),
         "tool": options.tool if options.hook is None else f"hook:{options.hook.name}",

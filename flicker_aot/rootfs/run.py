@@ -112,6 +112,7 @@ class _Keys:
             None if options.only is None else sorted(options.only),
             None if request.excluded is None else sorted(request.excluded),
             options.vdso,
+            options.guard,
             request.keep_privileges,
         )
         runtime = hashlib.sha256(runtime_for(options)).hexdigest()  # also the place where a hook is found to be wrong

@@ -108,6 +108,7 @@ class Claim:
     tool: str
     role: str  # one of ROLES
     vdso: str
+    guard: str
     exe_path: str
     place: PlaceClaim | None
     input_sha256: str
@@ -203,6 +204,7 @@ def _claim(document: dict[str, Any], note_index: int) -> Claim:
         tool=_text(document, "tool"),
         role=role,
         vdso=_text(document, "vdso"),
+        guard=_text(document, "guard"),
         exe_path=_text(document, "exe_path"),
         place=None if document["bundle"] is None else _place(document["bundle"]),
         input_sha256=_text(document, "input_sha256"),

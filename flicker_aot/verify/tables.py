@@ -27,8 +27,10 @@ _TRAP: Final = struct.Struct("<II")
 _F_TRAPS, _F_FILLS, _F_OWN_GS = 1, 2, 64
 _ROLES: Final = {"host": 0, "client": 16, "interpreter": 32, "program": 16 | 256}
 _F_FOLLOW, _F_LIBC = 512, 1024
+_F_KEPT = 8192
 _SLOTS_SIZE: Final = 16
 _VDSO: Final = {"hook": 0, "keep": 4, "hide": 8}
+_GUARD: Final = {"auto": 0, "on": 2048, "off": 4096}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -180,15 +182,15 @@ def _config(subject: Subject, tables: Tables) -> Iterator[Finding]:
     for flag, wanted, what in (
         (_F_TRAPS, tactics, "trap sites"),
         (_F_FILLS, fills, "trapping fills"),
+        (_F_KEPT, bool(claim.kept), "kept sites"),
         (_F_OWN_GS, bool(claim.gs_uses) and not claim.is_client, "uses of gs"),
     ):
         if bool(tables.flags & flag) != wanted:
             yield _bad("config", at, f"flags {tables.flags:#x}: {'some' if wanted else 'no'} {what} in the windows")
-    rest = tables.flags & ~(_F_TRAPS | _F_FILLS | _F_OWN_GS | _F_FOLLOW | _F_LIBC)
-    if _VDSO.get(claim.vdso, 0) | _ROLES[claim.role] != rest:
-        yield _bad(
-            "config", at, f"flags {tables.flags:#x} do not say vDSO {claim.vdso!r}, {claim.role} and nothing else"
-        )
+    rest = tables.flags & ~(_F_TRAPS | _F_FILLS | _F_OWN_GS | _F_FOLLOW | _F_LIBC | _F_KEPT)
+    if _VDSO.get(claim.vdso, 0) | _GUARD.get(claim.guard, 0) | _ROLES[claim.role] != rest:
+        said = f"vDSO {claim.vdso!r}, guard {claim.guard!r}, {claim.role}"
+        yield _bad("config", at, f"flags {tables.flags:#x} do not say {said} and nothing else")
 
 
 def _place(subject: Subject, tables: Tables) -> Iterator[Finding]:

@@ -31,6 +31,8 @@
 #define BLK_PARENT 40    /* the block of the thread that made this one: gs of the parent after the kernel */
 #define BLK_SP_RESUME 48 /* where a special call goes back to: L of its trampoline */
 #define BLK_NEXT 56      /* free list link */
+#define BLK_SP_ENTRY 8456
+#define BLK_SP_KIND 8464
 
 /* Frame that flk_enter and flk_leave push, ascending from rsp. The same tail restores both. */
 #define FR_ACTION 0 /* enter: 1 the kernel is called, 0 answered; leave: the number of the call */
@@ -83,6 +85,8 @@
 
 #define RT_FREE_LIST 32 /* offsets in struct runtime */
 #define RT_OWN_GS 40
+#define RT_GUARD 52
+#define GUARD_IS_OFF 1
 #define RT_ENTRY 56
 
 /* own_gs.c: what stands in for `mov %gs:0,%rsp` of each trampoline once the program has a gs of its own. */
@@ -171,7 +175,19 @@ struct record { /* immutable once ready: what the application gave rt_sigaction 
 };
 
 
-enum special { SPECIAL_NONE, SPECIAL_CLONE, SPECIAL_EXEC, SPECIAL_MASK, SPECIAL_EXIT, SPECIAL_MAP, SPECIAL_PATH };
+enum special {
+    SPECIAL_NONE,
+    SPECIAL_CLONE,
+    SPECIAL_EXEC,
+    SPECIAL_MASK,
+    SPECIAL_EXIT,
+    SPECIAL_MAP,
+    SPECIAL_PATH,
+    SPECIAL_WAIT, /* rt_sigtimedwait for a hidden signal */
+    SPECIAL_FAR,  /* any call, where the instruction that asks for it would trap (guard.c) */
+};
+
+enum { GUARD_NEVER, GUARD_OFF, GUARD_ARMING, GUARD_ARMED };
 
 #define INTERRUPTED_RING 16
 #define PATH_BYTES 4096 /* linux/limits.h, PATH_MAX */
@@ -202,10 +218,12 @@ struct blk {
     u64 ended_counts[COUNTED]; /* in the process's block: of threads that ended */
     u64 count_other, ended_other;
     u64 traps, ended_traps;
+    u64 guard_traps, ended_guard_traps;
+    u64 int80, ended_int80; /* from code that trapped */
     u64 ended_vdso[VDSO_EXPORTS];
 
     /* One call in a special stub (assembly from pop %rsp to the jump back). */
-    u64 sp_entry; /* T of its trampoline */
+    u64 sp_entry; /* T of its trampoline; 0: it has none, sp_resume is behind its instruction (guard.c) */
     u32 sp_kind;
     u32 skip_hook; /* the next special call was seen by the hook already: its first try was given up for a signal */
     struct blk *sp_child; /* clone with CLONE_VM: the child's block */
@@ -220,8 +238,12 @@ struct blk {
     /* The application's view of its alternate stack, and of the signals that are kept out of its mask. */
     struct kstack alt;
     u64 vmask;
-    u32 vpending, vpad; /* a SIGILL that was sent while the application blocks it */
-    struct siginfo vinfo;
+    u64 vpending;            /* hidden signals that were sent while the application blocks them */
+    struct siginfo vinfo[2]; /* SIGILL's, SIGSYS's */
+
+    u32 armed; /* this thread's system calls outside of the runtime trap */
+    u32 tid;   /* 0: not known */
+    i64 sp_nr; /* the number that a special call gave the kernel */
 
     u32 precord, pfp_size;
     struct sigframe pframe;
@@ -260,6 +282,10 @@ _Static_assert(__builtin_offsetof(struct blk, parent) == BLK_PARENT, "parent");
 _Static_assert(__builtin_offsetof(struct blk, refs) == BLK_REFS, "refs");
 _Static_assert(__builtin_offsetof(struct blk, sp_resume) == BLK_SP_RESUME, "sp_resume");
 _Static_assert(__builtin_offsetof(struct blk, next) == BLK_NEXT, "next");
+_Static_assert(__builtin_offsetof(struct blk, sp_entry) == BLK_SP_ENTRY, "sp_entry");
+_Static_assert(__builtin_offsetof(struct blk, sp_kind) == BLK_SP_KIND, "sp_kind");
+_Static_assert(GUARD_OFF == GUARD_IS_OFF, "flk_enter_far");
+_Static_assert(SPECIAL_NONE == 0, "flk_guard_after");
 _Static_assert(__builtin_offsetof(struct blk, gs_out) == BLK_GS_OUT, "gs_out");
 _Static_assert(FP_SAVE_OFF + FP_SAVE_SIZE <= BLK_OFF, "region");
 
@@ -284,16 +310,18 @@ struct runtime { /* one an address space */
     u64 vdso; /* AT_SYSINFO_EHDR, 0: none */
     u32 fsgsbase;
     u32 served;    /* FLK_F_TRAPS, FLK_F_FILLS of this file and of its clients */
-    u32 pad;
+    u32 pad1;
     u32 forbidden; /* bits OWN_*: calls of the runtime's own that a seccomp filter refuses */
     u64 free_list; /* tagged: bits 48-63 count changes, against ABA */
     u32 own_gs;       /* a thread has, or had, a gs of its own: gs tells nothing until flk_wrap_entry has set it */
     u32 own_gs_ready; /* the trampolines are turned */
     u32 own_gs_always; /* by instructions, in any thread: every thread's gs is the program's */
-    u32 pad2;
+    u32 guard; /* GUARD_* (guard.c): from the first change of it on, clients enter by flk_enter_far */
     u64 entry;
     u64 vdso_arena; /* the page behind the vDSO, 0: none */
     u64 own_granules[OWN_GRANULE_WORDS]; /* own_pages.c */
+    u32 guard_stays; /* something is unproved for as long as the process lives */
+    u32 guard_hides; /* SIGSYS is never blocked in the kernel */
     const char *exe_path; /* what /proc/self/exe answers: exe_size bytes and a NUL */
     u64 exe_dev, exe_ino; /* the file that runs, once exe_known */
     u32 exe_known, exe_size;
@@ -303,6 +331,7 @@ struct runtime { /* one an address space */
     struct record *more[MORE_PAGES]; /* of further thunks, MORE_THUNKS each */
 };
 _Static_assert(__builtin_offsetof(struct runtime, own_gs) == RT_OWN_GS, "own_gs");
+_Static_assert(__builtin_offsetof(struct runtime, guard) == RT_GUARD, "guard");
 _Static_assert(__builtin_offsetof(struct runtime, entry) == RT_ENTRY, "entry");
 _Static_assert(__builtin_offsetof(struct runtime, free_list) == RT_FREE_LIST, "free_list");
 
@@ -322,7 +351,9 @@ extern char flk_sp_native[], flk_sp_sys[], flk_sp_after[], flk_sp_repaired[], fl
 extern char flk_special_fast_end[], flk_ss_ret[];
 extern char flk_own_enter[], flk_own_exit[], flk_own_sys_jump[], flk_own_leave[], flk_own_vexit[], flk_own_lea_jump[];
 extern char flk_wrap_more[], flk_text_start[], flk_text_end[], flk_bss_end[]; /* the last three: stub.ld */
-extern char flk_special_plain[], flk_pl_after[], flk_pl_ret[], flk_pl_jump[], flk_special_plain_end[];
+extern char flk_special_plain[], flk_pl_sys[], flk_pl_after[], flk_pl_ret[], flk_pl_jump[], flk_special_plain_end[];
+extern char flk_enter_far[], flk_far_full[], flk_far_near[], flk_guard_enter[], flk_guard_ret[], flk_guard_after[], flk_guard_after_end[];
+extern char flk_int80[], flk_int80_after[];
 
 /* entry.S */
 long flk_copy(void *to, const void *from, u64 bytes); /* 0, or -EFAULT where either side faulted; bytes % 8 == 0 */
@@ -330,10 +361,33 @@ i64 flk_length(const char *s); /* without its NUL; -EFAULT where it cannot be re
 long flk_sys(long nr, long a, long b, long c, long d, long e, long f);
 void flk_sigreturn(struct sigframe *f, u64 gs) __attribute__((noreturn));
 
-#define SYS0(nr) flk_sys(nr, 0, 0, 0, 0, 0, 0)
-#define SYS2(nr, a, b) flk_sys(nr, (long)(a), (long)(b), 0, 0, 0, 0)
-#define SYS3(nr, a, b, c) flk_sys(nr, (long)(a), (long)(b), (long)(c), 0, 0, 0)
-#define SYS4(nr, a, b, c, d) flk_sys(nr, (long)(a), (long)(b), (long)(c), (long)(d), 0, 0)
+/* The same with fewer arguments, in place: shorter than the call. What a call does not take is whatever the registers hold. */
+static inline long flk_sys4(long nr, long a, long b, long c, long d) {
+    long r;
+    register long r10 __asm__("r10") = d;
+    __asm__ volatile("syscall" : "=a"(r) : "0"(nr), "D"(a), "S"(b), "d"(c), "r"(r10) : "rcx", "r11", "memory");
+    return r;
+}
+static inline long flk_sys3(long nr, long a, long b, long c) {
+    long r;
+    __asm__ volatile("syscall" : "=a"(r) : "0"(nr), "D"(a), "S"(b), "d"(c) : "rcx", "r11", "memory");
+    return r;
+}
+static inline long flk_sys2(long nr, long a, long b) {
+    long r;
+    __asm__ volatile("syscall" : "=a"(r) : "0"(nr), "D"(a), "S"(b) : "rcx", "r11", "memory");
+    return r;
+}
+static inline long flk_sys0(long nr) {
+    long r;
+    __asm__ volatile("syscall" : "=a"(r) : "0"(nr) : "rcx", "r11", "memory");
+    return r;
+}
+
+#define SYS0(nr) flk_sys0(nr)
+#define SYS2(nr, a, b) flk_sys2(nr, (long)(a), (long)(b))
+#define SYS3(nr, a, b, c) flk_sys3(nr, (long)(a), (long)(b), (long)(c))
+#define SYS4(nr, a, b, c, d) flk_sys4(nr, (long)(a), (long)(b), (long)(c), (long)(d))
 
 /* filter.c */
 enum own_call {
@@ -351,6 +405,11 @@ enum own_call {
     OWN_MREMAP,
     OWN_READLINK,
     OWN_CLOSE,
+    OWN_PRCTL,
+    OWN_GETTID,
+    OWN_SIGQUEUE,
+    OWN_MEMBARRIER,
+    OWN_READ,
     OWN_CALLS
 };
 void filter_installed(const void *fprog);
@@ -406,13 +465,14 @@ int module_mapped(u64 addr, u64 bytes); /* 1: a client */
 void tell(const char *what); /* to standard error */
 void module_unmapped(u64 addr, u64 bytes); /* before the memory goes */
 const struct module *next_module(const struct module *m); /* 0: the first */
+void modules_enter_far(void); /* clients' calls leave their trampolines while the guard is armed */
 
 /* bundle.c in the runtimes of bundles; alone.c stands for it in all others */
 void bundle_program(const struct flk_config *program, u64 bias); /* what the kernel mapped along with the interpreter */
 void bundle_start(u64 *stack);
 const char *bundle_folder(void); /* 0: not in a bundle */
 i64 bundle_opened(const struct blk *b, i64 result, const i64 *args); /* -> the descriptor that the caller sees */
-void bundle_unhooked(i64 fd);               /* something of this file that no client has is executable */
+int bundle_unhooked(i64 fd);                /* something of this file that no client has is executable; 1: the bundle does not know it */
 int bundle_exec(struct blk *b, struct frame *f); /* 1: a copy will run, b's and f's paths say so */
 void bundle_exec_over(struct blk *b, i64 *args); /* it did not, or in another process. args: to be the application's again, or 0 */
 const char *bundle_escape(const char *last); /* path after path of what runs unhooked; 0: the first, the end */
@@ -467,6 +527,26 @@ u64 site_return(const struct blk *b, u64 ret);          /* an address in the tra
 /* own_pages.c */
 int own_pages_refuse(struct frame *f); /* 1: answered, f->rax is the result */
 void own_pages_add(u64 start, u64 end); /* memory that was mapped for the runtime */
+u64 segment_bytes(i64 id); /* of System V shared memory; 0: no such */
+
+/* exec_map.c: executable memory that nobody has proved */
+int exec_map_before(struct blk *b, const struct frame *f); /* a call on the address space; 1: exec_map_after is to follow */
+void exec_map_after(struct blk *b, u32 nr, i64 result, const i64 *args);
+int exec_map_any(void);
+
+/* guard.c */
+static inline int guard_enabled(void) { return !(flk_config.flags & FLK_F_GUARD_OFF); }
+void guard_start(int is_unproved); /* at process start: something that is mapped is not proved */
+void guard_arm(struct blk *b);
+void guard_disarm(struct blk *b);
+void guard_before_thread(struct blk *b); /* one that shares the memory is to be made */
+void guard_sync(struct blk *b);         /* this thread as the process is */
+void guard_thread_started(struct blk *b); /* or a forked process */
+int guard_signal(struct blk *b, struct sigframe *f, u64 *gs); /* SIGSYS; 1: it was the runtime's, f goes on, with *gs */
+int guard_is_kept(u64 site); /* left alone on purpose: no hook is asked */
+const char *guard_missing(void); /* why it cannot be armed; 0: it can, or never was to */
+void flk_far(struct frame *f);
+void flk_guarded(struct frame *f);
 
 /* thunks.c */
 u64 intern(const struct ksigaction *act); /* -> thunk; 0: no memory */
@@ -476,13 +556,15 @@ int is_more_thunk(u64 ip);
 
 /* sigaction.c */
 void sigill_serve(void);          /* SIGILL becomes the runtime's in a running process */
-void sigill_hide(struct blk *b);  /* out of this thread's kernel mask */
+void signal_hide(struct blk *b, u32 sig); /* out of this thread's kernel mask */
 u32 signals_before_clear(void);
 void signals_cleared(u32 before); /* in a child that CLONE_CLEAR_SIGHAND made */
 i64 do_rt_sigaction(struct frame *f);
 i64 do_rt_sigprocmask(struct blk *b, struct frame *f);
 i64 do_sigaltstack(struct blk *b, struct frame *f);
-int do_rt_sigtimedwait(struct blk *b, struct frame *f); /* 1: answered, f->rax is the result */
+enum waits { WAITS_PASS, WAITS_ANSWERED /* f->rax is the result */, WAITS_SPECIAL };
+enum waits do_rt_sigtimedwait(struct blk *b, struct frame *f);
+i64 sigtimedwait_result(struct blk *b, i64 result, const i64 *args);
 i64 do_rt_sigpending(struct blk *b, struct frame *f);
 int stays_pending(struct blk *b, u32 sig, const struct siginfo *info);
 void prepare_sigreturn(struct blk *b, struct frame *f);
@@ -509,6 +591,7 @@ void flk_deliver(struct frame *f, const u64 *callee_saved) __attribute__((noretu
 #define PRIV_SKIP_HOOK 1ul
 
 #define SIGBIT(n) (1ul << ((n) - 1))
+#define SIGSYS 31
 #define DEFERRED_MASK (~(SIGBIT(11) | SIGBIT(7))) /* all but SIGSEGV, SIGBUS */
 
 #endif

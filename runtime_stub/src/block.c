@@ -68,7 +68,7 @@ static struct blk *take(void) {
 
 void block_clear_counters(struct blk *b) {
     u64 *counters = b->counts;
-    for (u32 i = 0; i < 2 * COUNTED + 4 + VDSO_EXPORTS; i++)
+    for (u32 i = 0; i < 2 * COUNTED + 8 + VDSO_EXPORTS; i++)
         if (counters[i]) /* an untouched page stays untouched */
             counters[i] = 0;
     for (u32 i = 0; i < VDSO_EXPORTS; i++)
@@ -84,7 +84,8 @@ static void reset(struct blk *b) {
     b->gs_out = ADDR(b);
     b->sp_kind = SPECIAL_NONE;
     alt_reset(&b->alt);
-    b->vmask = 0;
+    b->vmask = b->vpending = 0;
+    b->armed = b->tid = 0;
     b->call_nr = 0;
     b->changed = 0;
     b->threads = 0;
@@ -92,7 +93,7 @@ static void reset(struct blk *b) {
     b->in_use = 1;
 }
 _Static_assert(__builtin_offsetof(struct blk, ended_vdso) ==
-                   __builtin_offsetof(struct blk, counts) + 8 * (2 * COUNTED + 4),
+                   __builtin_offsetof(struct blk, counts) + 8 * (2 * COUNTED + 8),
                "block_clear_counters clears the counters as one array");
 
 static struct blk *map_batch(void) {

@@ -387,11 +387,11 @@ void bundle_escapes(const char *path) {
         bundle.escapes[at + i] = path[i];
 }
 
-void bundle_unhooked(i64 fd) {
+int bundle_unhooked(i64 fd) {
     static const char descriptors[] = "/proc/self/fd/";
     char link[sizeof descriptors + 10], path[PATH_BYTES];
     if (!bundle.folder[0] || !may_call(OWN_READLINK))
-        return;
+        return 1;
     u32 n = 0, digits = 0;
     for (const char *s = descriptors; *s; s++)
         link[n++] = *s;
@@ -402,9 +402,11 @@ void bundle_unhooked(i64 fd) {
     link[n + digits] = 0;
     i64 bytes = SYS4(__NR_readlinkat, AT_FDCWD, link, path, sizeof path - 1);
     if (bytes <= 0)
-        return;
+        return 1;
     path[bytes] = 0;
     /* The bundle's own files that have nothing to hook are no clients. */
-    if (!begins_with(path, bundle.folder) || path[flk_length(bundle.folder)] != '/')
-        bundle_escapes(path);
+    if (begins_with(path, bundle.folder) && path[flk_length(bundle.folder)] == '/')
+        return 0;
+    bundle_escapes(path);
+    return 1;
 }

@@ -7,6 +7,7 @@
 
 #include TOOL_HEADER
 
+#define SYSCALL_BYTES 2
 #define EINTR 4
 #define EAGAIN 11
 #define CLONE_VM 0x100ul
@@ -16,9 +17,7 @@
 #define ARCH_SET_GS 0x1001
 #define ARCH_GET_GS 0x1004
 #define PR_SET_SECCOMP 22
-#define PROT_EXEC 4
 #define MAP_FIXED 0x10
-#define MAP_ANONYMOUS 0x20
 #define SECCOMP_MODE_STRICT 1
 #define SECCOMP_SET_MODE_STRICT 0
 #define SECCOMP_SET_MODE_FILTER 1
@@ -42,6 +41,7 @@ enum kind {
     MMAP,
     MUNMAP,
     MAPPING,
+    SHMDT,
     PATH,
 };
 
@@ -75,6 +75,7 @@ const u8 flk_kinds[COUNTED] = {
     [__NR_mremap] = MAPPING,
     [__NR_madvise] = MAPPING,
     [__NR_shmat] = MAPPING,
+    [__NR_shmdt] = SHMDT,
     [__NR_remap_file_pages] = MAPPING,
     [__NR_pkey_mprotect] = MAPPING,
     [462 /* mseal */] = MAPPING,
@@ -126,6 +127,7 @@ static void begin_special(struct blk *b, struct frame *f, enum special kind, str
     b->sp_child = child;
     b->sp_gs = ADDR(child ? child : b);
     b->call_nr = f->rax;
+    b->sp_nr = f->rax;
     f->ret = ADDR(child ? flk_special_fast : flk_special_plain);
 }
 
@@ -151,6 +153,7 @@ static void start_clone(struct blk *b, struct frame *f) {
     if (b->sp_clears)
         b->sp_before_clear = signals_before_clear();
     if (flags & CLONE_VM) {
+        guard_before_thread(b);
         /* A thread with a gs of its own is found by its alternate stack. */
         if (!has_own_gs(b) || may_call(OWN_SIGALTSTACK))
             child = block_new();
@@ -208,13 +211,17 @@ static void drop_child(struct blk *b) {
 }
 
 static void restore_argument(struct blk *b, i64 *args) {
-    if (b->sp_kind == SPECIAL_MASK || b->sp_kind == SPECIAL_EXEC || b->sp_kind == SPECIAL_PATH)
+    if (b->sp_kind == SPECIAL_MASK || b->sp_kind == SPECIAL_EXEC || b->sp_kind == SPECIAL_PATH || b->sp_kind == SPECIAL_WAIT)
         args[b->sp_arg] = b->sp_value;
 }
 
 /* A special call that has not entered the kernel makes way for a signal. The hook is not asked again, unless it changed
  * the call: then it has to do so again. */
 u64 special_give_up(struct blk *b, i64 *args) {
+    if (b->sp_kind == SPECIAL_FAR && b->sp_entry) { /* at its S it traps, if the guard is still armed then */
+        struct where w = where_is(b->sp_entry);
+        return w.entry + w.tpl->sys;
+    }
     drop_child(b);
     restore_argument(b, args);
     if (b->sp_kind == SPECIAL_EXEC) {
@@ -226,12 +233,14 @@ u64 special_give_up(struct blk *b, i64 *args) {
         PROCESS_THREADS(b, 1);
         b->in_use = 1;
     }
+    if (b->sp_kind == SPECIAL_MAP)
+        exec_map_after(b, (u32)b->sp_nr, -EINTR, args);
     b->skip_hook = !b->changed;
     unchange(b, args);
-    return b->sp_entry;
+    return b->sp_entry ? b->sp_entry : special_site(b);
 }
 
-u64 special_site(const struct blk *b) { return where_is(b->sp_entry).rip; }
+u64 special_site(const struct blk *b) { return b->sp_entry ? where_is(b->sp_entry).rip : b->sp_resume - SYSCALL_BYTES; }
 
 /* A special call came back from the kernel with `result`, in the parent or in the child. */
 i64 special_finish(struct blk *b, i64 result, i64 *args) {
@@ -242,8 +251,10 @@ i64 special_finish(struct blk *b, i64 result, i64 *args) {
         if (result == 0 && b->fresh) {
             b->fresh = 0;
             arm_altstack(b); /* a new thread has none; a vfork child has its parent's */
+            guard_thread_started(b);
         } else if (result == 0) {
             blocks_after_fork(b);
+            guard_thread_started(b);
             tool_forked(b);
         } else if (b->sp_child && result < 0) {
             drop_child(b);
@@ -264,8 +275,11 @@ i64 special_finish(struct blk *b, i64 result, i64 *args) {
         result = bundle_opened(b, identity_result(b, result, args), args);
         break;
     case SPECIAL_MAP:
-        if ((u64)result < -4095ul && !module_mapped((u64)result, (u64)b->sp_value))
-            bundle_unhooked(args[4]);
+        exec_map_after(b, (u32)b->sp_nr, result, args);
+        break;
+    case SPECIAL_WAIT:
+        restore_argument(b, args);
+        result = sigtimedwait_result(b, result, args);
         break;
     default:
         restore_argument(b, args);
@@ -350,17 +364,6 @@ static void start_masked(struct blk *b, struct frame *f) {
     f->args[arg] = (i64)ADDR(indirect ? &b->sp_mask[1] : &b->sp_mask[0]);
 }
 
-/* Clients come and go by these calls (modules.c). */
-static void start_mapping(struct blk *b, struct frame *f) {
-    u64 prot = (u64)f->args[2], flags = (u64)f->args[3];
-    if (flags & MAP_FIXED)
-        module_unmapped((u64)f->args[0], (u64)f->args[1]);
-    if (!(prot & PROT_EXEC) || flags & MAP_ANONYMOUS)
-        return;
-    b->sp_value = f->args[1];
-    begin_special(b, f, SPECIAL_MAP, 0);
-}
-
 /* The mask under which a call that returned `result` was interrupted. The kernel has read it through the same pointer. */
 u64 temporary_mask_of(struct blk *b, i64 result, u64 otherwise) {
     u64 at = (u64)b->sp_value, mask;
@@ -401,9 +404,15 @@ static void dispatch_special(struct frame *f, u32 kind) {
         answer(f, do_rt_sigprocmask(b, f));
         break;
     case SIGTIMEDWAIT:
-        if (!hidden_mask() || !do_rt_sigtimedwait(b, f))
+        switch (hidden_mask() ? do_rt_sigtimedwait(b, f) : WAITS_PASS) {
+        case WAITS_SPECIAL:
+            begin_special(b, f, SPECIAL_WAIT, 0);
             return;
-        answer(f, f->rax);
+        case WAITS_PASS:
+            return;
+        case WAITS_ANSWERED:
+            answer(f, f->rax);
+        }
         break;
     case SIGPENDING:
         if (!hidden_mask())
@@ -457,8 +466,12 @@ static void dispatch_special(struct frame *f, u32 kind) {
             answer(f, f->rax);
             break;
         }
-        if (kind == MMAP)
-            start_mapping(b, f);
+        if (kind == MMAP && f->args[3] & MAP_FIXED)
+            module_unmapped((u64)f->args[0], (u64)f->args[1]);
+        __attribute__((fallthrough));
+    case SHMDT:
+        if (exec_map_before(b, f))
+            begin_special(b, f, SPECIAL_MAP, 0);
         return;
     case PATH:
         switch (identity_call(b, f)) {
@@ -479,6 +492,7 @@ static void dispatch_special(struct frame *f, u32 kind) {
 void flk_dispatch(struct frame *f) {
     struct blk *b = self_blk();
     u32 kind = kind_of(f->rax);
+    guard_sync(b);
     if (b->skip_hook)
         b->skip_hook = 0;
     else if (!tool_enter(b, f)) {
@@ -505,3 +519,31 @@ void flk_renumbered(struct frame *f) {
 }
 
 void flk_unchange(struct frame *f) { unchange(self_blk(), f->args); }
+
+/* The call as a special one, unless it is one already or was answered. */
+static void take_from(struct frame *f, u64 ret) {
+    struct blk *b = self_blk();
+    if (f->ret == ret && f->action)
+        begin_special(b, f, SPECIAL_FAR, 0);
+}
+
+/* From a client's trampoline while the guard is armed. What was answered goes back there. */
+void flk_far(struct frame *f) {
+    u64 ret = f->ret;
+    flk_dispatch(f);
+    take_from(f, ret);
+}
+
+/* From an instruction without a trampoline: sp_entry is 0, sp_resume set (guard.c). */
+void flk_guarded(struct frame *f) {
+    struct blk *b = self_blk();
+    if (guard_is_kept(special_site(b)))
+        b->skip_hook = 1;
+    flk_dispatch(f);
+    take_from(f, ADDR(flk_guard_ret));
+    if (f->action)
+        return;
+    f->ret = ADDR(flk_pl_ret);
+    if (has_own_gs(b))
+        own_gs_leave_by(b, f, b->sp_resume);
+}

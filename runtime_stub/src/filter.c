@@ -43,6 +43,11 @@ static const u16 own_calls[] = {
     [OWN_MREMAP] = __NR_mremap,
     [OWN_READLINK] = __NR_readlinkat,
     [OWN_CLOSE] = __NR_close,
+    [OWN_PRCTL] = __NR_prctl,
+    [OWN_GETTID] = __NR_gettid,
+    [OWN_SIGQUEUE] = __NR_rt_tgsigqueueinfo,
+    [OWN_MEMBARRIER] = __NR_membarrier,
+    [OWN_READ] = __NR_read,
 };
 
 static int alu(u32 op, u32 *a, u32 v) {
@@ -148,5 +153,5 @@ void filter_installed(const void *fprog) {
 /* Strict mode leaves read, write, exit and rt_sigreturn. It holds for one thread, but is kept for all. */
 void strict_installed(void) {
     blocks_reserve();
-    __atomic_or_fetch(&flk_rt.forbidden, ((1u << OWN_CALLS) - 1) & ~(1u << OWN_WRITE), __ATOMIC_ACQ_REL);
+    __atomic_or_fetch(&flk_rt.forbidden, ((1u << OWN_CALLS) - 1) & ~(1u << OWN_WRITE | 1u << OWN_READ), __ATOMIC_ACQ_REL);
 }

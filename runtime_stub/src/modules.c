@@ -65,7 +65,8 @@ static i64 bind(u64 at) {
     if (r)
         return r;
     slots->leave = flk_config.tpl.has_leave ? ADDR(flk_leave) : 0;
-    __atomic_store_n(&slots->enter, ADDR(flk_enter), __ATOMIC_RELEASE);
+    u64 enter = ADDR(__atomic_load_n(&flk_rt.guard, __ATOMIC_SEQ_CST) == GUARD_NEVER ? flk_enter : flk_enter_far);
+    __atomic_store_n(&slots->enter, enter, __ATOMIC_SEQ_CST);
     return SYS3(__NR_mprotect, page, PAGE, PROT_READ);
 }
 
@@ -122,6 +123,11 @@ void module_unmapped(u64 addr, u64 bytes) {
         if (__atomic_load_n(&m->state, __ATOMIC_ACQUIRE) == READY && addr < m->hi && addr + bytes > m->lo)
             __atomic_store_n(&m->state, FREE, __ATOMIC_RELEASE);
     }
+}
+
+void modules_enter_far(void) {
+    for (const struct module *m = next_module(0); m && may_call(OWN_MPROTECT); m = next_module(m))
+        bind(m->config->slots_vaddr + m->bias); /* if it fails its calls trap, and are moved: slower, no worse */
 }
 
 const struct module *next_module(const struct module *m) {

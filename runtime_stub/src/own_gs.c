@@ -19,7 +19,7 @@
  * Other threads are running meanwhile. Pages are copied, changed, made executable and moved over the old ones: one mremap, which no
  * page fault can pass (kernel: mmap_lock is held for writing), and an instruction is either the old or the new one. Only the first
  * byte of an instruction changes its meaning, what follows it stays. Two threads that do this at once do the same.
- * A thread whose gs is a block never traps, so it may have SIGILL blocked; one with its own has it hidden (sigill_hide).
+ * A thread whose gs is a block never traps, so it may have SIGILL blocked; one with its own has it hidden (signal_hide).
  */
 #include <asm/unistd_64.h>
 
@@ -36,6 +36,7 @@
 #define BLOCK_MARK (BLK_OFF & 0xffff)
 #define TRAP_BYTES 2
 #define STDERR 2
+#define SIGILL 4
 
 /* Entries: for each trampoline of the file, then of the vDSO, one for enter and one for leave. */
 static u32 trampoline_count(void) { return flk_config.site_count + VDSO_SITES; }
@@ -202,7 +203,7 @@ i64 own_gs_set(struct blk *b, struct frame *f, u64 base) {
     if (!has_own_gs(b)) {
         struct where w = where_is(f->ret);
         sigill_serve();
-        sigill_hide(b);
+        signal_hide(b, SIGILL);
         set_way(b, &w);
         f->ret = ADDR(flk_own_exit);
     }
@@ -219,7 +220,7 @@ void own_gs_start_always(void) {
         SYS2(__NR_exit_group, 127, 0);
     }
     sigill_serve();
-    sigill_hide(b);
+    signal_hide(b, SIGILL);
     b->gs_out = 0; /* as the kernel starts a program */
     __asm__ volatile("wrgsbase %0" ::"r"(0ul));
 }

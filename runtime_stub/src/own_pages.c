@@ -86,7 +86,7 @@ static i64 unmap_around(u64 from, u64 end) {
     return 0;
 }
 
-static u64 segment_bytes(i64 id) {
+u64 segment_bytes(i64 id) {
     u64 ds[14]; /* struct shmid64_ds: struct ipc64_perm of 48 bytes, then shm_segsz */
     return SYS3(__NR_shmctl, id, IPC_STAT, ds) ? 0 : ds[6];
 }

@@ -71,6 +71,8 @@ int settle(struct kucontext *uc) {
         return from_call(uc, ip >= ADDR(flk_fast_done) && ip < ADDR(flk_slow) ? HOOKED : CALLING);
     if (ip == ADDR(flk_full) || ip == ADDR(flk_leave)) /* nothing is pushed yet */
         return from_call(uc, ip == ADDR(flk_full) ? CALLING : RETURNED);
+    if ((ip >= ADDR(flk_enter_far) && ip <= ADDR(flk_far_full)) || ip == ADDR(flk_far_near))
+        return from_call(uc, CALLING);
     struct where w = where_is(ip);
     if (!w.found)
         return 0;

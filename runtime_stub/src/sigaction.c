@@ -5,7 +5,8 @@
  * Handlers are immutable records; the kernel is given the thunk of a record, so its own table stays the truth through fork,
  * vfork (memory shared, dispositions not), CLONE_SIGHAND, exec and SA_RESETHAND. Reading back maps thunk to record.
  * The kernel's alternate stack is always the own stack; the application's exists only in its block.
- * SIGILL stays out of every mask that the kernel gets where trap sites exist; the block keeps the application's bit.
+ * SIGILL stays out of every mask that the kernel gets where trap sites exist, SIGSYS once the guard is armed or there are threads that
+ * it may have to tell; the block keeps the application's bits.
  */
 #include <asm/unistd_64.h>
 
@@ -22,6 +23,7 @@
 #define SA_ONSTACK 0x08000000ul
 #define SA_RESTORER 0x04000000ul
 #define SA_RESETHAND 0x80000000ul
+#define SA_RESTART 0x10000000ul
 #define SA_ADDED (SA_SIGINFO | SA_ONSTACK | SA_RESTORER)
 #define NEVER_BLOCKED (SIGBIT(SIGKILL) | SIGBIT(SIGSTOP))
 #define SIG_DFL 0ul
@@ -31,22 +33,27 @@
 #define SS_AUTODISARM 0x80000000u
 #define MINSIGSTKSZ 2048
 #define EPERM 1
+#define EINTR 4
 #define ENOMEM 12
 #define EFAULT 14
 #define EINVAL 22
 
 extern char flk_restorer[];
 
+static int hides_sigill(void) { return flk_rt.served & FLK_F_TRAPS || __atomic_load_n(&flk_rt.own_gs, __ATOMIC_ACQUIRE); }
+
 u64 hidden_mask(void) {
-    return flk_rt.served & FLK_F_TRAPS || __atomic_load_n(&flk_rt.own_gs, __ATOMIC_ACQUIRE) ? SIGBIT(SIGILL) : 0;
+    return (hides_sigill() ? SIGBIT(SIGILL) : 0) | (__atomic_load_n(&flk_rt.guard_hides, __ATOMIC_ACQUIRE) ? SIGBIT(SIGSYS) : 0);
 }
 
-static int serves_sigill(void) { return hidden_mask() || flk_rt.served & FLK_F_FILLS; }
+static int serves_sigill(void) { return hides_sigill() || flk_rt.served & FLK_F_FILLS; }
 
 /* Signals whose disposition in the kernel is always the runtime's. SIGSEGV in files with a hook: it tells when the hook's stack is full. */
-static int serves(u32 sig) { return sig == SIGSEGV ? tool_guards_stack() : sig == SIGILL && serves_sigill(); }
-static const u32 served[] = {SIGILL, SIGSEGV};
-#define SERVED 2
+static int serves(u32 sig) {
+    return sig == SIGSEGV ? tool_guards_stack() : sig == SIGILL ? serves_sigill() : sig == SIGSYS && guard_enabled();
+}
+static const u32 served[] = {SIGILL, SIGSEGV, SIGSYS};
+#define SERVED 3
 
 static i64 kernel_sigaction(u32 sig, const struct ksigaction *act, struct ksigaction *old) {
     return SYS4(__NR_rt_sigaction, sig, act, old, 8);
@@ -76,6 +83,8 @@ static i64 to_kernel(u32 sig, const struct ksigaction *app, struct ksigaction *k
     k->flags |= SA_ADDED;
     if (serves(sig))
         k->flags &= ~SA_RESETHAND; /* the wrapper does it: the kernel would forget the runtime's handler */
+    if (sig == SIGSYS && serves(sig))
+        k->flags |= SA_RESTART; /* the guard's own do not end a call (guard.c) */
     k->restorer = ADDR(flk_restorer);
     /* Nothing interrupts the wrapper but a fault on the stack that it writes to. The handler's own mask is set later. */
     k->mask = ~(SIGBIT(SIGSEGV) | SIGBIT(SIGBUS));
@@ -149,8 +158,8 @@ void signals_served(u32 flags) {
         return;
     __atomic_or_fetch(&flk_rt.served, flags, __ATOMIC_ACQ_REL);
     signals_start();
-    if (hidden_mask())
-        sigill_hide(self_blk());
+    if (hides_sigill())
+        signal_hide(self_blk(), SIGILL);
 }
 
 static int is_ignored(u32 sig) {
@@ -201,13 +210,13 @@ void sigill_serve(void) {
     }
 }
 
-/* A hidden signal that the application blocks waits in the thread that it met. */
+/* Of a hidden signal that the application blocks one waits in the thread that it met. */
 int stays_pending(struct blk *b, u32 sig, const struct siginfo *info) {
     if (!(b->vmask & SIGBIT(sig)))
         return 0;
-    if (!b->vpending)
-        b->vinfo = *info;
-    b->vpending = 1;
+    if (!(b->vpending & SIGBIT(sig)))
+        b->vinfo[sig == SIGSYS] = *info;
+    b->vpending |= SIGBIT(sig);
     return 1;
 }
 
@@ -215,17 +224,18 @@ int stays_pending(struct blk *b, u32 sig, const struct siginfo *info) {
  * stack, then delivered on the way out. */
 static void set_vmask(struct blk *b, u64 vmask) {
     b->vmask = vmask;
-    if (!b->vpending || vmask & SIGBIT(SIGILL))
-        return;
-    struct siginfo info = b->vinfo;
-    b->vpending = 0;
-    SYS4(__NR_rt_tgsigqueueinfo, SYS0(__NR_getpid), SYS0(__NR_gettid), SIGILL, &info);
+    for (u64 due = b->vpending & ~vmask; due; due &= due - 1) {
+        u32 sig = (u32)__builtin_ctzl(due) + 1;
+        struct siginfo info = b->vinfo[sig == SIGSYS];
+        b->vpending &= ~SIGBIT(sig);
+        SYS4(__NR_rt_tgsigqueueinfo, SYS0(__NR_getpid), SYS0(__NR_gettid), sig, &info);
+    }
 }
 
-/* SIGILL leaves the mask that the kernel has of this thread; the block keeps it. The bit is in the block first, so that one that
+/* A signal leaves the mask that the kernel has of this thread; the block keeps it. The bit is in the block first, so that one that
  * waits in the kernel stays pending. */
-void sigill_hide(struct blk *b) {
-    u64 bit = SIGBIT(SIGILL), was, vmask = b->vmask;
+void signal_hide(struct blk *b, u32 sig) {
+    u64 bit = SIGBIT(sig), was, vmask = b->vmask;
     int deferred = b->pending != 0;
     b->vmask |= bit;
     SYS4(__NR_rt_sigprocmask, 1 /* SIG_UNBLOCK */, &bit, &was, 8);
@@ -236,15 +246,40 @@ void sigill_hide(struct blk *b) {
     set_vmask(b, vmask | (was & bit));
 }
 
-int do_rt_sigtimedwait(struct blk *b, struct frame *f) {
-    u64 set;
-    if (!b->vpending || f->args[3] != 8 || user_read(&set, (const void *)f->args[0], sizeof set) || !(set & SIGBIT(SIGILL)))
+/* One that waits in the block; 0: none of the set. */
+static i64 take_pending(struct blk *b, u64 set, struct siginfo *info) {
+    u64 due = b->vpending & set;
+    if (!due)
         return 0;
-    f->rax = SIGILL;
-    if (f->args[1] && user_write((void *)f->args[1], &b->vinfo, sizeof b->vinfo))
-        f->rax = -EFAULT;
-    b->vpending = 0;
-    return 1;
+    u32 sig = (u32)__builtin_ctzl(due) + 1;
+    b->vpending &= ~SIGBIT(sig);
+    return info && user_write(info, &b->vinfo[sig == SIGSYS], sizeof *info) ? -EFAULT : (i64)sig;
+}
+
+/* The kernel is not asked for SIGSYS: it would give away those that the guard sends. One that the application waits for comes by the
+ * wrapper into the block, and ends the call. */
+enum waits do_rt_sigtimedwait(struct blk *b, struct frame *f) {
+    u64 set;
+    if (f->args[3] != 8 || user_read(&set, (const void *)f->args[0], sizeof set))
+        return WAITS_PASS;
+    i64 r = take_pending(b, set, (struct siginfo *)f->args[1]);
+    if (r) {
+        f->rax = r;
+        return WAITS_ANSWERED;
+    }
+    if (!(hidden_mask() & set & SIGBIT(SIGSYS)))
+        return WAITS_PASS;
+    b->sp_arg = 0;
+    b->sp_value = f->args[0];
+    b->sp_mask[0] = set & ~SIGBIT(SIGSYS);
+    b->sp_mask[1] = set;
+    f->args[0] = (i64)ADDR(&b->sp_mask[0]);
+    return WAITS_SPECIAL;
+}
+
+i64 sigtimedwait_result(struct blk *b, i64 result, const i64 *args) {
+    i64 r = result == -EINTR ? take_pending(b, b->sp_mask[1], (struct siginfo *)args[1]) : 0;
+    return r ? r : result;
 }
 
 i64 do_rt_sigpending(struct blk *b, struct frame *f) {
@@ -254,8 +289,7 @@ i64 do_rt_sigpending(struct blk *b, struct frame *f) {
     i64 r = SYS2(__NR_rt_sigpending, &set, sizeof set);
     if (r)
         return r;
-    if (b->vpending)
-        set |= SIGBIT(SIGILL);
+    set |= b->vpending;
     return user_write((void *)f->args[0], &set, bytes);
 }
 

@@ -216,7 +216,8 @@ static u64 translate(struct blk *b, struct kucontext *uc) {
     u64 ip = uc->rip, show = ip, resume = 0, blocked = uc->sigmask | b->vmask;
     for (u32 i = 0; i < 8; i++)
         uc->priv[i] = 0;
-    int leaves = 0; /* a special call whose leave part is still to come: by that of its trampoline */
+    int leaves = 0; /* a special call whose leave part is still to come: by that of its trampoline, or flk_guard_after */
+    int given_up = 0;
     int plain = ip >= ADDR(flk_special_plain) && ip < ADDR(flk_special_plain_end);
     if (plain || (ip >= ADDR(flk_special_fast) && ip < ADDR(flk_special_fast_end))) {
         i64 args[6] = {(i64)uc->rdi, (i64)uc->rsi, (i64)uc->rdx, (i64)uc->r10, (i64)uc->r8, (i64)uc->r9};
@@ -224,27 +225,37 @@ static u64 translate(struct blk *b, struct kucontext *uc) {
             /* The kernel was not entered, or wants the call again: give it up, start anew, unseen by the hook. */
             show = special_site(b);
             resume = special_give_up(b, args);
+            given_up = 1;
         } else {
             struct where w = where_is(b->sp_entry);
-            show = w.rip + 2;
+            show = special_site(b) + 2;
             resume = b->sp_resume;
             if (ip == ADDR(flk_pl_after))
                 blocked = temporary_mask_of(b, (i64)uc->rax, blocked);
-            if (ip != ADDR(flk_sp_jump) && ip != ADDR(flk_pl_jump)) { /* flk_post has not run */
+            if (ip < ADDR(plain ? flk_pl_jump : flk_sp_jump)) { /* flk_post has not run */
                 uc->rax = (u64)special_finish(b, (i64)uc->rax, args);
-                leaves = w.tpl->has_leave;
+                leaves = flk_config.tpl.has_leave;
             }
             if (leaves)
-                resume = w.entry + w.tpl->after;
+                resume = b->sp_entry ? w.entry + w.tpl->after : ADDR(flk_guard_after);
         }
         uc->rdi = (u64)args[0], uc->rsi = (u64)args[1], uc->rdx = (u64)args[2];
         uc->r10 = (u64)args[3], uc->r8 = (u64)args[4], uc->r9 = (u64)args[5];
         uc->rcx = special_site(b) + 2;
-        if (leaves) {
+        if (leaves || given_up) {
             uc->priv[2] = (u64)b->call_nr;
             if (b->changed)
                 hide_changes(b, uc);
         }
+    } else if (ip >= ADDR(flk_guard_after) && ip < ADDR(flk_guard_after_end)) {
+        show = uc->rcx;
+        resume = ADDR(flk_guard_after);
+        uc->priv[2] = (u64)b->call_nr;
+        if (b->changed)
+            hide_changes(b, uc);
+    } else if (ip == ADDR(flk_int80) || ip == ADDR(flk_int80_after)) {
+        uc->rip = show = b->sp_resume - (ip == ADDR(flk_int80) ? 2 : 0); /* before it, it is to trap again */
+        b->int80 -= ip == ADDR(flk_int80);
     } else {
         struct where w = where_is(ip);
         if (w.found) {
@@ -298,6 +309,8 @@ struct resume flk_wrap(u32 sig, struct sigframe *f, u32 index, struct sigframe *
         ip = f->uc.rip = f->uc.rcx;
     int sync = f->info.code > 0 && (SIGBIT(sig) & SYNCHRONOUS);
     own_altstack(b, &f->uc.stack);
+    if (sig == SIGSYS && guard_signal(b, f, &gs))
+        return (struct resume){f, gs};
     if (!sync && stays_pending(b, sig, &f->info))
         return (struct resume){f, gs};
     if (overflowed(b, sig, f))
@@ -331,7 +344,9 @@ struct resume flk_wrap(u32 sig, struct sigframe *f, u32 index, struct sigframe *
     u64 blocked = translate(b, &f->uc);
     if ((SIGBIT(sig) & AT_INSTRUCTION) && f->info.addr_or_pid && f->info.code > 0) {
         struct where w = where_is(f->info.addr_or_pid);
-        if (w.found)
+        if (f->info.addr_or_pid == ADDR(flk_pl_after))
+            f->info.addr_or_pid = special_site(b) + 2;
+        else if (w.found)
             f->info.addr_or_pid = w.rip;
     }
     u8 *fp = f->uc.fpstate;
@@ -360,6 +375,7 @@ void flk_deliver(struct frame *fr, const u64 *callee_saved) {
         fr->ret == ADDR(flk_special_slow) || fr->ret == ADDR(flk_exit_stub)) {
         uc->rip = special_site(b);
         uc->priv[1] = special_give_up(b, fr->args);
+        uc->priv[2] = (u64)b->call_nr;
     } else if (fr->ret == ADDR(flk_sp_ret) || fr->ret == ADDR(flk_pl_ret) || fr->ret == ADDR(flk_ss_ret)) {
         uc->rip = special_site(b) + 2;
         uc->priv[1] = b->sp_resume;
@@ -370,6 +386,8 @@ void flk_deliver(struct frame *fr, const u64 *callee_saved) {
         u64 site = w.after ? w.rip - 2 : w.rip;
         uc->rip = before ? site : site + 2;
         uc->priv[1] = w.entry + (before ? t->sys : t->lea);
+        if (!w.found) /* behind an instruction without a trampoline */
+            uc->rip = uc->priv[1] = own_way(b)->lea;
         uc->priv[2] = (u64)b->call_nr;
     }
     uc->rax = (u64)fr->rax, uc->rdi = (u64)fr->args[0], uc->rsi = (u64)fr->args[1], uc->rdx = (u64)fr->args[2];

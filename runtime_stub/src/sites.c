@@ -193,6 +193,10 @@ struct where where_is(u64 ip) {
 }
 
 u64 entry_of_call(const struct blk *b, u64 ret, u64 *resume) {
+    if (ret == ADDR(flk_guard_ret)) {
+        *resume = b->sp_resume;
+        return 0;
+    }
     u64 entry = ret - flk_config.tpl.ret, at = site_return(b, ret);
     const struct flk_template *t = &flk_config.tpl;
     if (at != ret || !holds(&flk_config, flk_rt.bias, ret)) {

@@ -18,7 +18,9 @@
 #define PHDR_SIZE 56
 #define PT_LOAD 1
 #define PT_PHDR 6
+#define PT_GNU_STACK 0x6474e551
 #define PF_X 1
+#define PF_W 2
 #define HWCAP2_FSGSBASE 2ul
 #define ARCH_SET_GS 0x1001
 
@@ -58,6 +60,15 @@ static void program_mapped(const struct phdr *table, u64 count) {
     for (u64 i = 0; i < count; i++)
         if (table[i].type == PT_LOAD && table[i].flags & PF_X)
             module_mapped((table[i].vaddr & -4096ul) + bias, (table[i].vaddr & 4095) + table[i].memsz);
+}
+
+/* Memory that the kernel made executable and writable: nobody knows what will stand there. */
+static int has_unproved(const struct phdr *table, u64 count) {
+    for (u64 i = 0; i < count; i++)
+        if ((table[i].type == PT_GNU_STACK && table[i].flags & PF_X) ||
+            (table[i].type == PT_LOAD && (table[i].flags & (PF_X | PF_W)) == (PF_X | PF_W)))
+            return 1;
+    return 0;
 }
 
 void flk_init(u64 *stack);
@@ -108,6 +119,7 @@ void flk_init(u64 *stack) {
     if (!(flk_config.flags & FLK_F_VDSO_KEEP))
         vdso_start(tool_counts_vdso());
     tool_start(stack);
+    guard_start(phdr && has_unproved((const struct phdr *)phdr->value, phnum));
     if (flk_config.flags & FLK_F_OWN_GS)
         own_gs_start_always();
 }

@@ -180,7 +180,17 @@ static char *format(struct blk *mine) {
     }
     p = put(p, "},\"traps\":");
     p = put_number(p, sum(mine, OFFSET(traps)) + process->ended_traps);
-    p = put(p, ",\"guard_traps\":0");
+    p = put(p, ",\"guard_traps\":");
+    p = put_number(p, sum(mine, OFFSET(guard_traps)) + process->ended_guard_traps);
+    u64 int80 = sum(mine, OFFSET(int80)) + process->ended_int80;
+    if (int80) {
+        p = put(p, ",\"int80\":");
+        p = put_number(p, int80);
+    }
+    if (guard_missing()) {
+        p = put(p, ",\"unguarded\":");
+        p = put_json(p, guard_missing());
+    }
 #ifdef IN_BUNDLE
     if (bundle_folder()) {
         p = put(p, ",\"escapes\":[");
@@ -252,7 +262,9 @@ void tool_thread_end(struct blk *b) {
         }
     __atomic_add_fetch(&process->ended_other, b->count_other, __ATOMIC_RELAXED);
     __atomic_add_fetch(&process->ended_traps, b->traps, __ATOMIC_RELAXED);
-    b->count_other = b->traps = 0;
+    __atomic_add_fetch(&process->ended_guard_traps, b->guard_traps, __ATOMIC_RELAXED);
+    __atomic_add_fetch(&process->ended_int80, b->int80, __ATOMIC_RELAXED);
+    b->count_other = b->traps = b->guard_traps = b->int80 = 0;
     for (u32 i = 0; i < VDSO_EXPORTS; i++) {
         __atomic_add_fetch(&process->ended_vdso[i], b->vdso_counts[i], __ATOMIC_RELAXED);
         b->vdso_counts[i] = 0;

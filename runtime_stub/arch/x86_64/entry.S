@@ -100,7 +100,8 @@ flk_sp_repaired:
 flk_sp_ret:
         pop     %rsp
 flk_sp_jump:
-        jmp     *%gs:BLK_SP_RESUME
+        mov     %gs:BLK_SP_RESUME, %rcx # behind a site without a trampoline rcx is as the kernel leaves it
+        jmp     *%rcx
         .globl  flk_special_fast_end
 flk_special_fast_end:
         .cfi_endproc
@@ -108,12 +109,13 @@ flk_special_fast_end:
 
 /* The same for calls whose child, if any, has memory of its own: gs stays. */
         .balign 16
-        .globl flk_special_plain, flk_pl_after, flk_pl_ret, flk_pl_jump, flk_special_plain_end
+        .globl flk_special_plain, flk_pl_sys, flk_pl_after, flk_pl_ret, flk_pl_jump, flk_special_plain_end
         .type flk_special_plain, @function
 flk_special_plain:
         .cfi_startproc
         .cfi_undefined rip
         pop     %rsp
+flk_pl_sys:
         syscall
 flk_pl_after:
         mov     %rsp, %rcx
@@ -123,10 +125,86 @@ flk_pl_after:
 flk_pl_ret:
         pop     %rsp
 flk_pl_jump:
-        jmp     *%gs:BLK_SP_RESUME
+        mov     %gs:BLK_SP_RESUME, %rcx
+        jmp     *%rcx
 flk_special_plain_end:
         .cfi_endproc
         .size flk_special_plain, .-flk_special_plain
+
+/* ---- Calls that trapped (guard.c). In: from a SIGSYS on behalf of an instruction that has no trampoline, rsp the top of the own stack, rcx the
+ * application's rsp; what interrupts this is deferred. ---- */
+        .balign 16
+        .globl flk_guard_enter, flk_guard_ret, flk_guard_after, flk_guard_after_end
+        .type flk_guard_enter, @function
+flk_guard_enter:
+        .cfi_startproc
+        .cfi_undefined rip
+        push    %rcx
+        call    flk_guard_frame
+flk_guard_ret:                          # nobody returns here: flk_guarded says where to
+/* Where the leave part of such a call is still to come (signal.c, translate): on the application's stack, rcx the address behind the
+ * instruction. rcx is kept until all is in the block. */
+flk_guard_after:
+        mov     %rcx, %gs:BLK_SP_RESUME
+        movq    $0, %gs:BLK_SP_ENTRY
+        movl    $0, %gs:BLK_SP_KIND
+        jmp     flk_pl_after
+flk_guard_after_end:
+        .cfi_endproc
+        .size flk_guard_enter, .-flk_guard_enter
+
+        .type flk_guard_frame, @function
+flk_guard_frame:
+        .cfi_startproc
+        .cfi_signal_frame
+        SAVE_ARGUMENTS
+        SAVE_WORD $0
+        lahf
+        seto    %al
+        SAVE_WORD %rax
+        SAVE_WORD $1
+        mov     %rsp, %rdi
+        call    flk_guarded
+        jmp     flk_chk
+        .cfi_endproc
+        .size flk_guard_frame, .-flk_guard_frame
+
+/* What stands for flk_enter in a client once the guard has been armed: its trampolines are out of the range that does not trap. */
+        .balign 16
+        .globl flk_enter_far, flk_far_full, flk_far_near
+        .type flk_enter_far, @function
+flk_enter_far:
+        .cfi_startproc
+        .cfi_signal_frame
+        mov     flk_rt+RT_GUARD(%rip), %ecx
+        lea     -GUARD_IS_OFF(%rcx), %ecx
+        jrcxz   flk_far_near
+flk_far_full:
+        SAVE_ARGUMENTS
+        SAVE_WORD $0
+        lahf
+        seto    %al
+        SAVE_WORD %rax
+        SAVE_WORD $1
+        mov     %rsp, %rdi
+        call    flk_far
+        jmp     flk_chk
+flk_far_near:
+        jmp     flk_enter
+        .cfi_endproc
+        .size flk_enter_far, .-flk_enter_far
+
+/* int 0x80 of code that trapped: it keeps every register but rax. */
+        .globl flk_int80, flk_int80_after
+        .type flk_int80, @function
+flk_int80:
+        .cfi_startproc
+        .cfi_undefined rip
+        int     $0x80
+flk_int80_after:
+        jmp     *%gs:BLK_SP_RESUME
+        .cfi_endproc
+        .size flk_int80, .-flk_int80
 
 /* The same without FSGSBASE. All signals are blocked from dispatch to flk_post (but SIGKILL, SIGSTOP), since the gs base
  * changes by a system call only, which needs registers. In the parent gs is the child's block until flk_post; the

@@ -1,0 +1,289 @@
+/* Executable memory that nobody has proved: what was made at run time, or came from a file that was never rewritten.
+ *
+ * In: the application's calls on its address space, before and after the kernel has made them. Out: whether there is any such memory, and
+ * the guard armed or not (guard.c). Own stack, signals deferred or masked; any thread, vfork children that die at any point.
+ *
+ * A range is one word, so every change is one compare-and-swap and no lock is needed: a thread that is stopped or dies in the middle leaves a
+ * range that is too large or there twice, never one too few, and the next call on those addresses sets it right. What becomes
+ * executable is in the table before the kernel makes it so (or before its address is told); what goes leaves the table before the
+ * kernel gives its addresses to somebody else, and until that call has come back `changing` keeps the guard armed.
+ * After a call that failed, perhaps half done, /proc/self/maps says what is there.
+ */
+#include <asm/unistd_64.h>
+
+#include "../include/rt.h"
+
+#define NR_PKEY_MPROTECT 329
+#define PAGE 4096ul
+#define PAGE_SHIFT 12
+#define PAGES(bytes) (((bytes) + PAGE - 1) & -PAGE)
+#define PROT_WRITE 2
+#define PROT_EXEC 4
+#define MAP_TYPE 0xf
+#define MAP_PRIVATE 2
+#define MAP_FIXED 0x10
+#define MAP_ANONYMOUS 0x20
+#define MREMAP_FIXED 2
+#define MREMAP_DONTUNMAP 4
+#define SHM_EXEC 0100000
+#define AT_FDCWD (-100)
+#define AT_EMPTY_PATH 0x1000
+#define O_CLOEXEC 02000000
+#define RANGES 512
+#define COUNT_BITS 28 /* pages of a range; the rest is its first page */
+#define COUNT_MAX ((1ul << COUNT_BITS) - 1)
+#define END_OF_USER (1ul << 47)
+
+static struct {
+    u32 used;     /* words that were ever taken: where a search ends */
+    u32 changing; /* calls on such memory on their way through the kernel */
+    u32 lost;     /* the table was full: there may be such memory for ever */
+    u32 pad;
+    u64 ranges[RANGES];
+} map;
+
+static u64 pack(u64 lo, u64 hi) {
+    u64 count = (hi - lo) >> PAGE_SHIFT;
+    return lo >> PAGE_SHIFT << COUNT_BITS | (count > COUNT_MAX ? COUNT_MAX : count);
+}
+static u64 low(u64 range) { return range >> COUNT_BITS << PAGE_SHIFT; }
+static u64 high(u64 range) { return low(range) + ((range & COUNT_MAX) << PAGE_SHIFT); }
+
+static int swap(u64 *word, u64 *was, u64 now) {
+    return __atomic_compare_exchange_n(word, was, now, 0, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
+}
+
+static void add(u64 lo, u64 hi) {
+    if (hi > END_OF_USER)
+        hi = END_OF_USER;
+    if (lo >= hi)
+        return;
+    for (u32 i = 0; i < map.used; i++) { /* one that overlaps or touches grows */
+        u64 *word = &map.ranges[i], was = __atomic_load_n(word, __ATOMIC_SEQ_CST);
+        while (was && low(was) <= hi && lo <= high(was)) {
+            u64 now = pack(lo < low(was) ? lo : low(was), hi > high(was) ? hi : high(was));
+            if (now == was || swap(word, &was, now))
+                return;
+        }
+    }
+    for (u32 i = 0; i < RANGES; i++) {
+        u64 none = 0;
+        if (map.ranges[i] || !swap(&map.ranges[i], &none, pack(lo, hi)))
+            continue;
+        u32 used = __atomic_load_n(&map.used, __ATOMIC_SEQ_CST);
+        while (used <= i && !__atomic_compare_exchange_n(&map.used, &used, i + 1, 0, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST))
+            ;
+        return;
+    }
+    __atomic_store_n(&map.lost, 1, __ATOMIC_SEQ_CST);
+}
+
+/* 1: something of [lo, hi) was in the table. */
+static int overlaps(u64 lo, u64 hi) {
+    for (u32 i = 0; i < map.used; i++) {
+        u64 range = __atomic_load_n(&map.ranges[i], __ATOMIC_SEQ_CST);
+        if (range && low(range) < hi && lo < high(range))
+            return 1;
+    }
+    return 0;
+}
+
+static void take(u64 lo, u64 hi) {
+    for (u32 i = 0; i < map.used; i++) {
+        u64 *word = &map.ranges[i], was = __atomic_load_n(word, __ATOMIC_SEQ_CST);
+        while (was && low(was) < hi && lo < high(was)) {
+            u64 start = low(was), end = high(was);
+            u64 left = start < lo ? pack(start, lo) : 0, right = end > hi ? pack(hi, end) : 0;
+            if (!swap(word, &was, left ? left : right))
+                continue;
+            if (left && right)
+                add(hi, end); /* the guard stays armed meanwhile: map.changing */
+            break;
+        }
+    }
+}
+
+int exec_map_any(void) {
+    if (map.lost || __atomic_load_n(&map.changing, __ATOMIC_SEQ_CST))
+        return 1;
+    return overlaps(0, END_OF_USER);
+}
+
+/* ---- What the kernel says is executable ---- */
+
+static int is_proved(u64 lo, u64 hi) {
+    if (lo >= (flk_config.image_vaddr + flk_rt.bias) && hi <= own_gs_end())
+        return 1;
+    for (const struct module *m = next_module(0); m; m = next_module(m))
+        if (lo >= (m->config->image_vaddr + m->bias) && hi <= m->hi)
+            return 1;
+    return 0;
+}
+
+struct line { /* of /proc/self/maps, as far as it has been read */
+    u64 lo, hi;
+    u32 field, column; /* 0 start, 1 end, 2 rights, 3 the rest */
+    u32 is_exec;
+};
+
+static void read_char(struct line *l, u8 c, u64 lo, u64 hi) {
+    if (c == '\n') {
+        if (l->is_exec && l->lo < hi && lo < l->hi && !is_proved(l->lo, l->hi))
+            add(l->lo > lo ? l->lo : lo, l->hi < hi ? l->hi : hi);
+        *l = (struct line){0};
+        return;
+    }
+    if (c == '-' && l->field == 0) {
+        l->field = 1;
+    } else if (c == ' ' && l->field < 3) {
+        l->field++;
+        l->column = 0;
+    } else if (l->field < 2) {
+        u64 *number = l->field ? &l->hi : &l->lo;
+        *number = *number << 4 | (c <= '9' ? c - '0' : c - 'a' + 10);
+    } else if (l->field == 2) {
+        l->is_exec |= l->column++ == 2 && c == 'x';
+    }
+}
+
+/* What of [lo, hi) is executable and not proved comes into the table; where that cannot be told, all of it. */
+static void look(u64 lo, u64 hi) {
+    u8 text[1024];
+    struct line line = {0};
+    i64 fd = may_call(OWN_OPENAT) && may_call(OWN_READ) && may_call(OWN_CLOSE)
+                 ? SYS4(__NR_openat, AT_FDCWD, "/proc/self/maps", O_CLOEXEC, 0)
+                 : -1;
+    if (fd < 0) {
+        add(lo, hi);
+        return;
+    }
+    for (i64 n; (n = SYS3(__NR_read, fd, text, sizeof text)) > 0;)
+        for (i64 i = 0; i < n; i++)
+            read_char(&line, text[i], lo, hi);
+    SYS2(__NR_close, fd, 0);
+}
+
+/* ---- The application's calls ---- */
+
+/* A file's text, mapped at `at`, that the rewriter has seen, or that its tree is answerable for: in a bundle what lies in it, otherwise what a process whose
+ * interpreter is ours maps from files that have a name (docs/limitations.md). */
+static int is_known(u64 at, u64 bytes, i64 fd) {
+    struct kstat st;
+    if (module_mapped(at, bytes))
+        return 1;
+    if (bundle_folder())
+        return !bundle_unhooked(fd);
+    return flk_config.flags & FLK_F_INTERP && may_call(OWN_STAT) && !SYS4(__NR_newfstatat, fd, "", &st, AT_EMPTY_PATH) && st.nlink;
+}
+
+static void is_changing(int by) { __atomic_add_fetch(&map.changing, (u32)by, __ATOMIC_SEQ_CST); }
+
+int exec_map_before(struct blk *b, const struct frame *f) {
+    u64 lo = (u64)f->args[0], bytes = (u64)f->args[1], prot = (u64)f->args[2], flags = (u64)f->args[3];
+    u32 nr = (u32)f->rax;
+    int arms = 0, goes = 0;
+    switch (nr) {
+    case __NR_mmap:
+        arms = prot & PROT_EXEC && (flags & MAP_ANONYMOUS || prot & PROT_WRITE || (flags & MAP_TYPE) != MAP_PRIVATE);
+        goes = flags & MAP_FIXED && overlaps(lo, lo + PAGES(bytes));
+        break;
+    case __NR_munmap:
+        goes = overlaps(lo, lo + PAGES(bytes));
+        break;
+    case __NR_mprotect:
+    case NR_PKEY_MPROTECT:
+        arms = (prot & PROT_EXEC) != 0;
+        goes = !arms && overlaps(lo, lo + PAGES(bytes));
+        break;
+    case __NR_mremap:
+        /* From here or from text that was proved where it stood: both are unproved where they come to. */
+        goes = overlaps(lo, lo + (bytes ? PAGES(bytes) : PAGE));
+        arms = is_proved(lo, lo + PAGE);
+        if (flags & MREMAP_FIXED && overlaps((u64)f->args[4], (u64)f->args[4] + PAGES(prot)))
+            goes = 1;
+        break;
+    case __NR_shmat:
+        arms = (flags = (u64)f->args[2], flags & SHM_EXEC) != 0;
+        break;
+    case __NR_shmdt:
+        goes = overlaps(lo, lo + 1);
+        break;
+    }
+    b->sp_value = arms;
+    b->sp_arg = guard_enabled() && (arms || goes);
+    if (!b->sp_arg) /* a file's text: a client, perhaps */
+        return nr == __NR_mmap && prot & PROT_EXEC && !(flags & MAP_ANONYMOUS);
+    is_changing(1);
+    if (arms)
+        guard_arm(b);
+    if (nr == __NR_mprotect || nr == NR_PKEY_MPROTECT) {
+        if (arms)
+            add(lo, lo + PAGES(bytes));
+        else
+            take(lo, lo + PAGES(bytes));
+    } else if (nr == __NR_mremap) {
+        if (flags & MREMAP_FIXED)
+            take((u64)f->args[4], (u64)f->args[4] + PAGES(prot));
+        if (bytes && !(flags & MREMAP_DONTUNMAP))
+            take(lo, lo + PAGES(bytes));
+    } else if (nr != __NR_shmat && nr != __NR_shmdt) {
+        take(lo, lo + PAGES(bytes));
+    }
+    return 1;
+}
+
+static u64 end_of_range_at(u64 lo) {
+    for (u32 i = 0; i < map.used; i++)
+        if (map.ranges[i] && low(map.ranges[i]) <= lo && lo < high(map.ranges[i]))
+            return high(map.ranges[i]);
+    return lo;
+}
+
+void exec_map_after(struct blk *b, u32 nr, i64 result, const i64 *args) {
+    u64 lo = (u64)args[0], bytes = (u64)args[1], at = (u64)result;
+    int failed = at > -4096ul;
+    switch (nr) {
+    case __NR_mmap:
+        if (failed) {
+            if (b->sp_arg && args[3] & MAP_FIXED)
+                look(lo, lo + PAGES(bytes));
+        } else if (args[2] & PROT_EXEC && (args[3] & MAP_ANONYMOUS || !is_known(at, bytes, args[4]) || b->sp_value)) {
+            add(at, at + PAGES(bytes));
+            guard_arm(b);
+        }
+        break;
+    case __NR_mremap:
+        if (failed) {
+            look(lo, lo + PAGES(bytes));
+            if (args[3] & MREMAP_FIXED)
+                look((u64)args[4], (u64)args[4] + PAGES((u64)args[2]));
+        } else {
+            look(at, at + PAGES((u64)args[2]));
+        }
+        break;
+    case __NR_shmat:
+        if (!failed)
+            add(at, at + PAGES(segment_bytes(args[0])));
+        break;
+    case __NR_shmdt:
+        bytes = end_of_range_at(lo) - lo;
+        take(lo, lo + bytes);
+        look(lo, lo + bytes);
+        break;
+    case __NR_munmap:
+        if (failed)
+            look(lo, lo + PAGES(bytes));
+        break;
+    default:
+        if (failed) {
+            take(lo, lo + PAGES(bytes));
+            look(lo, lo + PAGES(bytes));
+        }
+    }
+    if (!b->sp_arg)
+        return;
+    b->sp_arg = 0;
+    is_changing(-1);
+    if (!exec_map_any())
+        guard_disarm(b);
+}

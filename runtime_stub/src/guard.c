@@ -1,0 +1,200 @@
+/* The guard: system calls of code that nobody has proved trap, by Syscall User Dispatch, and go to the hook.
+ *
+ * In: that executable memory exists which is not proved (exec_map.c), or --guard on; SIGSYS. Out: every thread armed; a thread that trapped goes on
+ * in the runtime, outside of the signal handler, as a special call does (dispatch.c), and then behind its instruction.
+ *
+ * The kernel is given one range of addresses whose calls do not trap: this file's own trampolines and the runtime's text, where no code
+ * of anybody else can be (own_pages.c). Never a selector byte: whatever a thread does in a handler would pass. Our own system call
+ * instructions elsewhere are those of clients' trampolines: from the first arming on these enter by flk_enter_far, and make
+ * their call in flk_special_plain. A thread that was past that decision traps at its S and is sent there as well: the hook is not asked twice.
+ *
+ * Dispatch is a thread's own, and no child inherits it. A new thread looks at flk_rt.guard before its first instruction of the program.
+ * Threads that exist get a SIGSYS, which is not blocked in the kernel's mask any more once there are any (sigaction.c); then membarrier makes every running
+ * thread pass the kernel, and with it that signal, before arming is done. What sleeps in the kernel has it pending when it comes back.
+ * Disarming is each thread's own business, at its next special call.
+ */
+#include <asm/unistd_64.h>
+
+#include "../include/rt.h"
+
+#define PR_SET_SYSCALL_USER_DISPATCH 59
+#define SYS_USER_DISPATCH 2
+#define AUDIT_ARCH_I386 0x40000003u
+#define SI_QUEUE (-1)
+#define SI_USER 0
+#define MEMBARRIER_PRIVATE_EXPEDITED 8
+#define MEMBARRIER_REGISTER_PRIVATE_EXPEDITED 16
+#define EINVAL 22
+#define INT80_BYTES 2
+
+#define COOKIE 0x6472617567u /* si_value of what arms other threads */
+
+static const char *missing;
+const char *guard_missing(void) { return missing; }
+
+static u32 state(void) { return __atomic_load_n(&flk_rt.guard, __ATOMIC_SEQ_CST); }
+
+static void tell_missing(const char *why) {
+    if (missing)
+        return;
+    missing = why;
+    tell("flicker-aot: code made at run time runs, and its system calls are not hooked: ");
+    tell(why);
+    tell("\n");
+}
+
+static void set_dispatch(struct blk *b, int on) {
+    u64 start = flk_config.tramp_vaddr + flk_rt.bias;
+    if (!may_call(OWN_PRCTL)) {
+        if (on)
+            tell_missing("a seccomp filter of the program's forbids prctl");
+        return;
+    }
+    i64 r = flk_sys(__NR_prctl, PR_SET_SYSCALL_USER_DISPATCH, on, on ? (i64)start : 0, on ? (i64)(ADDR(flk_text_end) - start) : 0, 0, 0);
+    if (!r)
+        b->armed = (u32)on;
+    else if (on)
+        tell_missing("this kernel has no Syscall User Dispatch (Linux 5.11)");
+}
+
+void guard_sync(struct blk *b) {
+    u32 wanted = state() >= GUARD_ARMING;
+    if (b->armed != wanted && !missing)
+        set_dispatch(b, (int)wanted);
+}
+
+void guard_thread_started(struct blk *b) {
+    b->armed = 0;
+    if (!guard_enabled())
+        return;
+    u32 tid = may_call(OWN_GETTID) ? (u32)SYS0(__NR_gettid) : 0;
+    __atomic_store_n(&b->tid, tid, __ATOMIC_SEQ_CST); /* before the state is looked at: see guard_arm */
+    guard_sync(b);
+}
+
+static void call_others(const struct blk *mine) {
+    struct siginfo info = {.signo = SIGSYS, .code = SI_QUEUE};
+    int several = 0;
+    if (!may_call(OWN_SIGQUEUE))
+        return;
+    info.rest[0] = COOKIE; /* si_value */
+    for (const struct blk *b = __atomic_load_n(&flk_rt.all, __ATOMIC_ACQUIRE); b; b = b->all_next) {
+        u32 tid = __atomic_load_n(&b->tid, __ATOMIC_SEQ_CST);
+        if (b == mine || !b->in_use || b->armed || !tid || !b->process->tid)
+            continue;
+        several = 1;
+        SYS4(__NR_rt_tgsigqueueinfo, b->process->tid, tid, SIGSYS, &info);
+    }
+    if (!several || !may_call(OWN_MEMBARRIER))
+        return;
+    SYS2(__NR_membarrier, MEMBARRIER_REGISTER_PRIVATE_EXPEDITED, 0);
+    SYS2(__NR_membarrier, MEMBARRIER_PRIVATE_EXPEDITED, 0);
+}
+
+/* While there is one thread, its mask is its own: nobody has to be told. Threads inherit the mask. */
+void guard_before_thread(struct blk *b) {
+    if (!guard_enabled() || flk_rt.guard_hides || !may_call(OWN_SIGPROCMASK))
+        return;
+    __atomic_store_n(&flk_rt.guard_hides, 1, __ATOMIC_SEQ_CST);
+    signal_hide(b, SIGSYS);
+}
+
+void guard_arm(struct blk *b) {
+    u32 was = state();
+    if (!guard_enabled() || missing)
+        return;
+    guard_before_thread(b);
+    if (was != GUARD_ARMED) {
+        if (was < GUARD_ARMING)
+            was = __atomic_exchange_n(&flk_rt.guard, GUARD_ARMING, __ATOMIC_SEQ_CST);
+        guard_sync(b);
+        if (missing)
+            return;
+        /* Another thread may be at it and not done: then both do it. */
+        if (was == GUARD_NEVER)
+            modules_enter_far();
+        call_others(b);
+        u32 arming = GUARD_ARMING;
+        __atomic_compare_exchange_n(&flk_rt.guard, &arming, GUARD_ARMED, 0, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
+    }
+    guard_sync(b);
+}
+
+void guard_disarm(struct blk *b) {
+    u32 armed = GUARD_ARMED;
+    if (flk_config.flags & FLK_F_GUARD_ON || flk_rt.guard_stays)
+        return;
+    if (__atomic_compare_exchange_n(&flk_rt.guard, &armed, GUARD_OFF, 0, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST) && exec_map_any())
+        guard_arm(b); /* somebody has made some meanwhile, and found it armed */
+    guard_sync(b);
+}
+
+void guard_start(int is_unproved) {
+    struct blk *b = self_blk();
+    if (!guard_enabled())
+        return;
+    b->tid = (u32)SYS0(__NR_gettid);
+    if (is_unproved)
+        flk_rt.guard_stays = 1;
+    if (is_unproved || flk_config.flags & FLK_F_GUARD_ON)
+        guard_arm(b);
+}
+
+/* ---- Traps ---- */
+
+/* A call of ours, past flk_enter when the guard was armed: only the kernel is still to be asked. */
+static void move_to_stub(struct blk *b, struct kucontext *uc, const struct where *w) {
+    b->sp_kind = SPECIAL_FAR;
+    b->sp_entry = w->entry;
+    b->sp_resume = w->entry + w->tpl->lea;
+    b->sp_child = 0;
+    b->sp_nr = (i64)uc->rax;
+    uc->rip = ADDR(flk_pl_sys);
+}
+
+static void trapped(struct blk *b, struct sigframe *f, u64 *gs) {
+    struct kucontext *uc = &f->uc;
+    u32 arch = (u32)(f->info.rest[0] >> 32); /* si_syscall, si_arch */
+    struct where w = where_is(uc->rip);
+    guard_sync(b); /* what traps in a thread that has not been told of the disarming yet goes the same way, once more */
+    if (w.found && uc->rip == w.entry + w.tpl->after) {
+        move_to_stub(b, uc, &w);
+        return;
+    }
+    b->guard_traps++;
+    b->sp_entry = 0;
+    b->sp_resume = uc->rip;
+    if (arch == AUDIT_ARCH_I386) {
+        b->int80++;
+        uc->rip = ADDR(flk_int80);
+        return;
+    }
+    uc->rcx = uc->rsp;
+    uc->rsp = b->top;
+    uc->rip = ADDR(flk_guard_enter);
+    *gs = ADDR(b);
+}
+
+int guard_signal(struct blk *b, struct sigframe *f, u64 *gs) {
+    const struct siginfo *info = &f->info;
+    if (info->code == SYS_USER_DISPATCH && b->armed) {
+        trapped(b, f, gs);
+        return 1;
+    }
+    if (!guard_enabled())
+        return 0;
+    guard_sync(b); /* whatever came: of two that are sent at once the kernel keeps one (kernel/signal.c, legacy_queue) */
+    /* Ours, or one whose siginfo the kernel had no memory for. */
+    return (info->code == SI_QUEUE && info->rest[0] == COOKIE) || (info->code == SI_USER && !info->addr_or_pid);
+}
+
+static int keeps(const struct flk_config *c, u64 bias, u64 site) {
+    return c->flags & FLK_F_KEPT && site - (c->image_vaddr + bias) < c->sites_vaddr - c->image_vaddr;
+}
+
+int guard_is_kept(u64 site) {
+    int kept = keeps(&flk_config, flk_rt.bias, site);
+    for (const struct module *m = next_module(0); m && !kept; m = next_module(m))
+        kept = keeps(m->config, m->bias, site);
+    return kept;
+}
