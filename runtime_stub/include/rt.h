@@ -244,6 +244,10 @@ struct blk {
     u32 armed; /* this thread's system calls outside of the runtime trap */
     u32 tid;   /* 0: not known */
     i64 sp_nr; /* the number that a special call gave the kernel */
+    struct {   /* the system call that the thread slept in when it was told to arm (guard.c) */
+        u64 ip, sp;
+        i64 nr;
+    } slept;
 
     u32 precord, pfp_size;
     struct sigframe pframe;

@@ -111,11 +111,22 @@ int exec_map_any(void) {
 
 /* ---- What the kernel says is executable ---- */
 
-static int is_proved(u64 lo, u64 hi) {
-    if (lo >= (flk_config.image_vaddr + flk_rt.bias) && hi <= own_gs_end())
+/* The runtime's own segments, and what a client has of it: these stay as they are. */
+static int is_ours(u64 lo, u64 hi) {
+    if (lo >= flk_config.tramp_vaddr + flk_rt.bias && hi <= own_gs_end())
         return 1;
     for (const struct module *m = next_module(0); m; m = next_module(m))
-        if (lo >= (m->config->image_vaddr + m->bias) && hi <= m->hi)
+        if (lo >= m->config->tramp_vaddr + m->bias && hi <= m->hi)
+            return 1;
+    return 0;
+}
+
+/* Text that was proved where it stands, perhaps. */
+static int may_be_text(u64 at) {
+    if (at - (flk_config.image_vaddr + flk_rt.bias) < own_gs_end() - (flk_config.image_vaddr + flk_rt.bias))
+        return 1;
+    for (const struct module *m = next_module(0); m; m = next_module(m))
+        if (at - (m->config->image_vaddr + m->bias) < m->hi - (m->config->image_vaddr + m->bias))
             return 1;
     return 0;
 }
@@ -128,7 +139,7 @@ struct line { /* of /proc/self/maps, as far as it has been read */
 
 static void read_char(struct line *l, u8 c, u64 lo, u64 hi) {
     if (c == '\n') {
-        if (l->is_exec && l->lo < hi && lo < l->hi && !is_proved(l->lo, l->hi))
+        if (l->is_exec && l->lo < hi && lo < l->hi && !is_ours(l->lo, l->hi))
             add(l->lo > lo ? l->lo : lo, l->hi < hi ? l->hi : hi);
         *l = (struct line){0};
         return;
@@ -198,7 +209,7 @@ int exec_map_before(struct blk *b, const struct frame *f) {
     case __NR_mremap:
         /* From here or from text that was proved where it stood: both are unproved where they come to. */
         goes = overlaps(lo, lo + (bytes ? PAGES(bytes) : PAGE));
-        arms = is_proved(lo, lo + PAGE);
+        arms = may_be_text(lo);
         if (flags & MREMAP_FIXED && overlaps((u64)f->args[4], (u64)f->args[4] + PAGES(prot)))
             goes = 1;
         break;

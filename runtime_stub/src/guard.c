@@ -24,8 +24,10 @@
 #define SI_USER 0
 #define MEMBARRIER_PRIVATE_EXPEDITED 8
 #define MEMBARRIER_REGISTER_PRIVATE_EXPEDITED 16
-#define EINVAL 22
-#define INT80_BYTES 2
+#define EINTR 4
+#define SYSCALL_BYTES 2
+#define AT_FDCWD (-100)
+#define O_CLOEXEC 02000000
 
 #define COOKIE 0x6472617567u /* si_value of what arms other threads */
 
@@ -72,17 +74,75 @@ void guard_thread_started(struct blk *b) {
     guard_sync(b);
 }
 
+/* /proc/self/task/TID/syscall of a thread that sleeps: number, six arguments, sp, pc. The number is in no register any more
+ * when the signal has ended the call with EINTR: see goes_on_sleeping. */
+static void note_sleep(struct blk *b, u32 tid) {
+    static const char dir[] = "/proc/self/task/", file[] = "/syscall";
+    char path[sizeof dir + sizeof file + 10], text[256];
+    u64 field[9] = {0};
+    u32 n = 0, digits = 1;
+    b->slept.ip = 0;
+    if (!may_call(OWN_OPENAT) || !may_call(OWN_READ) || !may_call(OWN_CLOSE))
+        return;
+    for (const char *s = dir; *s; s++)
+        path[n++] = *s;
+    for (u32 v = tid / 10; v; v /= 10)
+        digits++;
+    for (u32 i = digits; i--; tid /= 10)
+        path[n + i] = (char)('0' + tid % 10);
+    n += digits;
+    for (u32 i = 0; i < sizeof file; i++)
+        path[n++] = file[i];
+    i64 fd = SYS4(__NR_openat, AT_FDCWD, path, O_CLOEXEC, 0);
+    if (fd < 0)
+        return;
+    i64 bytes = SYS3(__NR_read, fd, text, sizeof text);
+    SYS2(__NR_close, fd, 0);
+    if (bytes <= 0 || text[0] < '0' || text[0] > '9') /* "running" */
+        return;
+    for (i64 i = 0, at = 0; i < bytes && at < 9; i++) {
+        char c = text[i];
+        if (c == ' ')
+            at++;
+        else if (c == 'x')
+            field[at] = 0;
+        else if (c >= '0')
+            field[at] = field[at] * (at ? 16 : 10) + (u64)(c <= '9' ? c - '0' : c - 'a' + 10);
+    }
+    b->slept.nr = (i64)field[0];
+    b->slept.sp = field[7];
+    __atomic_store_n(&b->slept.ip, field[8], __ATOMIC_SEQ_CST);
+}
+
+/* The signal that told this thread has ended its call with EINTR (those that SA_RESTART is for have not ended): it is made again. */
+static void goes_on_sleeping(struct blk *b, struct kucontext *uc) {
+    u64 ip = uc->rip;
+    if (uc->rax != -(u64)EINTR)
+        return;
+    if (ip == ADDR(flk_pl_after)) {
+        uc->rax = (u64)b->sp_nr;
+        uc->rip = ADDR(flk_pl_sys);
+    } else if (ip == b->slept.ip && uc->rsp == b->slept.sp) {
+        struct where w = where_is(ip);
+        if (!w.found || ip != w.entry + w.tpl->after)
+            return;
+        uc->rax = (u64)b->slept.nr;
+        uc->rip = ip - SYSCALL_BYTES;
+    }
+}
+
 static void call_others(const struct blk *mine) {
     struct siginfo info = {.signo = SIGSYS, .code = SI_QUEUE};
     int several = 0;
     if (!may_call(OWN_SIGQUEUE))
         return;
     info.rest[0] = COOKIE; /* si_value */
-    for (const struct blk *b = __atomic_load_n(&flk_rt.all, __ATOMIC_ACQUIRE); b; b = b->all_next) {
+    for (struct blk *b = __atomic_load_n(&flk_rt.all, __ATOMIC_ACQUIRE); b; b = b->all_next) {
         u32 tid = __atomic_load_n(&b->tid, __ATOMIC_SEQ_CST);
         if (b == mine || !b->in_use || b->armed || !tid || !b->process->tid)
             continue;
         several = 1;
+        note_sleep(b, tid);
         SYS4(__NR_rt_tgsigqueueinfo, b->process->tid, tid, SIGSYS, &info);
     }
     if (!several || !may_call(OWN_MEMBARRIER))
@@ -185,7 +245,10 @@ int guard_signal(struct blk *b, struct sigframe *f, u64 *gs) {
         return 0;
     guard_sync(b); /* whatever came: of two that are sent at once the kernel keeps one (kernel/signal.c, legacy_queue) */
     /* Ours, or one whose siginfo the kernel had no memory for. */
-    return (info->code == SI_QUEUE && info->rest[0] == COOKIE) || (info->code == SI_USER && !info->addr_or_pid);
+    if (!(info->code == SI_QUEUE && info->rest[0] == COOKIE) && !(info->code == SI_USER && !info->addr_or_pid))
+        return 0;
+    goes_on_sleeping(b, &f->uc);
+    return 1;
 }
 
 static int keeps(const struct flk_config *c, u64 bias, u64 site) {

@@ -1,0 +1,1 @@
+"""The ptrace oracle and the tests of it."""
