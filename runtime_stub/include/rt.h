@@ -59,7 +59,7 @@
 #define SF_STACK_SIZE 40
 #define SF_SIZE 440
 
-#define THUNK_COUNT 512 /* distinct (handler, flags, mask, restorer) without a page mapped for them */
+#define THUNK_COUNT 256 /* distinct (handler, flags, mask, restorer) without a page mapped for them */
 #define MORE_PAGES 64    /* pages of further thunks */
 #define MORE_BYTES 10    /* a thunk there */
 #define MORE_THUNKS 409  /* in a page */
@@ -244,6 +244,11 @@ struct blk {
     u32 armed; /* this thread's system calls outside of the runtime trap */
     u32 tid;   /* 0: not known */
     i64 sp_nr; /* the number that a special call gave the kernel */
+    struct {   /* Syscall User Dispatch of the program's own (user_dispatch.c) */
+        u64 offset, len;
+        const u8 *selector;
+        u32 is_on, is_due; /* due: SIGSYS is on its way */
+    } dispatch;
     struct {   /* the system call that the thread slept in when it was told to arm (guard.c) */
         u64 ip, sp;
         i64 nr;
@@ -506,6 +511,7 @@ void flk_dispatch(struct frame *f);
 void flk_answered(struct frame *f);
 void flk_renumbered(struct frame *f);
 void flk_unchange(struct frame *f);
+#define KIND_WATCHED 255 /* only the program's own Syscall User Dispatch has to see it */
 extern const u8 flk_kinds[COUNTED]; /* 0: the call needs nothing but the tool */
 void flk_post(struct frame *f);
 u64 special_give_up(struct blk *b, i64 *args); /* -> T: where to start the call anew; sets skip_hook */
@@ -522,6 +528,8 @@ int show_changes(struct blk *b, struct kucontext *uc); /* 1: uc was changed */
 /* own_gs.c */
 u64 own_gs_end(void); /* of the memory behind the runtime's bss that it may need */
 void own_gs_start_always(void);
+u8 *text_new(u64 bytes);                           /* memory for a copy of text; 0: none */
+int text_move(u8 *made, u64 to, u64 bytes);        /* executable, in place of what is at `to`, in one step; 0: not done */
 i64 own_gs_set(struct blk *b, struct frame *f, u64 base);
 void own_gs_leave_by(struct blk *b, struct frame *f, u64 lea); /* f goes on natively at `lea` with the program's gs */
 int own_gs_trap(struct blk *b, struct kucontext *uc);           /* 1: uc goes on in the runtime */
@@ -538,15 +546,22 @@ int exec_map_before(struct blk *b, const struct frame *f); /* a call on the addr
 void exec_map_after(struct blk *b, u32 nr, i64 result, const i64 *args);
 int exec_map_any(void);
 
+/* user_dispatch.c */
+i64 user_dispatch_set(struct blk *b, const i64 *args);
+int user_dispatch(struct blk *b, struct frame *f);
+int user_dispatch_blocks(struct blk *b, u64 behind);
+
 /* guard.c */
 static inline int guard_enabled(void) { return !(flk_config.flags & FLK_F_GUARD_OFF); }
 void guard_start(int is_unproved); /* at process start: something that is mapped is not proved */
 void guard_arm(struct blk *b);
+void guard_stays_armed(struct blk *b); /* from now on */
 void guard_disarm(struct blk *b);
 void guard_before_thread(struct blk *b); /* one that shares the memory is to be made */
 void guard_sync(struct blk *b);         /* this thread as the process is */
 void guard_thread_started(struct blk *b); /* or a forked process */
-int guard_signal(struct blk *b, struct sigframe *f, u64 *gs); /* SIGSYS; 1: it was the runtime's, f goes on, with *gs */
+enum guard_signal { GUARD_SIGNAL_DONE /* f goes on, with *gs */, GUARD_SIGNAL_TRAP /* the application's, of its own instruction */, GUARD_SIGNAL_SENT };
+enum guard_signal guard_signal(struct blk *b, struct sigframe *f, u64 *gs); /* SIGSYS */
 int guard_is_kept(u64 site); /* left alone on purpose: no hook is asked */
 const char *guard_missing(void); /* why it cannot be armed; 0: it can, or never was to */
 void flk_far(struct frame *f);

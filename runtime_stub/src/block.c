@@ -85,7 +85,7 @@ static void reset(struct blk *b) {
     b->sp_kind = SPECIAL_NONE;
     alt_reset(&b->alt);
     b->vmask = b->vpending = 0;
-    b->armed = b->tid = 0;
+    b->armed = b->tid = b->dispatch.is_on = b->dispatch.is_due = 0;
     b->call_nr = 0;
     b->changed = 0;
     b->threads = 0;

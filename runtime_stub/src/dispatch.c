@@ -17,6 +17,7 @@
 #define ARCH_SET_GS 0x1001
 #define ARCH_GET_GS 0x1004
 #define PR_SET_SECCOMP 22
+#define PR_SET_SYSCALL_USER_DISPATCH 59
 #define MAP_FIXED 0x10
 #define SECCOMP_MODE_STRICT 1
 #define SECCOMP_SET_MODE_STRICT 0
@@ -427,7 +428,13 @@ static void dispatch_special(struct frame *f, u32 kind) {
             return;
         answer(f, do_arch_prctl(b, f));
         break;
+    case KIND_WATCHED:
+        return;
     case PRCTL:
+        if ((int)f->args[0] == PR_SET_SYSCALL_USER_DISPATCH) {
+            answer(f, user_dispatch_set(b, f->args));
+            break;
+        }
         if ((int)f->args[0] == PR_SET_SECCOMP)
             seccomp((u64)f->args[1] == SECCOMP_MODE_STRICT, (const void *)f->args[2]);
         return;
@@ -493,6 +500,10 @@ void flk_dispatch(struct frame *f) {
     struct blk *b = self_blk();
     u32 kind = kind_of(f->rax);
     guard_sync(b);
+    if (b->dispatch.is_on && user_dispatch(b, f)) {
+        answer(f, f->rax);
+        return;
+    }
     if (b->skip_hook)
         b->skip_hook = 0;
     else if (!tool_enter(b, f)) {

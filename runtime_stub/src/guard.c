@@ -66,7 +66,7 @@ void guard_sync(struct blk *b) {
 }
 
 void guard_thread_started(struct blk *b) {
-    b->armed = 0;
+    b->armed = b->dispatch.is_on = 0;
     if (!guard_enabled())
         return;
     u32 tid = may_call(OWN_GETTID) ? (u32)SYS0(__NR_gettid) : 0;
@@ -182,11 +182,16 @@ void guard_arm(struct blk *b) {
 
 void guard_disarm(struct blk *b) {
     u32 armed = GUARD_ARMED;
-    if (flk_config.flags & FLK_F_GUARD_ON || flk_rt.guard_stays)
+    if (flk_rt.guard_stays)
         return;
     if (__atomic_compare_exchange_n(&flk_rt.guard, &armed, GUARD_OFF, 0, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST) && exec_map_any())
         guard_arm(b); /* somebody has made some meanwhile, and found it armed */
     guard_sync(b);
+}
+
+void guard_stays_armed(struct blk *b) {
+    flk_rt.guard_stays = 1;
+    guard_arm(b);
 }
 
 void guard_start(int is_unproved) {
@@ -194,10 +199,8 @@ void guard_start(int is_unproved) {
     if (!guard_enabled())
         return;
     b->tid = (u32)SYS0(__NR_gettid);
-    if (is_unproved)
-        flk_rt.guard_stays = 1;
     if (is_unproved || flk_config.flags & FLK_F_GUARD_ON)
-        guard_arm(b);
+        guard_stays_armed(b);
 }
 
 /* ---- Traps ---- */
@@ -235,20 +238,27 @@ static void trapped(struct blk *b, struct sigframe *f, u64 *gs) {
     *gs = ADDR(b);
 }
 
-int guard_signal(struct blk *b, struct sigframe *f, u64 *gs) {
+enum guard_signal guard_signal(struct blk *b, struct sigframe *f, u64 *gs) {
     const struct siginfo *info = &f->info;
-    if (info->code == SYS_USER_DISPATCH && b->armed) {
-        trapped(b, f, gs);
-        return 1;
+    if (info->code == SYS_USER_DISPATCH && b->dispatch.is_due) {
+        b->dispatch.is_due = 0;
+        return GUARD_SIGNAL_SENT;
     }
-    if (!guard_enabled())
-        return 0;
+    if (info->code == SYS_USER_DISPATCH && b->armed) {
+        if (where_is(f->uc.rip).found || !user_dispatch_blocks(b, f->uc.rip)) {
+            trapped(b, f, gs);
+            return GUARD_SIGNAL_DONE;
+        }
+        return GUARD_SIGNAL_TRAP;
+    }
+    if (!guard_enabled() || info->code > 0)
+        return info->code > 0 ? GUARD_SIGNAL_TRAP : GUARD_SIGNAL_SENT;
     guard_sync(b); /* whatever came: of two that are sent at once the kernel keeps one (kernel/signal.c, legacy_queue) */
     /* Ours, or one whose siginfo the kernel had no memory for. */
     if (!(info->code == SI_QUEUE && info->rest[0] == COOKIE) && !(info->code == SI_USER && !info->addr_or_pid))
-        return 0;
+        return GUARD_SIGNAL_SENT;
     goes_on_sleeping(b, &f->uc);
-    return 1;
+    return GUARD_SIGNAL_DONE;
 }
 
 static int keeps(const struct flk_config *c, u64 bias, u64 site) {

@@ -91,13 +91,13 @@ static void write_entry(u8 *p, u64 at, u64 back) {
         put(p, ud2, sizeof ud2);
 }
 
-static u8 *map(u64 bytes) {
+u8 *text_new(u64 bytes) {
     i64 p = flk_sys(__NR_mmap, 0, (long)bytes, PROT_READ_WRITE, MAP_PRIVATE_ANONYMOUS, -1, 0);
     return p < 0 && p > -(i64)PAGE ? 0 : (u8 *)p;
 }
 
 /* From writable to executable, then over what is at `to`, in one step. */
-static int move(u8 *made, u64 to, u64 bytes) {
+int text_move(u8 *made, u64 to, u64 bytes) {
     if (!SYS3(__NR_mprotect, made, bytes, PROT_READ_EXEC) &&
         flk_sys(__NR_mremap, (long)made, (long)bytes, (long)bytes, MREMAP_MAYMOVE_FIXED, (long)to, 0) == (long)to)
         return 1;
@@ -147,14 +147,14 @@ static i64 turn_trampolines(void) {
         return -EPERM;
     /* From here on handlers are entered with care, and SIGILL is the runtime's: both are right for threads with a block in gs, too. */
     __atomic_store_n(&flk_rt.own_gs, 1, __ATOMIC_RELEASE);
-    u8 *entries = map(entries_size()), *text = map(bytes);
+    u8 *entries = text_new(entries_size()), *text = text_new(bytes);
     if (!entries || !text)
         return -EPERM;
     write_entries(entries);
     for (u64 i = 0; i < bytes / 8; i++)
         ((u64 *)text)[i] = ((const u64 *)base)[i];
     turn_all(text, base);
-    if (!move(entries, ADDR(flk_bss_end), entries_size()) || !move(text, base, bytes))
+    if (!text_move(entries, ADDR(flk_bss_end), entries_size()) || !text_move(text, base, bytes))
         return -EPERM;
     __atomic_store_n(&flk_rt.own_gs_ready, 1, __ATOMIC_RELEASE);
     return 0;

@@ -309,12 +309,18 @@ struct resume flk_wrap(u32 sig, struct sigframe *f, u32 index, struct sigframe *
         ip = f->uc.rip = f->uc.rcx;
     int sync = f->info.code > 0 && (SIGBIT(sig) & SYNCHRONOUS);
     own_altstack(b, &f->uc.stack);
-    if (sig == SIGSYS && guard_signal(b, f, &gs))
-        return (struct resume){f, gs};
+    if (sig == SIGSYS) {
+        enum guard_signal g = guard_signal(b, f, &gs);
+        if (g == GUARD_SIGNAL_DONE)
+            return (struct resume){f, gs};
+        sync = g == GUARD_SIGNAL_TRAP;
+    }
     if (!sync && stays_pending(b, sig, &f->info))
         return (struct resume){f, gs};
     if (overflowed(b, sig, f))
         return (struct resume){f, gs};
+    if (!sync && r->act.handler <= 1) /* wherever it came: there is nothing to deliver */
+        return (struct resume){default_action(sig, r, f), gs};
     if (is_own(b, f->uc.rsp)) {
         if (sync) {
             if (ip >= ADDR(flk_copy_start) && ip < ADDR(flk_copy_end))

@@ -14,10 +14,6 @@
 enum { RECORD_FREE, RECORD_CLAIMED, RECORD_READY };
 
 #define PAGE 4096
-#define PROT_READ_WRITE 3
-#define PROT_READ_EXEC 5
-#define MAP_PRIVATE_ANONYMOUS 0x22
-#define MREMAP_MAYMOVE_FIXED 3
 #define RECORD_BYTES (MORE_THUNKS * sizeof(struct record))
 
 _Static_assert(MORE_THUNKS * MORE_BYTES <= PAGE, "a page of thunks");
@@ -54,14 +50,9 @@ static int equal(const struct ksigaction *a, const struct ksigaction *b) {
     return a->handler == b->handler && a->flags == b->flags && a->restorer == b->restorer && a->mask == b->mask;
 }
 
-static void *map(u64 bytes) {
-    i64 p = flk_sys(__NR_mmap, 0, (long)bytes, PROT_READ_WRITE, MAP_PRIVATE_ANONYMOUS, -1, 0);
-    return p < 0 && p > -PAGE ? 0 : (void *)p;
-}
-
 /* mov $(MORE_BIT | index), %eax; jmp flk_wrap_more. Two threads that do this at once write the same code. */
 static int make_thunks(u32 page) {
-    u8 *at = flk_more_thunks + page * PAGE, *code = map(PAGE);
+    u8 *at = flk_more_thunks + page * PAGE, *code = text_new(PAGE);
     if (!code)
         return 0;
     for (u32 i = 0; i < MORE_THUNKS; i++) {
@@ -71,12 +62,7 @@ static int make_thunks(u32 page) {
         p[5] = 0xe9;
         *(u32 *)(p + 6) = (u32)(ADDR(flk_wrap_more) - ADDR(at + (i + 1) * MORE_BYTES));
     }
-    if (SYS3(__NR_mprotect, code, PAGE, PROT_READ_EXEC) ||
-        flk_sys(__NR_mremap, (long)code, PAGE, PAGE, MREMAP_MAYMOVE_FIXED, (long)at, 0) != (long)at) {
-        SYS2(__NR_munmap, code, PAGE);
-        return 0;
-    }
-    return 1;
+    return text_move(code, ADDR(at), PAGE);
 }
 
 static struct record *records_of(u32 page) {
@@ -85,7 +71,7 @@ static struct record *records_of(u32 page) {
         return r;
     if (!may_call(OWN_MMAP) || !may_call(OWN_MPROTECT) || !may_call(OWN_MREMAP) || !make_thunks(page))
         return 0;
-    r = map(RECORD_BYTES);
+    r = (struct record *)text_new(RECORD_BYTES);
     if (!r)
         return 0;
     own_pages_add(ADDR(r), ADDR(r) + RECORD_BYTES);

