@@ -20,7 +20,7 @@ HOOK = Path(__file__).parent.parent / "attack" / "hook_leave.c"
 
 
 def _how(program: Program) -> Invocation:
-    return Invocation(timeout_seconds=program.timeout_seconds)
+    return Invocation(args=program.traced, timeout_seconds=program.timeout_seconds)
 
 
 @pytest.mark.parametrize(("program", "mode"), CASES)
