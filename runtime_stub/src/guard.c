@@ -131,6 +131,15 @@ static void goes_on_sleeping(struct blk *b, struct kucontext *uc) {
     }
 }
 
+/* In the parent of a clone flk_wrap_entry has put gs back, which is what these instructions are about to do. */
+static void past_clone(struct kucontext *uc) {
+    u64 ip = uc->rip;
+    if (ip == ADDR(flk_sp_sys))
+        uc->rip = ADDR(flk_sp_native);
+    else if (ip > ADDR(flk_sp_sys) && ip < ADDR(flk_sp_repaired) && uc->rax)
+        uc->rip = ADDR(flk_sp_repaired);
+}
+
 static void call_others(const struct blk *mine) {
     struct siginfo info = {.signo = SIGSYS, .code = SI_QUEUE};
     int several = 0;
@@ -258,6 +267,7 @@ enum guard_signal guard_signal(struct blk *b, struct sigframe *f, u64 *gs) {
     if (!(info->code == SI_QUEUE && info->rest[0] == COOKIE) && !(info->code == SI_USER && !info->addr_or_pid))
         return GUARD_SIGNAL_SENT;
     goes_on_sleeping(b, &f->uc);
+    past_clone(&f->uc);
     return GUARD_SIGNAL_DONE;
 }
 

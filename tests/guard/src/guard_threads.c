@@ -144,6 +144,25 @@ static void all_at_once(void)
         pthread_join(threads[i], NULL);
 }
 
+static void *ends(void *arg)
+{
+    return arg;
+}
+
+/* Others are told to arm at any instruction of a clone. */
+static void while_cloning(void)
+{
+    pthread_t maker, t;
+    for (int round = 0; round < 10; round++) {
+        CHECK_EQ(pthread_create(&maker, NULL, makes_code, NULL), 0);
+        for (int i = 0; i < 20; i++) {
+            CHECK_EQ(pthread_create(&t, NULL, ends, NULL), 0);
+            CHECK_EQ(pthread_join(t, NULL), 0);
+        }
+        pthread_join(maker, NULL);
+    }
+}
+
 static void children(void)
 {
     jit_fn *f = jit_new();
@@ -172,6 +191,7 @@ int main(void)
     come_while_running();
     at_the_first_instruction();
     all_at_once();
+    while_cloning();
     children();
     return done("guard_threads");
 }
