@@ -1,4 +1,4 @@
-"""Where the guard cannot be armed, or is not to: said, and nothing else changes. int 0x80 of made code is counted as what it is."""
+"""Where the guard cannot be armed, or is not to: it is said. int 0x80 of made code is counted as what it is."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ int main(void)
 
 
 def test_int80(tmp_path: Path) -> None:
-    """It makes i386 calls as natively, with every register kept, and is in the line by number of calls, not by names."""
+    """It makes i386 calls as natively, with every register kept; the line has how many, without names."""
     source, report = tmp_path / "int80.c", tmp_path / "count.json"
     source.write_text(INT80 % SOURCES)
     original = _compiled(source, tmp_path / "original")
