@@ -17,6 +17,7 @@ packages=(
     golang-go                                   # Go programs, and the Go toolchain's own static ones
     dpkg rpm cpio zstd xz-utils bzip2           # packages and archives, made by the programs that people use
     chromium                                    # the page that report --html writes
+    luajit                                      # a just-in-time compiler
     rustc                                       # Rust with +crt-static
 )
 

@@ -113,6 +113,7 @@ void flk_init(u64 *stack, u64 rsi, u64 rdx) {
         bss_cleared();
     else
         correct_phdr(phdr, phnum);
+    int is_unproved = phdr && has_unproved((const struct phdr *)phdr->value, phnum);
     if (flk_config.flags & FLK_F_NO_FSGSBASE)
         flk_rt.fsgsbase = 0;
     if (flk_rt.fsgsbase)
@@ -130,7 +131,7 @@ void flk_init(u64 *stack, u64 rsi, u64 rdx) {
     if (!(flk_config.flags & FLK_F_VDSO_KEEP))
         vdso_start(tool_counts_vdso());
     tool_start(stack);
-    guard_start(phdr && has_unproved((const struct phdr *)phdr->value, phnum));
+    guard_start(is_unproved);
     if (flk_config.flags & FLK_F_OWN_GS)
         own_gs_start_always();
 }

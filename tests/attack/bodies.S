@@ -20,6 +20,8 @@ child_out: .zero R_SIZE
 body_skew: .zero 8
 body_saved: .zero 8
 body_unused: .zero 8
+        .globl  made_code
+made_code: .zero 8
         .balign 64
         .zero   0x10000
 child_stack_end:
@@ -232,6 +234,22 @@ trap_end:
         .size run_trap, .-run_trap
 #endif
 
+/* The site is in code made at run time (target.c, make_code), which comes back behind the second marker. */
+        .balign 16
+        .type run_made, @function
+run_made:
+        PROLOGUE
+        MARKER
+.Lmade_go:
+        jmp     *made_code(%rip)
+.Lmade_site:
+.Lmade_after:
+.Lmade_end:
+        .globl  made_back
+made_back:
+        EPILOGUE
+        .size run_made, .-run_made
+
 /* For calls that return twice: the child goes on at child_main, on a stack of its own. */
         .balign 16
         .type run_child, @function
@@ -285,6 +303,7 @@ shapes:
         SHAPE   child, .Lchild
         SHAPE   short, short
         SHAPE   evict, evict
+        SHAPE   made, .Lmade
 #ifdef TRAPS
         SHAPE   trap, trap
 #endif

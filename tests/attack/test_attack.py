@@ -69,14 +69,17 @@ OWN_GS = [
     "getppid before othergs alt=8192 jump1",
     "-b readblk after othergs jump1",
 ]
-# Calls that the runtime answers itself or takes through a stub, by a trap, and children with and without the parent's
-# memory; with -c it is the child that is attacked.
+# Calls that the runtime answers itself or takes through a stub, by a trap, from code made at run time; children with
+# and without the parent's memory; with -c it is the child that is attacked.
 LONG = [
     "action after",
     "block before",
     "altset before jump1",
     "-b suspend before",
     "getppid trap alt=16384 jump1",
+    "getppid made flags=0xcd5 skew=8",
+    "-b readblk made restart alt=16384 jump1",
+    "-b suspend made",
     "fork child",
     "fork child gs",
     "block before gs",

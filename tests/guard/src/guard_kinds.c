@@ -1,4 +1,5 @@
 // modes: gcc gcc-pie musl musl-pie
+// counts: getrandom
 // System calls of code made at run time in every kind of memory, each made once and seen once.
 #include "jit.h"
 
