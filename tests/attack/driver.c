@@ -34,7 +34,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define TIMEOUT_SECONDS 60 /* far from what a point takes on a busy machine: only a program that hangs gets there */
+#define TIMEOUT_SECONDS 60  /* in which a program that hangs does not stop once; a busy machine makes a step take a second, not a minute */
+#define TIMEOUT_INTERVALS 20 /* and nothing takes so many of them: a program that stops for ever */
 #define LISTED_FAILURES 20
 #define NONE (-1L)
 #define DOUBLE_LIMIT 1000000L
@@ -52,6 +53,8 @@ static uint64_t random_state;
 static char **command;
 static int target_stderr;
 static volatile sig_atomic_t timed_out;
+static int intervals;                /* that have passed in this point */
+static long stops, stops_before; /* now, and when the last one passed */
 
 /* One process under attack. */
 struct run {
@@ -77,8 +80,9 @@ static void on_alarm(int sig)
 
 static void arm_timeout(int seconds)
 {
-    struct itimerval timer = {.it_value = {seconds, 0}};
-    timed_out = 0;
+    struct itimerval timer = {.it_interval = {seconds, 0}, .it_value = {seconds, 0}};
+    timed_out = intervals = 0;
+    stops_before = stops;
     setitimer(ITIMER_REAL, &timer, NULL);
 }
 
@@ -98,15 +102,23 @@ static void note_stuck(struct run *r)
     close(fd);
 }
 
-/* waitpid, but a program that takes too long is killed, and then has ended. */
+/* waitpid, but a program that takes too long is killed, and then has ended. Time alone does not tell: on a machine with a load of 100 a point of
+ * thousands of steps takes minutes. */
 static pid_t wait_for(struct run *r, pid_t pid, int *status)
 {
     pid_t got;
     for (;;) {
         got = waitpid(pid, status, __WALL);
-        if (got >= 0 || errno != EINTR)
+        if (got >= 0 || errno != EINTR) {
+            stops++;
             return got;
-        if (timed_out && !r->stuck[0]) {
+        }
+        if (!timed_out)
+            continue;
+        timed_out = 0;
+        if (stops != stops_before && ++intervals < TIMEOUT_INTERVALS) {
+            stops_before = stops;
+        } else if (!r->stuck[0]) {
             note_stuck(r);
             kill(r->pid, SIGKILL);
             kill(r->tid, SIGKILL);
