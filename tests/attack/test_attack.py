@@ -17,6 +17,8 @@ from pathlib import Path
 
 import pytest
 
+import flicker_aot
+
 from ..support.artifacts import Artifacts
 from ..support.note import read_note
 
@@ -258,6 +260,31 @@ def test_second_signal(driver: Path, targets: dict[str, Path], case: str, second
 def test_the_original_passes(driver: Path, targets: dict[str, Path], case: str) -> None:
     """What the target checks holds without a rewriter: what the tests above find is the rewriter's fault."""
     _attack(driver, targets["original"], case, "-2", USR2, "-m", "0:-1:1", "-n", f"4:{SEED}")
+
+
+@pytest.mark.parametrize(
+    "case", ["clone child waits", "vfork child waits", "clone child ignores", "vfork child ignores"]
+)
+@pytest.mark.parametrize("name", ["none", "count"])
+def test_signal_without_a_handler(
+    driver: Path, targets: dict[str, Path], artifacts: Artifacts, case: str, name: str
+) -> None:
+    """SIGILL, blocked or ignored, while gs is the child's block in the parent: the runtime goes on just there.
+
+    It takes that signal in a file with trap sites.
+    """
+    rewritten = artifacts.rewritten(targets["original"], "--tool", name)
+    shift = read_note(rewritten)["runtime"]["enter"] - _stub_symbol(name, "flk_enter")
+    places = [_stub_symbol(name, at) + shift for at in ("flk_sp_native", "flk_sp_repaired")]
+    # The last one is a step further than the labels.
+    _attack(driver, rewritten, case, "-1", "4", "-a", f"{places[0]:x}:{places[1] + 1:x}")
+
+
+def _stub_symbol(name: str, symbol: str) -> int:
+    """The address of ``symbol`` in the compiled runtime of tool ``name``."""
+    stub = Path(flicker_aot.__file__).parent / "stub" / f"{name}.elf"
+    listing = subprocess.run(["nm", stub], check=True, capture_output=True, text=True).stdout
+    return next(int(line.split()[0], 16) for line in listing.splitlines() if line.split()[-1] == symbol)
 
 
 @pytest.mark.parametrize("mode", ["gcc", "gcc-pie"])
