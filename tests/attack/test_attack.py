@@ -235,6 +235,14 @@ def test_signal_beside_threads(driver: Path, targets: dict[str, Path], mode: str
     _attack(driver, targets[mode], case, *THREAD_POINTS)
 
 
+@pytest.mark.parametrize("case", WHOLE[:4] + WHOLE[6:8])
+def test_signal_with_vectors(driver: Path, targets: dict[str, Path], artifacts: Artifacts, case: str) -> None:
+    """The same where a hook has vector registers of its own: a deferred signal's frame has the program's."""
+    hook = HERE.parent / "e2e" / "hooks" / "vectors.c"
+    rewritten = artifacts.rewritten(targets["original"], "--hook", str(hook))
+    _attack(driver, rewritten, case, *SINGLE_POINTS)
+
+
 @pytest.mark.parametrize("case", LEAVE_DOUBLE)
 def test_second_signal_with_leave(driver: Path, targets: dict[str, Path], case: str) -> None:
     """Two signals where a hook changes arguments and has a leave part."""
