@@ -10,7 +10,7 @@
 # golden-accept  makes what `corpus` finds now the accepted results
 # sweep   every ELF file of SWEEP_PATHS rewritten in memory and verified, or refused with a reason: totals by class and tactic
 # attack  signals at every instruction of calls, handlers and children, where `test` takes samples (hours)
-# soak    the test programs SOAK_ROUNDS times while the machine is busy
+# soak    the test programs SOAK_ROUNDS times while the machine is busy (SOAK_ARGS: --minutes, --modes, ...)
 # suites  test suites that others wrote (Go, busybox, LuaJIT, stress-ng), natively and rewritten, test by test (SUITES: which)
 # exec    every encoding found on this machine: its relocated copy read by objdump and run beside it on the CPU
 # mutants every bit of small rewritten files, and thousands a class of real ones: the verifier's kill rates
@@ -28,6 +28,7 @@ READY := $(VENV)/ready
 FUZZ_SECONDS ?= 60
 SWEEP_PATHS ?= /usr/bin /usr/lib
 SOAK_ROUNDS ?= 20
+SOAK_ARGS ?=
 SUITES ?=
 PYTEST_ARGS ?=
 
@@ -88,7 +89,7 @@ attack: packages setup
 	FLICKER_ATTACK=full $(BIN)/python -m pytest tests/attack $(PYTEST_ARGS)
 
 soak: packages setup
-	$(BIN)/python -m tests.soak --rounds $(SOAK_ROUNDS)
+	$(BIN)/python -m tests.soak --rounds $(SOAK_ROUNDS) $(SOAK_ARGS)
 
 suites: packages setup
 	$(BIN)/python -m tests.suites $(SUITES)

@@ -2,7 +2,8 @@
 
 A hook runs between two instructions of the program. The runtime saves the general registers only, and fs, gs, the
 direction flag and the floating-point state are the program's; so code that touches one of them breaks the program in
-a way that nobody would trace back to the hook. Compilers are told so by flags, but objects and inline assembly come
+a way that nobody would trace back to the hook. (Vector and floating-point registers are saved around functions that say
+so: FLICKER_VECTORS in flicker_hook.h.) Compilers are told so by flags, but objects and inline assembly come
 from elsewhere: each instruction is decoded.
 """
 
@@ -44,6 +45,8 @@ _STATE: Final = frozenset(
     getattr(cs, f"X86_INS_{name}")
     for name in ("EMMS", "FEMMS", "LDMXCSR", "VLDMXCSR", "FXRSTOR", "FXRSTOR64", "XRSTOR", "XRSTOR64")
 )
+_SAVES_VECTORS: Final = "flk_with_vectors"  # what FLICKER_VECTORS jumps to
+_ENTRIES: Final = ("flicker_enter", "flicker_leave")
 _X87: Final = range(0xD8, 0xE0)  # first opcode byte (SDM vol. 2, A.5)
 _PREFIXES: Final = frozenset((*b"\x66\x67\xf2\xf3\x2e\x36\x3e\x26\x64\x65\xf0", *range(0x40, 0x50)))
 
@@ -69,9 +72,17 @@ def check_object(hook: Path, data: bytes) -> None:
     try:
         sections = tuple(_code(data))
         kinds = {s[1] for s in _headers(data)}
-        thread_local = [name for _, _, _, kind, name in _symbols(data, _headers(data)) if kind == _STT_TLS]
+        symbols = tuple(_symbols(data, _headers(data)))
     except (struct.error, LookupError, ValueError):
         raise UsageError(f"{hook}: not an object file (ET_REL) for x86-64") from None
+    thread_local = [name for _, _, _, kind, name in symbols if kind == _STT_TLS]
+    defined = {name for index, _, _, _, name in symbols if index}
+    may_use_vectors = any(name == _SAVES_VECTORS for *_, name in symbols)
+    bare = [name for name in _ENTRIES if name in defined and f"{name}_vectors" not in defined]
+    if may_use_vectors and bare:
+        raise UsageError(
+            f"{hook}: {bare[0]} does not save vector registers (FLICKER_VECTORS), and others in the file do"
+        )
     if thread_local:
         name = next(filter(None, thread_local), "a variable")
         raise UsageError(f"{hook}: {name} is thread-local, and fs is the program's")
@@ -81,7 +92,7 @@ def check_object(hook: Path, data: bytes) -> None:
         insns = sweep(code.data, 0)
         for insn in insns:
             found = detail(insn)
-            why = _violation(insn.data, found)
+            why = _violation(insn.data, found, may_use_vectors)
             if why:
                 raise UsageError(f"{hook}: {code.place(insn.vaddr)}: {insn.data.hex()} ({found.mnemonic}) {why}")
         end = insns[-1].end if insns else 0
@@ -89,12 +100,13 @@ def check_object(hook: Path, data: bytes) -> None:
             raise UsageError(f"{hook}: {code.place(end)}: {code.data[end : end + 15].hex()} is no known instruction")
 
 
-def _violation(data: bytes, insn: InsnDetail) -> str:
+def _violation(data: bytes, insn: InsnDetail, may_use_vectors: bool) -> str:
     """Why a hook may not have the instruction ``insn`` of bytes ``data``; "" where it may."""
     is_x87 = next(byte for byte in data if byte not in _PREFIXES) in _X87
-    if is_x87 or insn.opcode_id in _STATE or not insn.regs_read | insn.regs_written <= _GENERAL:
+    is_vector = is_x87 or insn.opcode_id in _STATE or not insn.regs_read | insn.regs_written <= _GENERAL
+    if is_vector and not may_use_vectors:
         return "uses vector or floating-point registers, which are the program's; -mgeneral-regs-only avoids them"
-    if insn.opcode_id in _STRING:
+    if insn.opcode_id in _STRING and not is_vector:  # movsd and cmpsd are two instructions each
         return "is a string instruction, and the direction flag is the program's"
     if insn.opcode_id in _DIRECTION:
         return "changes the direction flag, which is the program's"

@@ -41,6 +41,8 @@ CFLAGS: Final = (
     "-mmemcpy-strategy=unrolled_loop:-1:noalign",
     "-mmemset-strategy=unrolled_loop:-1:noalign",
 )
+# A source that saves the program's vector registers around its functions (flicker_hook.h) may use them.
+_WITH_VECTORS: Final = re.compile(r"^\s*FLICKER_VECTORS\(", re.MULTILINE)
 _STACK_BYTES: Final = 8192  # what flicker_hook.h promises
 _TIMEOUT_SECONDS: Final = 120
 _ERROR: Final = re.compile(r"\berror: |undefined (reference|symbol)|multiple definition")
@@ -89,8 +91,10 @@ def _build_hook(hook: Path, runtime: Path) -> bytes:
         obj = hook.resolve()
         if hook.suffix == ".c":
             obj = Path(folder, "hook.o")
+            uses_vectors = _WITH_VECTORS.search(hook.read_text(errors="replace"))
+            flags = [flag for flag in CFLAGS if not uses_vectors or flag != "-mgeneral-regs-only"]
             diagnostics = f"-Werror=frame-larger-than={_STACK_BYTES}"
-            _run(hook, ["gcc", *CFLAGS, diagnostics, f"-I{_STUB_DIR}", "-c", str(hook.resolve()), "-o", str(obj)])
+            _run(hook, ["gcc", *flags, diagnostics, f"-I{_STUB_DIR}", "-c", str(hook.resolve()), "-o", str(obj)])
         try:
             check_object(hook, obj.read_bytes())
         except OSError as error:

@@ -13,7 +13,7 @@
  *             flicker_set_result(r, 4711);
  *     }
  *
- * A hook is freestanding C: no libc, no vector registers, no string instructions, at most 8 KiB of stack. It runs on a stack of
+ * A hook is freestanding C: no libc, no vector registers (but see FLICKER_VECTORS), no string instructions, at most 8 KiB of stack. It runs on a stack of
  * its own, in every thread, between any two instructions of the program, and signals wait until it is done, so it
  * must not block. System calls that it makes with flicker_syscall are not hooked. It may be entered in a vfork
  * child, which shares memory with its parent and may die in the middle: no locks.
@@ -74,6 +74,16 @@ __attribute__((visibility("hidden"))) long flicker_read(void *to, const void *fr
 /* What the hook defines. flicker_enter must be there, the others may. */
 __attribute__((visibility("hidden"))) int flicker_enter(struct flicker_call *c);
 __attribute__((visibility("hidden"))) void flicker_leave(struct flicker_return *r);
+/* Vector and floating-point registers in a hook: FLICKER_VECTORS(flicker_enter) and a definition of flicker_enter_vectors in place of flicker_enter;
+ * likewise for flicker_leave. The program's state (x87, SSE, AVX, AVX-512) is saved before and restored after, some 200 ns a call. The other
+ * functions of such a file are called from these, or by flicker_start. */
+#define FLICKER_VECTORS(name)                                                                                          \
+    __asm__(".pushsection .text\n.globl " #name "\n.hidden " #name "\n.type " #name ", @function\n" #name ":\n"         \
+            ".cfi_startproc\n lea " #name "_vectors(%rip), %rax\n jmp flk_with_vectors\n.cfi_endproc\n"               \
+            ".size " #name ", .-" #name "\n.popsection\n.hidden flk_with_vectors\n");
+__attribute__((visibility("hidden"))) int flicker_enter_vectors(struct flicker_call *c);
+__attribute__((visibility("hidden"))) void flicker_leave_vectors(struct flicker_return *r);
+
 /* Before the first instruction of the program; stack as the kernel laid it (argc, argv, envp, auxv). */
 __attribute__((visibility("hidden"))) void flicker_start(const unsigned long *stack);
 

@@ -52,6 +52,7 @@
 /* The kernel's struct rt_sigframe, byte offsets (arch/x86/include/asm/sigframe.h, uapi/asm/sigcontext.h). */
 #define SF_UC 8
 #define SF_R8 48
+#define SF_RDX 144
 #define SF_RAX 152
 #define SF_RSP 168
 #define SF_RIP 176
@@ -167,6 +168,7 @@ _Static_assert(sizeof(struct sigframe) == SF_SIZE, "struct rt_sigframe");
 _Static_assert(__builtin_offsetof(struct sigframe, uc.rip) == SF_RIP, "rip");
 _Static_assert(__builtin_offsetof(struct sigframe, uc.rsp) == SF_RSP, "rsp");
 _Static_assert(__builtin_offsetof(struct sigframe, uc.rax) == SF_RAX, "rax");
+_Static_assert(__builtin_offsetof(struct sigframe, uc.rdx) == SF_RDX, "rdx");
 
 struct record { /* immutable once ready: what the application gave rt_sigaction */
     u32 state;  /* RECORD_FREE, RECORD_CLAIMED (being written), RECORD_READY */

@@ -193,7 +193,7 @@ i64 own_gs_set(struct blk *b, struct frame *f, u64 base) {
         return -EPERM;
     if (!base && !has_own_gs(b))
         return 0;
-    if (!flk_rt.fsgsbase || !may_call(OWN_SIGALTSTACK) || !may_call(OWN_SIGPROCMASK))
+    if (!flk_rt.fsgsbase || !may_call(OWN_SIGALTSTACK) || !may_call(OWN_SIGPROCMASK) || !may_call(OWN_SIGACTION))
         return -EPERM;
     if (!flk_rt.own_gs_always && (base & 0xffff) == BLOCK_MARK)
         return -EPERM;

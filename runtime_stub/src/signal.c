@@ -299,9 +299,22 @@ static int overflowed(const struct blk *b, u32 sig, const struct sigframe *f) {
     return 1;
 }
 
+/* What gs has to be for a thread that goes on where it was: between flk_sp_sys and flk_sp_repaired that is the child's block in the
+ * parent, where `gs` is the repaired one. */
+static u64 gs_at(const struct blk *b, const struct kucontext *uc, u64 gs) {
+    return uc->rip - ADDR(flk_sp_sys) < ADDR(flk_sp_repaired) - ADDR(flk_sp_sys) && uc->rax ? b->sp_gs : gs;
+}
+
+/* The application steps itself (the trap flag): not through the runtime, nor to where it would be shown an instruction that it then started
+ * anew, for ever. */
+static int inside(u64 ip) {
+    struct where w = where_is(ip);
+    return ip - ADDR(flk_text_start) < ADDR(flk_text_end) - ADDR(flk_text_start) || (w.found && w.resume != ip);
+}
+
 struct resume flk_wrap(u32 sig, struct sigframe *f, u32 index, struct sigframe *buffer, u64 gs) {
     struct blk *b = self_blk();
-    if (gs != ADDR(b))
+    if (gs != ADDR(b) && flk_rt.own_gs)
         b->gs_out = gs; /* the program may have changed it by an instruction */
     const struct record *r = record_at(index);
     u64 ip = f->uc.rip;
@@ -315,17 +328,17 @@ struct resume flk_wrap(u32 sig, struct sigframe *f, u32 index, struct sigframe *
             return (struct resume){f, gs};
         sync = g == GUARD_SIGNAL_TRAP;
     }
-    if (!sync && stays_pending(b, sig, &f->info))
-        return (struct resume){f, gs};
+    if ((!sync && stays_pending(b, sig, &f->info)) || (sig == SIGTRAP && f->info.code == TRAP_TRACE && (is_own(b, f->uc.rsp) || inside(ip))))
+        return (struct resume){f, gs_at(b, &f->uc, gs)};
     if (overflowed(b, sig, f))
         return (struct resume){f, gs};
     if (!sync && r->act.handler <= 1) /* wherever it came: there is nothing to deliver */
-        return (struct resume){default_action(sig, r, f), gs};
+        return (struct resume){default_action(sig, r, f), gs_at(b, &f->uc, gs)};
     if (is_own(b, f->uc.rsp)) {
         if (sync) {
             if (ip >= ADDR(flk_copy_start) && ip < ADDR(flk_copy_end))
                 f->uc.rip = ADDR(flk_copy_fault);
-            else if (sig != SIGTRAP || f->info.code != TRAP_TRACE) /* the application steps itself: not through here */
+            else
                 set_default(sig); /* a fault of the runtime or of the hook: it comes again and ends the process */
             return (struct resume){f, gs};
         }
@@ -344,7 +357,7 @@ struct resume flk_wrap(u32 sig, struct sigframe *f, u32 index, struct sigframe *
             return (struct resume){f, ADDR(b)};
     }
     if (r->act.handler <= 1)
-        return (struct resume){default_action(sig, r, f), gs};
+        return (struct resume){default_action(sig, r, f), gs_at(b, &f->uc, gs)};
     if (r->act.flags & SA_RESETHAND)
         reset_handler(sig);
     u64 blocked = translate(b, &f->uc);

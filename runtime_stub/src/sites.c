@@ -37,6 +37,11 @@ static struct where in_vdso(u64 ip) {
             w.after = 1, w.rip = flk_vdso_sites[i].site + 2;
         return w;
     }
+    off = ip - ADDR(flk_vdso_stubs);
+    if (off < VDSO_EXPORTS * VDSO_STUB_SIZE) { /* counted on the way to the function: as if it began there */
+        w.rip = flk_vdso_real[off / VDSO_STUB_SIZE];
+        w.found = 1;
+    }
     for (u32 i = 0; i < VDSO_SITES && flk_vdso_sites[i].site; i++) {
         const struct vdso_site *s = &flk_vdso_sites[i];
         if (ip - s->copy <= s->site - s->start) {

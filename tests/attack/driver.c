@@ -1,6 +1,6 @@
 /* Injects signals into target.c at chosen instructions, and counts the runs that went wrong.
  *
- * driver [-1 SIG] [-2 SIG] [-k FROM:TO:STRIDE] [-m FROM:TO:STRIDE] [-p PHASE] [-n COUNT:SEED] [-c] [-t] [-b] PROGRAM ARGUMENT...
+ * driver [-1 SIG] [-2 SIG] [-k FROM:TO:STRIDE] [-m FROM:TO:STRIDE] [-p PHASE] [-n COUNT:SEED] [-a FROM:TO] [-c] [-t] [-b] PROGRAM ARGUMENT...
  *
  * Each point is one process. It runs to its first marker (`int $3`), makes k single steps, and gets signal 1. With -m it
  * makes m more steps from the first instruction that follows and gets signal 2. Then it runs to its end. Without a limit TO
@@ -8,6 +8,7 @@
  * the next, so that a stride leaves no residue class out.
  *   -n  COUNT points instead of every one: k from equal parts of its range in turn, m anywhere in its range, but every second
  *       one within the first EARLY steps, where the handler is being entered. The same SEED gives the same points.
+ *   -a  FROM:TO (hexadecimal): those k alone at which the program counter is between these addresses
  *   -c  the child of the body's call is attacked, from its first instruction
  *   -t  the first thread that the program makes is attacked, from its first marker on; all others run untraced, as a program's
  *       other threads do in any case
@@ -34,7 +35,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define TIMEOUT_SECONDS 60 /* far from what a point takes on a busy machine: only a program that hangs gets there */
+#define TIMEOUT_SECONDS 60  /* in which a program that hangs does not stop once; a busy machine makes a step take a second, not a minute */
+#define TIMEOUT_INTERVALS 20 /* and nothing takes so many of them: a program that stops for ever */
 #define LISTED_FAILURES 20
 #define NONE (-1L)
 #define DOUBLE_LIMIT 1000000L
@@ -48,10 +50,14 @@ struct range {
 static int signal1 = SIGUSR1, signal2 = 0, attack_child, attack_thread, blocking;
 static struct range range_k = {0, NONE, 1}, range_m = {NONE, NONE, 1};
 static long phase, sample_count;
+static uint64_t at_from, at_to; /* -a */
+static long chosen[64], chosen_count;
 static uint64_t random_state;
 static char **command;
 static int target_stderr;
 static volatile sig_atomic_t timed_out;
+static int intervals;                /* that have passed in this point */
+static long stops, stops_before; /* now, and when the last one passed */
 
 /* One process under attack. */
 struct run {
@@ -77,8 +83,9 @@ static void on_alarm(int sig)
 
 static void arm_timeout(int seconds)
 {
-    struct itimerval timer = {.it_value = {seconds, 0}};
-    timed_out = 0;
+    struct itimerval timer = {.it_interval = {seconds, 0}, .it_value = {seconds, 0}};
+    timed_out = intervals = 0;
+    stops_before = stops;
     setitimer(ITIMER_REAL, &timer, NULL);
 }
 
@@ -98,15 +105,23 @@ static void note_stuck(struct run *r)
     close(fd);
 }
 
-/* waitpid, but a program that takes too long is killed, and then has ended. */
+/* waitpid, but a program that takes too long is killed, and then has ended. Time alone does not tell: on a machine with a load of 100 a point of
+ * thousands of steps takes minutes. */
 static pid_t wait_for(struct run *r, pid_t pid, int *status)
 {
     pid_t got;
     for (;;) {
         got = waitpid(pid, status, __WALL);
-        if (got >= 0 || errno != EINTR)
+        if (got >= 0 || errno != EINTR) {
+            stops++;
             return got;
-        if (timed_out && !r->stuck[0]) {
+        }
+        if (!timed_out)
+            continue;
+        timed_out = 0;
+        if (stops != stops_before && ++intervals < TIMEOUT_INTERVALS) {
+            stops_before = stops;
+        } else if (!r->stuck[0]) {
             note_stuck(r);
             kill(r->pid, SIGKILL);
             kill(r->tid, SIGKILL);
@@ -425,6 +440,9 @@ static long measure(long limit, long *block_at)
         if (stop != STEPPED)
             break;
         steps++;
+        uint64_t pc = at_to ? pc_of(r.tid) : 0;
+        if (pc >= at_from && pc < at_to && chosen_count < (long)(sizeof chosen / sizeof *chosen))
+            chosen[chosen_count++] = steps;
     }
     if (!r.ended) {
         kill(r.pid, SIGKILL);
@@ -498,12 +516,16 @@ static void sampled_points(long last, long block_at)
 int main(int argc, char **argv)
 {
     int option;
-    while ((option = getopt(argc, argv, "+1:2:k:m:p:n:ctb")) != -1)
+    while ((option = getopt(argc, argv, "+1:2:k:m:p:n:a:ctb")) != -1)
         switch (option) {
         case '1': signal1 = atoi(optarg); break;
         case '2': signal2 = atoi(optarg); break;
         case 'k': parse_range(optarg, &range_k); break;
         case 'm': parse_range(optarg, &range_m); break;
+        case 'a':
+            if (sscanf(optarg, "%lx:%lx", &at_from, &at_to) != 2)
+                return 2;
+            break;
         case 'p': phase = atol(optarg); break;
         case 'n':
             if (sscanf(optarg, "%ld:%lu", &sample_count, &random_state) != 2 || sample_count < 1)
@@ -524,7 +546,11 @@ int main(int argc, char **argv)
     long block_at, steps = measure(range_k.to, &block_at);
     long last = blocking ? block_at + 1 : range_k.to == NONE ? steps : range_k.to;
     printf("{\"steps\": %ld, \"failures\": [", steps);
-    if (sample_count)
+    for (long i = 0; i < chosen_count; i++)
+        point(chosen[i], NONE, block_at, NULL);
+    if (at_to)
+        ;
+    else if (sample_count)
         sampled_points(last, block_at);
     else
         every_point(last, block_at);

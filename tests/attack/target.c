@@ -33,7 +33,7 @@
 /* How the handlers are installed and what they do. */
 static struct {
     int jump1, jump2, raise2, on_stack, no_defer, reset_hand, restart, child_mark, own_gs, threads, second, segv;
-    uint64_t alt_bytes, mask1, flags;
+    uint64_t alt_bytes, mask1, blocked, flags;
 } config;
 
 struct kind {
@@ -676,6 +676,10 @@ static void read_options(char **option)
             config.segv = 1;
         else if (IS("mask")) /* SIGUSR1's handler blocks SIGUSR2 too */
             config.mask1 = BIT(SIGUSR2) | BIT(SIGILL);
+        else if (IS("waits")) /* SIGILL is blocked, and stays so */
+            config.blocked = BIT(SIGILL);
+        else if (IS("ignores"))
+            EXPECT("ignores", signal(SIGILL, SIG_IGN) == SIG_ERR, 0);
         else if (IS("flags"))
             config.flags = number;
         else if (IS("skew"))
@@ -690,7 +694,7 @@ static void *run(void *unused)
 {
     (void)unused;
     own_tid = (pid_t)raw(SYS_gettid, 0, 0, 0, 0);
-    base_mask = new_mask = BIT(SIGHUP);
+    base_mask = new_mask = BIT(SIGHUP) | config.blocked;
     EXPECT("mask", raw(SYS_rt_sigprocmask, SIG_SETMASK, (long)&base_mask, 0, 8), 0);
     if (config.own_gs)
         set_gs(NULL);
@@ -712,7 +716,7 @@ static void *run(void *unused)
         EXPECT("afterwards", current_mask(), new_mask);
     }
     check_afterwards();
-    base_mask = new_mask = BIT(SIGHUP);
+    base_mask = new_mask = BIT(SIGHUP) | config.blocked;
     EXPECT("mask", raw(SYS_rt_sigprocmask, SIG_SETMASK, (long)&base_mask, 0, 8), 0);
     check_calls("end");
     finish_marker(); /* what follows takes many steps */

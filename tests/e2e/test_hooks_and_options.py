@@ -73,6 +73,15 @@ def test_a_hook_asks_for_another_call(tmp_path: Path) -> None:
     assert hooked.status == 0
 
 
+@pytest.mark.parametrize("name", ["abi_registers", "abi_vectors", "sig_storm", "sig_cancel"])
+def test_a_hook_with_vectors(artifacts: Artifacts, tmp_path: Path, name: str) -> None:
+    """What a hook does to vector and floating-point registers the program does not see, nor its handlers."""
+    program = load_program(SOURCES / f"{name}.c")
+    original = artifacts.built(program, "gcc")
+    hooked = rewrite(original, tmp_path / name, "--hook", HOOKS / "vectors.c")
+    assert_same_behaviour(original, hooked, Invocation(timeout_seconds=program.timeout_seconds), program.status)
+
+
 @pytest.mark.parametrize("name", ["proc_seccomp", "proc_ptrace", "proc_limits", "proc_prctl"])
 def test_programs_with_a_hook(artifacts: Artifacts, tmp_path: Path, name: str) -> None:
     """Filters, tracers, limits and process options where the runtime has a frame, a leave part and SIGSEGV."""
@@ -84,8 +93,20 @@ def test_programs_with_a_hook(artifacts: Artifacts, tmp_path: Path, name: str) -
 
 @pytest.mark.parametrize(
     ("text", "told"),
-    [("int flicker_enter(", "error"), ("int unrelated;", "flicker_enter")],
-    ids=["syntax", "undefined"],
+    [
+        ("int flicker_enter(", "error"),
+        ("int unrelated;", "flicker_enter"),
+        (
+            "static double d = 1;\nint flicker_enter(struct flicker_call *c) { return (int)(d += flicker_nr(c)); }",
+            "SSE",
+        ),
+        (
+            "FLICKER_VECTORS(flicker_enter)\nint flicker_enter_vectors(struct flicker_call *c) { return !!c; }\n"
+            "void flicker_leave(struct flicker_return *r) { (void)r; }",
+            "flicker_leave does not save",
+        ),
+    ],
+    ids=["syntax", "undefined", "vectors", "bare"],
 )
 def test_a_bad_hook_is_a_usage_error(program: Path, tmp_path: Path, text: str, told: str) -> None:
     """A hook that does not compile or link gives exit 2, its reason, and no output."""

@@ -24,7 +24,7 @@ def test_each_rung(artifacts: Artifacts, mode: str) -> None:
     done = subprocess.run([*CLI, "inspect", "--json", original], capture_output=True, text=True, check=True)
     named = [s for s in json.loads(done.stdout)["sites"] if (s["function"] or "").startswith("ladder_")]
     found = {s["function"]: s for s in named}
-    assert {name.split("_")[1] for name in found} == set(RUNGS[1:]) and len(named) == len(found) + 1 == 10
+    assert {name.split("_")[1] for name in found} == set(RUNGS[1:]) and len(named) == len(found) + 1 == 11
     for name, site in found.items():
         rung = name.split("_")[1]
         assert site["tactic"] == rung and site["class"] in ("agnostic", "closed", "trap"), site

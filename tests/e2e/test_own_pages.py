@@ -10,6 +10,7 @@ import pytest
 from ..support.artifacts import Artifacts
 from ..support.build import load_program
 from ..support.execute import run
+from ..support.note import read_note
 from ..support.rewrite import Invocation, assert_same_behaviour, rewrite
 
 HERE = Path(__file__).parent
@@ -69,3 +70,24 @@ def test_faults_of_the_program_are_its_own(overflowing: Path) -> None:
     """With that watch its own SIGSEGV comes to its own handler, or ends it without a word."""
     handled = run([overflowing, "handler", "fault"])
     assert (handled.status, handled.stdout, handled.stderr) == (3, b"handler\n", b"")
+
+
+@pytest.mark.parametrize(
+    "tool", [("--tool", "none"), ("--tool", "count"), ("--hook", str(HERE / "unwind" / "leave.c"))]
+)
+def test_nothing_is_writable_and_executable(tmp_path: Path, tool: tuple[str, ...]) -> None:
+    """Tables are read-only, code is not writable, also what the runtime makes later; own stacks have a guard page."""
+    original = tmp_path / "maps"
+    subprocess.run(["gcc", "-O2", "-static", "-w", "-o", original, HERE / "gs" / "maps.c"], check=True)
+    rewritten = rewrite(original, tmp_path / "out" / "maps", *tool)
+    outcome = run([rewritten], env={"FLICKER_AOT_OUTPUT": "/dev/null"})
+    assert outcome.status == 0
+    rows = [line.split() for line in outcome.stdout.decode().splitlines()]
+    ends = [[int(part, 16) for part in row[0].split("-")] for row in rows]
+    ranges = [(low, high, row[1]) for (low, high), row in zip(ends, rows, strict=True)]
+    assert not [row for row in rows if "w" in row[1] and "x" in row[1]]
+    for name, wanted in (("r", {"r--p"}), ("rx", {"r-xp"}), ("rw", {"rw-p", "r-xp"})):
+        start, _, _, size = read_note(rewritten)["segments"][name]
+        inside = {perms for low, high, perms in ranges if low < start + size and high > start} - {"---p"}
+        assert inside == wanted, (name, inside)  # thunks of handlers are made in a place of rw
+    assert any(perms == "---p" and high - low == 4096 for low, high, perms in ranges)

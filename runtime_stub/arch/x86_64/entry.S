@@ -16,7 +16,7 @@
  *      and flk_sigreturn_sys: there, and outside of the runtime, gs may be the program's (own_gs.c). flk_wrap_entry
  *      then finds the block by the alternate stack that the kernel put into the frame: it is the thread's own stack.
  *   4. Where gs is the child's block in the parent ([flk_sp_sys, flk_sp_repaired), rax != 0), flk_wrap_entry repairs it
- *      before anything reads gs.
+ *      before anything reads gs. A thread that goes on exactly there has it again (signal.c, gs_at), from flk_wrap_sys on.
  */
 #define FLK_ASM
 #include "../../include/rt.h"
@@ -388,7 +388,13 @@ flk_wrap_entry:
         jae     1f
 4:      mov     SF_RSP(%r10), %r10
         jmp     0b
-1:      cmpl    $0, flk_rt+RT_OWN_GS(%rip)
+1:      lea     flk_wrap_sys(%rip), %r9
+        cmp     %r9, %r8
+        jne     8f
+        mov     SF_R8(%r10), %r9        # the block, and in rdx what gs was set to for where that wrapper goes on
+        cmp     SF_RDX(%r10), %r9
+        jne     7f
+8:      cmpl    $0, flk_rt+RT_OWN_GS(%rip)
         jne     .Lown_gs
 .Ltrust_gs:
         lea     flk_sp_sys(%rip), %r9
@@ -402,9 +408,6 @@ flk_wrap_entry:
         jmp     .Lgs_right
 .Lown_gs:
         /* The program has a gs of its own, r8 is the program counter in frame r10: invariant 3. */
-        lea     flk_wrap_sys(%rip), %r9
-        cmp     %r9, %r8
-        je      5f
         lea     flk_sigreturn_sys(%rip), %r9
         cmp     %r9, %r8
         je      5f
@@ -471,7 +474,7 @@ flk_wrap_ret:
         cmp     %r8, %rdx
         je      flk_wrap_sys
         wrgsbase %rdx
-flk_wrap_sys:                           # r8 is the block
+flk_wrap_sys:                           # r8 is the block, rdx is in gs
         syscall
         .globl  flk_wrap_end
 flk_wrap_end:

@@ -11,6 +11,7 @@ struct two {
 };
 /* A function with a call's number in rax; rdi and rsi as given. */
 struct two enter(long number, const void *function, long rdi, long rsi);
+long enter_bare(long number);
 
 extern const char ladder_short_int3[], ladder_short_nops[], ladder_short_pair[], ladder_short_loop[], ladder_short_loop_after[],
     ladder_successor_one[], ladder_successor_one_after[], ladder_successor_loop[], ladder_successor_loop_after[],
@@ -62,6 +63,11 @@ __asm__(
     FAR(8)
     FUNCTION(ladder_trap) "endbr64\n syscall\n ret\n" END(ladder_trap)
     FAR(9)
+    /* Where rsp is no stack. */
+    FUNCTION(ladder_trap_bare) "endbr64\n syscall\n jmp *%rbx\n" END(ladder_trap_bare)
+    FAR(10)
+    FUNCTION(enter_bare) "push %rbx\n push %rbp\n mov %rdi, %rax\n mov %rsp, %rbp\n lea 1f(%rip), %rbx\n mov $8, %esp\n"
+                         "jmp ladder_trap_bare\n 1: mov %rbp, %rsp\n pop %rbp\n pop %rbx\n ret\n" END(enter_bare)
     ".text\n");
 
 #define CHECK_TWO(call, a, d)                                                                                                \
@@ -88,6 +94,7 @@ int main(void)
         CHECK_TWO(enter(0xffffffff, ladder_neighbour_after_1, 1, 2), -1, 0x1235);
         CHECK_TWO(enter(0xffffffff, ladder_neighbour_after_2, 2, 2), 0xffffffff, 0x1236);
         CHECK_TWO(enter(SYS_getppid, ladder_trap, 1, 2), ppid, 0);
+        CHECK_EQ(enter_bare(SYS_getppid), ppid);
         ladder_value = 0x1234;
     }
     for (unsigned i = 0; i < sizeof ladder_targets / sizeof *ladder_targets; i++)

@@ -1,6 +1,6 @@
 // modes: default
 // counts: none
-/* Resource limits: a small stack, little address space, little locked memory, no queued signals, few descriptors. Each in a child of its own, some
+/* Resource limits, and a long command line: a small stack, little address space, little locked memory, no queued signals, few descriptors. Each in a child of its own, some
  * across exec; calls, threads, handlers and children work in all of them, and what the kernel refuses it refuses as before. */
 #include "check.h"
 #include <pthread.h>
@@ -118,6 +118,34 @@ static void small_stack(void)
     again();
 }
 
+/* A megabyte of arguments and environment: the new image finds all of it. */
+static void long_command_line(void)
+{
+    enum { STRINGS = 1000, BYTES = 500 };
+    static char text[BYTES + 1], *arguments[STRINGS + 3], *environment[STRINGS + 1];
+    memset(text, 'x', BYTES);
+    text[0] = 'A', text[1] = '=';
+    arguments[0] = self;
+    arguments[1] = (char *)"long";
+    for (int i = 0; i < STRINGS; i++)
+        arguments[i + 2] = environment[i] = text;
+    environment[0] = (char *)"FLICKER_AOT_OUTPUT=/dev/null"; /* a counting one would write to standard error */
+    execve(self, arguments, environment);
+    CHECK(!"exec failed");
+}
+
+static void check_command_line(int argc, char **argv)
+{
+    size_t bytes = 0, strings = 0;
+    for (int i = 2; i < argc; i++)
+        bytes += strlen(argv[i]);
+    for (char **e = argv + argc + 1; *e; e++, strings++)
+        bytes += strlen(*e);
+    CHECK_EQ(argc, 1002);
+    CHECK_EQ(strings, 1000);
+    CHECK_EQ(bytes, 1999 * 500 + 28);
+}
+
 static void no_stack_limit(void)
 {
     struct rlimit was;
@@ -232,10 +260,12 @@ static void few_files(void)
 
 int main(int argc, char **argv)
 {
-    static void (*const cases[])(void) = {small_stack,   no_stack_limit,  address_space, no_address_space,
+    static void (*const cases[])(void) = {small_stack,   no_stack_limit,  long_command_line, address_space, no_address_space,
                                           locked_memory, locked_for_ever, no_queue,      few_files};
     self = argv[0];
     if (argc > 1) {
+        if (argc > 2)
+            check_command_line(argc, argv);
         all();
         return 0;
     }

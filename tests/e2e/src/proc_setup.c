@@ -12,6 +12,7 @@ static _Thread_local volatile char tls_zero[64] __attribute__((aligned(64)));
 static int constructed;
 static int *const relocated = &constructed;
 extern void _start(void);
+extern const ElfW(Ehdr) __ehdr_start;
 
 __attribute__((constructor)) static void construct(void)
 {
@@ -69,6 +70,14 @@ int main(int argc, char **argv, char **env)
     }
     CHECK(loads >= 2);
     CHECK_EQ(covered, 1);
+    /* Code that starts from the file's header finds a table of its own segments, though it need not be this one. */
+    const ElfW(Phdr) *walked = (const void *)((const char *)&__ehdr_start + __ehdr_start.e_phoff);
+    int loads_walked = 0;
+    for (unsigned i = 0; i < __ehdr_start.e_phnum; i++)
+        loads_walked += walked[i].p_type == PT_LOAD;
+    CHECK_EQ(loads_walked, loads);
+    CHECK_EQ(__ehdr_start.e_phnum, getauxval(AT_PHNUM));
+    CHECK_EQ(memcmp(walked, table, __ehdr_start.e_phnum * sizeof *table), 0);
     int found = 0;
     dl_iterate_phdr(headers, &found);
     CHECK_EQ(found, 3);
