@@ -47,10 +47,10 @@ from .abi import (
     FlkConfig,
     FlkTemplate,
 )
-from .edits import make_edits
+from .edits import jump_edit, make_edits
 from .note import fixed_part, note_bytes, placed_part, runtime_sha256
 from .plans import plans_bytes, plans_size
-from .start import Start, copy_of, edit_of, read_start
+from .start import Start, copy_of, edit_of, open_edits, read_start
 from .stub import Stub
 from .tables import Tables, make_tables
 from .trampolines import Slot, build, copies, measure
@@ -115,7 +115,7 @@ def lay_out(
     if phnum > MAX_PHDRS:
         raise InputError(f"{image.path}: {phnum} program headers would be needed, at most {MAX_PHDRS} are possible")
     fixed = image.type == ET_EXEC
-    start = read_start(image) if options.role is Role.INTERPRETER else None
+    start = read_start(image, plan.loader_opens) if options.role is Role.INTERPRETER else None
     shape = Shape.CLIENT if is_client else Shape.ENTER if stub.leave is None else Shape.ENTER_LEAVE
     template = trampoline_template(shape)
     labels = _labels(template, has_leave=shape is not Shape.ENTER)
@@ -143,7 +143,7 @@ def lay_out(
         _check_reach(image, where)
         moved = copies(slots, where.rx)
         segments = where.in_file(len(stub.data))
-        runtime = _runtime(stub, where, options.role)
+        runtime = _runtime(stub, where, options.role, tells=plan.debug_state is not None)
         if placed != (where.rx, where.text, where.frame_header):
             placed = where.rx, where.text, where.frame_header
             unwound = unwind.loaded(where.rx, where.frame_header)
@@ -167,7 +167,10 @@ def lay_out(
     code_parts = [(t.vaddr, t.data) for t in trampolines]
     if start is not None:
         code_parts.append((where.start_copy, copy_of(start, where.start_copy)))
-        edits = tuple(sorted((*edits, edit_of(start, image, runtime["start"])), key=lambda e: e.offset))
+        edits = (*edits, edit_of(start, image, runtime["start"]), *open_edits(start, image, where.start_copy))
+    if plan.debug_state is not None:
+        edits = (*edits, jump_edit(image, plan.debug_state, runtime["debugger"]))
+    edits = tuple(sorted(edits, key=lambda e: e.offset))
     return Layout(
         r=Placement(
             place=Place.R,
@@ -346,20 +349,22 @@ def _check_reach(image: Image, where: _Addresses) -> None:
         )
 
 
-def _runtime(stub: Stub, where: _Addresses, role: Role) -> dict[str, int]:
-    """Vaddrs of the runtime's entry points; "leave" is 0 where there is none. Of a client: of its slots."""
+def _runtime(stub: Stub, where: _Addresses, role: Role, *, tells: bool) -> dict[str, int]:
+    """Vaddrs of the entry points; "leave" and "debugger": 0 where there is none. Of a client: of its slots."""
     if role.is_client:
         return {
             "start": where.text + stub.start if role is Role.PROGRAM else 0,
             "enter": where.slots,
             "leave": where.slots + SLOTS_SIZE // 2,
             "config": where.text + stub.config,
+            "debugger": 0,
         }
     return {
         "start": where.text + stub.start,
         "enter": where.text + stub.enter,
         "leave": 0 if stub.leave is None else where.text + stub.leave,
         "config": where.text + stub.config,
+        "debugger": where.text + stub.debugger if tells else 0,
     }
 
 

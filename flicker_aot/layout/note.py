@@ -40,6 +40,8 @@ def fixed_part(
         "bundle": _place(options.bundle),
         "plans": [[str(p.path), p.sha256, p.build_id.hex(), plan_sha256(p)] for p in plans],
         "tool": options.tool if options.hook is None else f"hook:{options.hook.name}",
+        "debug_state": plan.debug_state,
+        "loader_opens": [call.vaddr for call in plan.loader_opens],
         "kept": [p.site.vaddr for p in plan.patches if p.tactic is Tactic.KEEP],
         "gs_uses": list(code.gs_uses),
         "unknown": [c.vaddr for c in code.candidates if c.verdict is Verdict.UNKNOWN],

@@ -42,7 +42,7 @@ static struct {
     u32 started; /* bundle_start is done: what is mapped from now on is no program */
 } bundle;
 
-u64 flk_program_entry, *flk_entry_slot;
+u64 flk_program_entry, *flk_entry_slot, flk_debug_state;
 
 static void __attribute__((noreturn)) fail(const char *why) {
     tell("flicker-aot: ");
@@ -59,6 +59,7 @@ void bundle_program(const struct flk_config *program, u64 bias) {
         return;
     bundle.program = program;
     bundle.program_bias = bias;
+    flk_debug_state = ADDR(program + 1); /* loader.S: right behind */
 }
 
 static void find_folder(const char *execfn, u32 depth) {
@@ -252,8 +253,9 @@ const struct flk_file *bundle_find_path(const char *path) {
 
 /* ---- The loader's opens ---- */
 
-static int is_loaders(const struct blk *b) {
-    if (!(flk_config.flags & FLK_F_INTERP) || !bundle.folder[0] || (flk_config.flags & FLK_F_LIBC && !flk_entry_slot))
+static int is_loaders(const struct blk *b, i64 flags) {
+    if (!(flk_config.flags & FLK_F_INTERP) || !bundle.folder[0] ||
+        (flk_config.flags & FLK_F_LIBC && !flk_entry_slot && !(flags & FLK_LOADERS_OPEN)))
         return 0;
     return b->sp_entry - (flk_config.tramp_vaddr + flk_rt.bias) < flk_config.tramp_size;
 }
@@ -277,7 +279,7 @@ i64 bundle_opened(const struct blk *b, i64 result, const i64 *args) {
     const struct flk_file *file = 0;
     u32 at = (u32)b->call_nr == __NR_openat;
     i64 flags = args[at + 1];
-    if (!is_loaders(b) || (!at && (u32)b->call_nr != __NR_open) || flags & (O_ACCMODE | O_PATH | O_DIRECTORY) ||
+    if (!is_loaders(b, flags) || (!at && (u32)b->call_nr != __NR_open) || flags & (O_ACCMODE | O_PATH | O_DIRECTORY) ||
         !may_call(OWN_OPENAT) || !may_call(OWN_CLOSE) || !may_call(OWN_STAT))
         return result;
     if (result < 0 && result != -ENOENT && result != -ENOTDIR)
