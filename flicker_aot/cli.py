@@ -47,6 +47,7 @@ _FINDINGS_SHOWN: Final = 20
 _SKIPS_SHOWN: Final = 20
 _MEMORY_MIB: Final = 1536
 _LEAST_MEMORY_MIB: Final = 512
+_RUN_CACHE_MIB: Final = 2048
 
 
 class _Parser(argparse.ArgumentParser):
@@ -68,6 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         color = parsed.color
         handlers = {
             "rewrite": _rewrite,
+            "run": _run,
             "bundle": _bundle,
             "rootfs": _rootfs,
             "verify": _verify,
@@ -139,6 +141,27 @@ def _parser() -> argparse.ArgumentParser:
     )
     rewrite.add_argument("--report", metavar="FILE.json", type=Path, help="write a report of this rewriting")
     rewrite.add_argument("--force", action="store_true", help="overwrite OUT")
+
+    run = commands.add_parser(
+        "run",
+        help="run a program hooked; what is rewritten for that is kept",
+        description="PROG is rewritten into a cache, unless it is there, and executed with ARGS.",
+        usage=f"{_PROGRAM} run [options] [--] PROG [ARGS...]",
+    )
+    _add_options(run)
+    run.add_argument(
+        "--include",
+        metavar="GLOB",
+        nargs=1,
+        action="extend",
+        default=[],
+        help="a further file that is hooked when it is loaded (dlopen); several times",
+    )
+    run.add_argument("--cache", metavar="DIR", type=Path, help="where it is kept (default: ~/.cache/flicker-aot)")
+    run.add_argument(
+        "--cache-size", metavar="MIB", type=_jobs, default=_RUN_CACHE_MIB, help=f"at most (default: {_RUN_CACHE_MIB})"
+    )
+    run.add_argument("arguments", metavar="PROG [ARGS...]", nargs=argparse.REMAINDER)
 
     bundle = commands.add_parser(
         "bundle",
@@ -250,7 +273,7 @@ def _parser() -> argparse.ArgumentParser:
     diff.add_argument("old", metavar="OLD.json", type=Path)
     diff.add_argument("new", metavar="NEW.json", type=Path)
 
-    for command in (rewrite, bundle, rootfs, verify, inspect, syscalls, report, diff):
+    for command in (rewrite, run, bundle, rootfs, verify, inspect, syscalls, report, diff):
         loudness = command.add_mutually_exclusive_group()
         loudness.add_argument("-q", "--quiet", action="store_true", help="errors only")
         loudness.add_argument(
@@ -333,6 +356,24 @@ def _rewrite(parsed: argparse.Namespace) -> int:
     if not parsed.quiet:
         _tell(report, parsed)
     return 0
+
+
+def _run(parsed: argparse.Namespace) -> int:
+    from .launch import LaunchRequest, launch
+
+    command = parsed.arguments[1:] if parsed.arguments[:1] == ["--"] else parsed.arguments
+    if not command:
+        raise UsageError("run: expected a program (see flicker-aot run --help)")
+    request = LaunchRequest(
+        command=command,
+        options=_options(parsed),
+        excluded=None if parsed.excluded is None else parse_set(parsed.excluded),
+        includes=tuple(parsed.include),
+        folder=(parsed.cache or _cache_folder()) / "run",
+        limit_bytes=parsed.cache_size << 20,
+    )
+    with _progress(parsed) as listener:
+        launch(request, listener)
 
 
 def _request(parsed: argparse.Namespace) -> Request:

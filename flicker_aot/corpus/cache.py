@@ -7,7 +7,6 @@ is damaged or of another schema is set aside, and a cache that fails later (a fu
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -15,7 +14,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from .. import __version__
 from ..errors import UsageError
 
 _FILE: Final = "report.sqlite3"
@@ -29,15 +27,6 @@ CREATE TABLE results (
     tool TEXT NOT NULL, sha256 TEXT NOT NULL, day INTEGER NOT NULL, document BLOB NOT NULL, PRIMARY KEY (tool, sha256)
 ) WITHOUT ROWID
 """
-
-
-def tool_key() -> str:
-    """This tool: its version, and a digest of its code and runtimes, since a checkout changes under one version."""
-    digest = hashlib.sha256()
-    package = Path(__file__).parent.parent
-    for path in sorted([*package.rglob("*.py"), *(package / "stub").iterdir()]):
-        digest.update(path.relative_to(package).as_posix().encode() + b"\0" + path.read_bytes())
-    return f"{__version__}+{digest.hexdigest()[:16]}"
 
 
 class Cache:

@@ -20,7 +20,7 @@ from typing import Any, Final
 from ..errors import InputError, InternalError, UsageError
 from ..model.corpus import FileResult
 from ..pipeline import read_file
-from .cache import tool_key
+from ..toolkey import tool_key
 from .unpack import ArchiveDone, ArchiveTask, do, do_crashed
 from .work import Task, failed
 

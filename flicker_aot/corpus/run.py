@@ -23,8 +23,9 @@ from ..model.corpus import FileResult, Name, Proof, RunFacts, Skip
 from ..model.options import Options
 from ..pipeline import load_stages, peak_memory_bytes
 from ..toolchain import runtime_for
+from ..toolkey import tool_key
 from ..tree.pool import available_memory_bytes, run
-from .cache import Cache, tool_key
+from .cache import Cache
 from .cluster import Cluster
 from .collect import Listener, collect
 from .owners import owned, root_above

@@ -33,9 +33,11 @@ ALLOWED = {
     # Commands over many files: they see stages through pipeline alone.
     "tree": {"tree", "elf", "model", "errors", "pipeline", "report"},
     "archive": {"archive", "model", "errors"},
-    "corpus": {"corpus", "archive", "tree", "elf", "model", "errors", "pipeline", "report", "toolchain", ""},
+    "corpus": {"corpus", "archive", "tree", "elf", "model", "errors", "pipeline", "report", "toolchain", "toolkey", ""},
     "rootfs": {"rootfs", "tree", "model", "errors", "pipeline", "toolchain", ""},
     "bundle": {"bundle", "tree", "elf", "model", "errors", "pipeline", "toolchain", ""},
+    "launch": {"launch", "single", "bundle", "model", "errors", "pipeline", "toolkey"},
+    "toolkey": {""},
     "single": {"single", "bundle", "tree", "elf", "model", "errors", "pipeline", "report"},
 }
 IMPORTERS = {
