@@ -1,4 +1,4 @@
-"""python -m bench [NAME...]: prints the tables, or those that are named (calls, protections, starts, dynamic, rewriting)."""
+"""python -m bench [NAME...]: prints the tables, or those that are named (calls, protections, starts, dynamic, ...)."""
 
 from __future__ import annotations
 

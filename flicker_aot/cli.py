@@ -71,9 +71,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         color = parsed.color
         handlers = {
             "rewrite": _rewrite,
+            "run": _run,
             "bundle": _bundle,
             "rootfs": _rootfs,
-            "run": _run,
             "verify": _verify,
             "inspect": _inspect,
             "syscalls": _syscalls,
@@ -124,7 +124,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
 
     rewrite = commands.add_parser("rewrite", help="write a hooked copy of a program", description="IN becomes OUT.")
-    rewrite.add_argument("source", metavar="IN", type=Path, help="a statically linked x86-64 program")
+    rewrite.add_argument("source", metavar="IN", type=Path, help="an x86-64 program, static or dynamic, or a library")
     rewrite.add_argument("destination", metavar="OUT", type=Path, help="the rewritten program")
     _add_options(rewrite)
     rewrite.add_argument(
@@ -173,16 +173,14 @@ def _parser() -> argparse.ArgumentParser:
     run = commands.add_parser(
         "run",
         help="run a program hooked, from a cache",
-        description="PROG runs as a bundle that is kept: the second start makes nothing.",
+        description="PROG is rewritten into a cache, unless it is there, and executed with ARGS.",
         usage=f"{_PROGRAM} run [options] [--] PROG [ARGS...]",
     )
     run.add_argument("command_line", metavar="PROG ARGS...", nargs=argparse.REMAINDER, help="what to run")
     _add_options(run)
     _add_contents(run)
     run.add_argument("-j", "--jobs", metavar="N", type=_jobs, help="processes (default: one a processor)")
-    run.add_argument(
-        "--cache", metavar="DIR", type=Path, help="where bundles are kept (default: ~/.cache/flicker-aot/run)"
-    )
+    run.add_argument("--cache", metavar="DIR", type=Path, help="where it is kept (default: ~/.cache/flicker-aot/run)")
     run.add_argument(
         "--cache-size",
         metavar="MIB",
@@ -440,11 +438,13 @@ def _run(parsed: argparse.Namespace) -> int:
         cache=parsed.cache or _cache_folder() / "run",
         cache_bytes=parsed.cache_size << 20,
     )
-    program, report = prepare(request, lambda wanted: _make_bundle(wanted, parsed))
-    if report is not None:
-        _tell_problems(report, parsed, warnings=parsed.verbose)
-    if program is None:
-        return report.exit_code if report is not None else InternalError.exit_code
+    with _progress(parsed) as listener:
+        made = prepare(request, listener, lambda wanted: _make_bundle(wanted, parsed))
+    if isinstance(made, Path):
+        program = made
+    else:
+        _tell_problems(made, parsed, warnings=parsed.verbose)
+        return made.exit_code
     sys.stdout.flush()
     sys.stderr.flush()
     # Python ignores these, and an exec would hand that on.
@@ -552,8 +552,27 @@ def _verify(parsed: argparse.Namespace) -> int:
 
     if parsed.destination is None:
         return _verify_bundle(parsed)
-    findings = verify(read_file(parsed.source), read_file(parsed.destination))
+    output = read_file(parsed.destination)
+    findings: list[object] = list(verify(read_file(parsed.source), output))
+    if not findings:
+        findings += _check_plans(parsed, output)
     return _tell_findings(parsed, parsed.destination, findings, f"verified against {parsed.source}")
+
+
+def _check_plans(parsed: argparse.Namespace, output: bytes) -> Sequence[str]:
+    """What is wrong with the plans of a single file."""
+    from .single import check_plans
+    from .verify import read_note
+
+    note = read_note(output)
+    if note is None or not note.plans:
+        return ()
+    with _progress(parsed) as listener:
+        checked = check_plans(note.document, listener)
+    if not parsed.quiet:
+        for line in checked.warnings:
+            _message(f"warning: {line}", parsed.color)
+    return checked.findings
 
 
 def _verify_bundle(parsed: argparse.Namespace) -> int:

@@ -11,7 +11,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from ..errors import InputError
 from ..model.options import Options
@@ -22,11 +22,15 @@ from .store import Store
 if TYPE_CHECKING:
     from ..bundle import BundleRequest
     from ..model.tree import TreeReport
+    from ..pipeline import StageListener
+
+_PROGRAMS: Final = "bin"  # as in a bundle
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunRequest:
-    """``cache``: the folder with all entries, ``cache_bytes`` what they may hold together. The rest as for a bundle."""
+    """``cache``: the folder with all entries, ``cache_bytes`` what they may hold together. ``follows``: children run
+    hooked, too, those that ``includes`` names. The rest as for a rewriting."""
 
     start: Start
     options: Options
@@ -41,39 +45,65 @@ class RunRequest:
 Maker = Callable[["BundleRequest"], "TreeReport"]
 
 
-def prepare(request: RunRequest, make: Maker) -> tuple[Path | None, TreeReport | None]:
-    """The program to exec, None where it could not be made; and the report of ``make``, if that was called."""
+def prepare(request: RunRequest, listener: StageListener, make_bundle: Maker) -> Path | TreeReport:
+    """The program to exec; or what ``make_bundle`` says of a bundle that could not be made. Raises FlickerErrors."""
     program = request.start.program.resolve()
     store = Store(request.cache, request.cache_bytes)
     key = _key(request, program)
     folder = store.find(key)
-    report = None
     if folder is None:
         with store.locked(key):
             folder = store.find(key)  # another run may have made it meanwhile
             if folder is None:
-                folder, report = _make(request, program, store, key, make)
-    return None if folder is None else folder / "bin" / program.name, report
+                made = _make(request, program, store, key, listener, make_bundle)
+                if not isinstance(made, Path):
+                    return made
+                folder = made
+    return folder / _PROGRAMS / program.name
 
 
-def _make(request: RunRequest, program: Path, store: Store, key: str, make: Maker) -> tuple[Path | None, TreeReport]:
+def _make(
+    request: RunRequest, program: Path, store: Store, key: str, listener: StageListener, make_bundle: Maker
+) -> Path | TreeReport:
+    with store.staging() as staging:
+        if not request.follows:
+            return store.put(key, staging, [program, *_rewrite(request, program, staging / _PROGRAMS, listener)])
+        report = make_bundle(_bundle_request(request, program, staging))
+        if not report.is_written:
+            return report
+        return store.put(key, staging, [Path("/", record.path) for record in report.records])
+
+
+def _rewrite(request: RunRequest, program: Path, folder: Path, listener: StageListener) -> list[Path]:
+    """The program alone, as FOLDER/NAME; what else it was made of."""
+    from ..pipeline import Request, rewrite
+    from ..single import is_dynamic_program, rewrite_single
+
+    folder.mkdir(parents=True)
+    wanted = Request(
+        source=program,
+        destination=folder / program.name,
+        options=replace(request.options, exe_path=program),
+        excluded=request.excluded,
+    )
+    if not is_dynamic_program(program):
+        rewrite(wanted, listener)
+        return []
+    return [Path(plan.path) for plan in rewrite_single(wanted, request.includes, listener).plans]
+
+
+def _bundle_request(request: RunRequest, program: Path, destination: Path) -> BundleRequest:
     from ..bundle import BundleRequest
 
-    with store.staging() as staging:
-        report = make(
-            BundleRequest(
-                program=program,
-                destination=staging,
-                options=replace(request.options, exe_path=None),
-                includes=request.includes,
-                jobs=request.jobs,
-                follows=request.follows,
-                excluded=request.excluded,
-            )
-        )
-        if not report.is_written:
-            return None, report
-        return store.put(key, staging, [Path("/", record.path) for record in report.records]), report
+    return BundleRequest(
+        program=program,
+        destination=destination,
+        options=request.options,
+        includes=request.includes,
+        jobs=request.jobs,
+        follows=True,
+        excluded=request.excluded,
+    )
 
 
 def _key(request: RunRequest, program: Path) -> str:
@@ -87,6 +117,7 @@ def _key(request: RunRequest, program: Path) -> str:
         options.strict,
         options.on_refusal.value,
         options.vdso,
+        options.guard,
         options.guard,
         None if options.only is None else sorted(options.only),
         None if request.excluded is None else sorted(request.excluded),

@@ -1,6 +1,6 @@
-"""Bundles that were made once. In: a key. Out: the folder that was kept for it; folders above a bound are removed.
+"""Programs that were rewritten once. In: a key. Out: the folder that was kept for it. What is above a bound is removed.
 
-``ROOT/KEY/`` is a bundle, with ``entry.json`` beside its own files: which inputs it was made of, and how its files were
+``ROOT/KEY/`` holds a program or a bundle, and ``entry.json``: which inputs it was made of, and how its files were
 when it was put there. An entry is used where all of that still holds, else it is made anew. Entries appear by rename;
 whoever makes one holds the key's lock, so a second run waits for it instead of making it twice.
 """
@@ -71,11 +71,11 @@ class Store:
 
     @contextmanager
     def staging(self) -> Iterator[Path]:
-        """A path in the store where a bundle can be made; what is there at the end is removed."""
+        """A path in the store where an entry can be made; what is there at the end is removed."""
         with self._explained():
             outer = Path(tempfile.mkdtemp(prefix=_STAGING, dir=self._root))
         try:
-            yield outer / "bundle"
+            yield outer / "made"
         finally:
             shutil.rmtree(outer, ignore_errors=True)
 

@@ -35,7 +35,7 @@ ALLOWED = {
     "archive": {"archive", "model", "errors"},
     "corpus": {"corpus", "archive", "tree", "elf", "model", "errors", "pipeline", "report", "toolchain", ""},
     "rootfs": {"rootfs", "tree", "model", "errors", "pipeline", "toolchain", ""},
-    "launch": {"launch", "bundle", "model", "errors", "toolchain"},
+    "launch": {"launch", "bundle", "single", "model", "errors", "pipeline", "toolchain"},
     "bundle": {"bundle", "tree", "elf", "model", "errors", "pipeline", "toolchain", ""},
     "single": {"single", "bundle", "tree", "elf", "model", "errors", "pipeline", "report"},
 }
