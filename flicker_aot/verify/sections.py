@@ -62,7 +62,7 @@ def _kept(subject: Subject) -> Iterator[Finding]:
         elif frames:  # unwind.py looks at what it holds
             flags = old.flags | new.flags & _SHF_COMPRESSED
             wanted = wanted._replace(offset=new.offset, size=new.size, flags=flags)
-        if subject.claim.role == "program" and old_name == b".interp":
+        if subject.claim.role in ("program", "single") and old_name == b".interp":
             old_name = b".flicker.interp"
         # A section without a name, or in a file without any (e_shstrndx 0), may get one from the extended string table.
         if (name != old_name and old_name) or new != wanted:

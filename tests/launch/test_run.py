@@ -251,7 +251,7 @@ def test_what_cannot_be_run(store: Path, tmp_path: Path, probe: Path) -> None:
         "nowhere-to-be-found": (2, "not found in PATH"),
         str(tmp_path / "nothing"): (2, "No such file"),
         str(tmp_path): (2, "not a regular file"),
-        str(text): (3, "a program expected"),
+        str(text): (3, "not an ELF file"),
         str(empty): (3, "names no interpreter"),
         str(plain): (2, "no permission to run it"),
     }
