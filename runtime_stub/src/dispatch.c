@@ -227,7 +227,7 @@ u64 special_give_up(struct blk *b, i64 *args) {
     restore_argument(b, args);
     if (b->sp_kind == SPECIAL_EXEC) {
         bundle_exec_over(b, args);
-        exec_undo_signals();
+        exec_undo_signals(b);
         tool_exec_failed(b);
     }
     if (b->sp_kind == SPECIAL_EXIT) {
@@ -267,7 +267,7 @@ i64 special_finish(struct blk *b, i64 result, i64 *args) {
         }
         break;
     case SPECIAL_EXEC:
-        exec_undo_signals();
+        exec_undo_signals(b);
         tool_exec_failed(b);
         restore_argument(b, args);
         bundle_exec_over(b, args);
@@ -455,7 +455,7 @@ static void dispatch_special(struct frame *f, u32 kind) {
         tool_process_end(b);
         return;
     case EXEC:
-        exec_prepare_signals();
+        exec_prepare_signals(b);
         begin_special(b, f, SPECIAL_EXEC, 0);
         if (!bundle_exec(b, f))
             identity_exec(b, f);
