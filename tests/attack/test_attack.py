@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from ..bundle.bundles import bundle, compile_c
 from ..support.artifacts import Artifacts
 from ..support.note import read_note
 
@@ -144,6 +145,16 @@ THREADS_DOUBLE = [
     "-t altset before second jump1",
     "-t clone child second",
 ]
+# In a bundle, while calls of clients leave their trampolines for a stub, and those of made code trap.
+ARMED = [
+    "getppid before flags=0xcd5 skew=8",
+    "getppid short raise2 alt=12288 jump2",
+    "-b readblk after restart alt=8192",
+    "-b suspend before",
+    "-b suspend made",
+    "vfork child",
+    "-c clone child childmark",
+]
 USR1, USR2 = "10", "12"
 
 
@@ -166,6 +177,18 @@ def targets(tmp_path_factory: pytest.TempPathFactory, artifacts: Artifacts) -> d
         subprocess.run(command, check=True)
         made[mode] = artifacts.rewritten(original, *TOOLS[mode])
     return made | {"original": directory / "target.traps"}
+
+
+@pytest.fixture(scope="module")
+def armed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The target in bundles, with the guard armed from the start."""
+    directory = tmp_path_factory.mktemp("armed")
+    flags: list[str | Path] = [*(HERE / name for name in SOURCES[1:]), "-DMARKERS", "-DDYNAMIC"]
+    made = {}
+    for mode, more in (("gcc", ()), ("hook-leave", ("-DSUSPEND_RESULT=-1004",))):
+        original = compile_c(HERE / SOURCES[0], directory / mode / "target", *flags, *more)
+        made[mode] = bundle(original, directory / f"{mode}.bundle", "--guard", "on", *TOOLS[mode]).program
+    return made
 
 
 @pytest.fixture(scope="module")
@@ -236,6 +259,13 @@ def test_signal_in_long_paths(driver: Path, targets: dict[str, Path], mode: str,
 def test_signal_beside_threads(driver: Path, targets: dict[str, Path], mode: str, case: str) -> None:
     """The same in one of several threads: it and they come to the right end."""
     _attack(driver, targets[mode], case, *THREAD_POINTS)
+
+
+@pytest.mark.parametrize("mode", ["gcc", "hook-leave"])
+@pytest.mark.parametrize("case", ARMED)
+def test_signal_while_armed(driver: Path, armed: dict[str, Path], mode: str, case: str) -> None:
+    """The same where the guard is armed, in a process whose runtime is its interpreter's."""
+    _attack(driver, armed[mode], case, *SINGLE_POINTS)
 
 
 @pytest.mark.parametrize("case", LEAVE_DOUBLE)
