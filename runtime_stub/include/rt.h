@@ -611,8 +611,8 @@ void send_again(u32 sig, const struct siginfo *info); /* to this thread */
 void prepare_sigreturn(struct blk *b, struct frame *f);
 void signals_start(void);
 void signals_served(u32 flags); /* a client with these FLK_F_ has come */
-void exec_prepare_signals(void);
-void exec_undo_signals(void);
+void exec_prepare_signals(const struct blk *b);
+void exec_undo_signals(const struct blk *b);
 u64 hidden_mask(void); /* signals that never reach the kernel's mask */
 const struct record *record_of_kernel(u32 sig); /* 0: default or ignored */
 void set_default(u32 sig);

@@ -230,7 +230,7 @@ u64 special_give_up(struct blk *b, i64 *args) {
     restore_argument(b, args);
     if (b->sp_kind == SPECIAL_EXEC) {
         bundle_exec_over(b, args);
-        exec_undo_signals();
+        exec_undo_signals(b);
         tool_exec_failed(b);
     }
     if (b->sp_kind == SPECIAL_EXIT) {
@@ -270,7 +270,7 @@ i64 special_finish(struct blk *b, i64 result, i64 *args) {
         }
         break;
     case SPECIAL_EXEC:
-        exec_undo_signals();
+        exec_undo_signals(b);
         tool_exec_failed(b);
         restore_argument(b, args);
         bundle_exec_over(b, args);
@@ -488,7 +488,7 @@ static void dispatch_special(struct frame *f, u32 kind) {
         tool_process_end(b);
         return;
     case EXEC:
-        exec_prepare_signals();
+        exec_prepare_signals(b);
         begin_special(b, f, SPECIAL_EXEC, 0);
         if (!bundle_exec(b, f))
             identity_exec(b, f);
@@ -574,27 +574,28 @@ void flk_renumbered(struct frame *f) {
 
 void flk_unchange(struct frame *f) { unchange(self_blk(), f->args); }
 
-/* The call as a special one, unless it is one already or was answered. */
-static void take_from(struct frame *f, u64 ret) {
-    struct blk *b = self_blk();
-    if (f->ret == ret && f->action)
-        begin_special(b, f, SPECIAL_FAR, 0);
+/* Any call, and then as a special one, unless it is one already or was answered. call_nr stays what the hook was told, or what
+ * rt_sigreturn goes back to. */
+static void dispatch_far(struct blk *b, struct frame *f) {
+    u64 ret = f->ret;
+    int was_seen = b->skip_hook;
+    flk_dispatch(f);
+    if (f->ret != ret || !f->action)
+        return;
+    i64 told = was_seen && (u32)f->rax != __NR_rt_sigreturn ? f->rax : b->call_nr;
+    begin_special(b, f, SPECIAL_FAR, 0);
+    b->call_nr = told;
 }
 
 /* From a client's trampoline while the guard is armed. What was answered goes back there. */
-void flk_far(struct frame *f) {
-    u64 ret = f->ret;
-    flk_dispatch(f);
-    take_from(f, ret);
-}
+void flk_far(struct frame *f) { dispatch_far(self_blk(), f); }
 
 /* From an instruction without a trampoline: sp_entry is 0, sp_resume set (guard.c). */
 void flk_guarded(struct frame *f) {
     struct blk *b = self_blk();
     if (guard_is_kept(special_site(b)))
         b->skip_hook = 1;
-    flk_dispatch(f);
-    take_from(f, ADDR(flk_guard_ret));
+    dispatch_far(b, f);
     if (f->action)
         return;
     f->ret = ADDR(flk_pl_ret);

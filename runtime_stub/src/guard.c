@@ -114,6 +114,24 @@ static void note_sleep(struct blk *b, u32 tid) {
     __atomic_store_n(&b->slept.ip, field[8], __ATOMIC_SEQ_CST);
 }
 
+/* A relative sleep has said how much is left: that is what it asks for now. */
+static void sleeps_the_rest(struct blk *b, struct kucontext *uc, const struct where *w) {
+    int clock = b->slept.nr == __NR_clock_nanosleep;
+    u64 *asked = clock ? &uc->rdx : &uc->rdi, left = clock ? uc->r10 : uc->rsi;
+    if ((b->slept.nr != __NR_nanosleep && !(clock && !(int)uc->rsi)) || !left)
+        return;
+    b->sp_kind = SPECIAL_WAIT; /* puts the argument back */
+    b->sp_entry = w->entry;
+    b->sp_resume = w->entry + w->tpl->lea;
+    b->sp_child = 0;
+    b->sp_nr = b->slept.nr;
+    b->sp_arg = clock ? 2 : 0;
+    b->sp_value = (i64)*asked;
+    b->sp_mask[1] = 0;
+    *asked = left;
+    uc->rip = ADDR(flk_pl_sys);
+}
+
 /* The signal that told this thread has ended its call with EINTR (those that SA_RESTART is for have not ended): it is made again. */
 static void goes_on_sleeping(struct blk *b, struct kucontext *uc) {
     u64 ip = uc->rip;
@@ -128,6 +146,7 @@ static void goes_on_sleeping(struct blk *b, struct kucontext *uc) {
             return;
         uc->rax = (u64)b->slept.nr;
         uc->rip = ip - SYSCALL_BYTES;
+        sleeps_the_rest(b, uc, &w);
     }
 }
 

@@ -167,16 +167,22 @@ static int is_ignored(u32 sig) {
     return r && r->act.handler == SIG_IGN;
 }
 
-/* An ignored signal is inherited by exec; a handler, which is what the kernel has, becomes the default. */
-void exec_prepare_signals(void) {
+/* An ignored signal is inherited by exec, and so is the mask; a handler, which is what the kernel has, becomes the default. */
+void exec_prepare_signals(const struct blk *b) {
+    u64 hidden = b->vmask;
+    if (hidden)
+        SYS4(__NR_rt_sigprocmask, 0 /* SIG_BLOCK */, &hidden, 0, 8);
     struct ksigaction ignore = {.handler = SIG_IGN, .flags = SA_RESTORER, .restorer = ADDR(flk_restorer)};
     for (u32 i = 0; i < SERVED; i++)
         if (is_ignored(served[i]))
             kernel_sigaction(served[i], &ignore, 0);
 }
 
-void exec_undo_signals(void) {
+void exec_undo_signals(const struct blk *b) {
     struct ksigaction now;
+    u64 hidden = b->vmask;
+    if (hidden)
+        SYS4(__NR_rt_sigprocmask, 1 /* SIG_UNBLOCK */, &hidden, 0, 8);
     for (u32 i = 0; i < SERVED; i++)
         if (serves(served[i]) && may_call(OWN_SIGACTION) && !kernel_sigaction(served[i], 0, &now) && now.handler == SIG_IGN)
             set_served(served[i], SIG_IGN);

@@ -63,7 +63,11 @@ __attribute__((noreturn)) static inline void fail(const char *where, const char 
             fail(where, #condition, (uint64_t)(value), 1);                                                             \
     } while (0)
 
+#ifdef DYNAMIC /* libc is elsewhere */
+static inline int in_own_text(uint64_t ip) { return ip > 4096; }
+#else
 static inline int in_own_text(uint64_t ip) { return ip >= (uint64_t)__executable_start && ip < (uint64_t)etext; }
+#endif
 
 static inline int on_alt(uint64_t sp, uint64_t lo, uint64_t size) { return sp > lo && sp - lo <= size; }
 

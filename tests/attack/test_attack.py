@@ -19,6 +19,7 @@ import pytest
 
 import flicker_aot
 
+from ..bundle.bundles import bundle, compile_c
 from ..support.artifacts import Artifacts
 from ..support.note import read_note
 
@@ -82,6 +83,7 @@ LONG = [
     "getppid made flags=0xcd5 skew=8",
     "-b readblk made restart alt=16384 jump1",
     "-b suspend made",
+    "getppid made gs",
     "fork child",
     "fork child gs",
     "block before gs",
@@ -124,6 +126,7 @@ THREADS = [
     "clone child threads",
     "-t getppid after second flags=0xcd5 skew=8",
     "-t getppid before second alt=8192",
+    "-t getppid made second alt=8192",
     "-t getppid evict second jump1",
     "-t getppid after second alt=8192 jump1",
     "-t -b readblk before second alt=8192 jump1",
@@ -143,6 +146,16 @@ THREADS_DOUBLE = [
     "-t getppid before second alt=16384 jump2",
     "-t altset before second jump1",
     "-t clone child second",
+]
+# In a bundle, while calls of clients leave their trampolines for a stub, and those of made code trap.
+ARMED = [
+    "getppid before flags=0xcd5 skew=8",
+    "getppid short raise2 alt=12288 jump2",
+    "-b readblk after restart alt=8192",
+    "-b suspend before",
+    "-b suspend made",
+    "vfork child",
+    "-c clone child childmark",
 ]
 USR1, USR2 = "10", "12"
 
@@ -166,6 +179,18 @@ def targets(tmp_path_factory: pytest.TempPathFactory, artifacts: Artifacts) -> d
         subprocess.run(command, check=True)
         made[mode] = artifacts.rewritten(original, *TOOLS[mode])
     return made | {"original": directory / "target.traps"}
+
+
+@pytest.fixture(scope="module")
+def armed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The target in bundles, with the guard armed from the start."""
+    directory = tmp_path_factory.mktemp("armed")
+    flags: list[str | Path] = [*(HERE / name for name in SOURCES[1:]), "-DMARKERS", "-DDYNAMIC"]
+    made = {}
+    for mode, more in (("gcc", ()), ("hook-leave", ("-DSUSPEND_RESULT=-1004",))):
+        original = compile_c(HERE / SOURCES[0], directory / mode / "target", *flags, *more)
+        made[mode] = bundle(original, directory / f"{mode}.bundle", "--guard", "on", *TOOLS[mode]).program
+    return made
 
 
 @pytest.fixture(scope="module")
@@ -244,6 +269,13 @@ def test_signal_with_vectors(driver: Path, targets: dict[str, Path], artifacts: 
     hook = HERE.parent / "e2e" / "hooks" / "vectors.c"
     rewritten = artifacts.rewritten(targets["original"], "--hook", str(hook))
     _attack(driver, rewritten, case, *SINGLE_POINTS)
+
+
+@pytest.mark.parametrize("mode", ["gcc", "hook-leave"])
+@pytest.mark.parametrize("case", ARMED)
+def test_signal_while_armed(driver: Path, armed: dict[str, Path], mode: str, case: str) -> None:
+    """The same where the guard is armed, in a process whose runtime is its interpreter's."""
+    _attack(driver, armed[mode], case, *SINGLE_POINTS)
 
 
 @pytest.mark.parametrize("case", LEAVE_DOUBLE)

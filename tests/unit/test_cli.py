@@ -72,6 +72,7 @@ def test_help_imports_nothing_heavy() -> None:
         ["rewrite", "a", "b", "--only", "nonsense"],
         ["rewrite", "a", "b", "--except", "@nonsense"],
         ["rewrite", "a", "b", "--vdso", "nonsense"],
+        ["rewrite", "a", "b", "--guard", "nonsense"],
         ["rewrite", "a", "b", "-q", "-v"],
         ["rewrite", "a", "b", "--forc"],
         ["verify", "a"],

@@ -109,6 +109,12 @@ def test_vdso_flags(vdso: str, flag: int) -> None:
     assert config(laid_out(Options(vdso=vdso))[2]).flags & 12 == flag
 
 
+@pytest.mark.parametrize(("guard", "flag"), [("auto", 0), ("on", 2048), ("off", 4096)])
+def test_guard_flags(guard: str, flag: int) -> None:
+    """--guard reaches the runtime."""
+    assert config(laid_out(Options(guard=guard))[2]).flags & 6144 == flag
+
+
 def test_tables() -> None:
     """Each copy's entry leads from its place in the trampoline to the original, and each #UD address to its copy."""
     _, _, layout = laid_out()

@@ -235,6 +235,28 @@ static void seccomp(void)
     CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 7);
 }
 
+/* A mask is inherited by what is run. */
+static void run_blocked(char *self)
+{
+    sigset_t sys;
+    int status;
+    sigemptyset(&sys);
+    sigaddset(&sys, SIGSYS);
+    call();
+    CHECK_EQ(sigprocmask(SIG_BLOCK, &sys, NULL), 0);
+    pid_t child = fork();
+    if (!child) {
+        char *args[] = {self, "calm", "blocked", NULL};
+        CHECK_EQ(execv("/nonexistent", args), -1);
+        call();
+        execv("/proc/self/exe", args);
+        _exit(1);
+    }
+    CHECK_EQ(waitpid(child, &status, 0), child);
+    CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 7);
+    CHECK_EQ(sigprocmask(SIG_UNBLOCK, &sys, NULL), 0);
+}
+
 /* Ticks all the time, from an interval timer, while calls are made. */
 static void storm(void)
 {
@@ -249,13 +271,18 @@ static void storm(void)
 
 int main(int argc, char **argv)
 {
-    (void)argv;
+    if (argc == 3) {
+        sigset_t now;
+        CHECK_EQ(sigprocmask(SIG_SETMASK, NULL, &now), 0);
+        _exit(sigismember(&now, SIGSYS) == 1 ? 7 : 2);
+    }
     f = jit_new();
     in_handlers();
     blocked();
     own_sigsys();
     interrupted();
     without_a_stack();
+    run_blocked(argv[0]);
     seccomp();
     if (argc == 1) /* how often it calls depends on the machine */
         storm();
