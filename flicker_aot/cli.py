@@ -133,6 +133,14 @@ def _parser() -> argparse.ArgumentParser:
         type=_exe_path,
         help="what /proc/self/exe answers (default: the absolute path of IN)",
     )
+    rewrite.add_argument(
+        "--include",
+        metavar="GLOB",
+        nargs="+",
+        action="extend",
+        default=[],
+        help="of a dynamic program: further files that are hooked when they are loaded (dlopen), with their libraries",
+    )
     rewrite.add_argument("--report", metavar="FILE.json", type=Path, help="write a report of this rewriting")
     rewrite.add_argument("--force", action="store_true", help="overwrite OUT")
 
@@ -346,9 +354,14 @@ def _exe_path(text: str) -> Path:
 
 def _rewrite(parsed: argparse.Namespace) -> int:
     from .pipeline import rewrite
+    from .single import is_dynamic_program, rewrite_single
 
+    request = _request(parsed)
     with _progress(parsed) as listener:
-        report = rewrite(_request(parsed), listener)
+        if is_dynamic_program(request.source):
+            report = rewrite_single(request, parsed.include, listener)
+        else:
+            report = rewrite(request, listener)
     if parsed.report is not None:
         from .report.document import to_json
 

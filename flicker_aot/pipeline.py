@@ -24,6 +24,8 @@ from .report.strict import not_strict
 from .report.values import FileReport, OutputReport, Report, StageTime, make_file_report
 
 if TYPE_CHECKING:
+    from .model.layout import Layout
+    from .model.plans import FilePlan
     from .report.syscalls import SyscallSet
     from .verify import Finding
 
@@ -37,7 +39,7 @@ class Request:
     """One rewriting. ``excluded``: system call numbers not asked for (--except); ``force``: OUT may exist.
 
     ``only_with_sites``: a file without a single site is not written (``Report.output`` is None), unless it is an
-    interpreter or a program in a bundle: there is nothing in it to hook.
+    interpreter or a program in a bundle: there is nothing in it to hook. ``plans``: of what a single program may map.
     """
 
     source: Path
@@ -46,6 +48,7 @@ class Request:
     excluded: frozenset[int] | None = None
     force: bool = False
     only_with_sites: bool = False
+    plans: tuple[FilePlan, ...] = ()
 
 
 class Stages:
@@ -99,6 +102,7 @@ class _Made:
 
     file: FileReport
     output: bytes | None = None
+    layout: Layout | None = None
     hole_bytes: int = 0
 
     def described(self, path: str, options: Options) -> OutputReport:
@@ -112,7 +116,7 @@ def _make(image: Image, request: Request, stages: Stages) -> _Made:
     if request.options.role is not Role.CLIENT:
         from .elf.read import refuse_unsupported
 
-        refuse_unsupported(image, is_dynamic=request.options.role is Role.PROGRAM)
+        refuse_unsupported(image, is_dynamic=request.options.role.hides_interpreter)
     with stages("runtime"):
         from .layout import client_stub, loader_stub, read_stub
         from .toolchain import runtime_for, start_of_programs
@@ -141,7 +145,7 @@ def _make(image: Image, request: Request, stages: Stages) -> _Made:
     with stages("lay out"):
         from .layout import lay_out
 
-        layout = lay_out(image, code, plan, stub, options)
+        layout = lay_out(image, code, plan, stub, options, request.plans)
     with stages("emit"):
         from .emit import emit
 
@@ -153,7 +157,18 @@ def _make(image: Image, request: Request, stages: Stages) -> _Made:
     if findings:
         more = f" (and {len(findings) - 1} more)" if len(findings) > 1 else ""
         raise VerificationError(f"{image.path}: the output failed verification: {findings[0]}{more}")
-    return _Made(file=file, output=output, hole_bytes=layout.hole_size(len(image.data)))
+    return _Made(file=file, output=output, layout=layout, hole_bytes=layout.hole_size(len(image.data)))
+
+
+def plan_file(image: Image, options: Options, listener: StageListener) -> tuple[FilePlan, FileReport]:
+    """How the file is patched when it is mapped: its rewriting as a client, verified, of which the file is left out."""
+    from .layout.from_client import plan_of_client
+
+    stages = Stages(listener)
+    options = replace(options, role=Role.CLIENT, tool="none", hook=None, exe_path=None)
+    request = Request(source=image.path, destination=image.path, options=options, only_with_sites=True)
+    made = _make(image, request, stages)
+    return plan_of_client(image, made.layout), made.file
 
 
 _STARTS: Final = (Role.INTERPRETER, Role.PROGRAM)  # have to be rewritten even without a site

@@ -7,7 +7,7 @@
 #ifndef FLK_ABI_H
 #define FLK_ABI_H
 
-#define FLK_ABI_VERSION 4
+#define FLK_ABI_VERSION 5
 #define FLK_CONFIG_MAGIC 0x3166636b63696c66 /* "flickcf1" */
 
 /* flk_config.flags */
@@ -21,6 +21,7 @@
 #define FLK_F_PROGRAM 256u /* a client that is a dynamic program in a bundle: its start maps the bundle's interpreter */
 #define FLK_F_FOLLOW 512u  /* execs run a file's copy in the bundle where it has one */
 #define FLK_F_LIBC 1024u   /* an interpreter that is the C library as well */
+#define FLK_F_SINGLE 2048u /* a host that is a dynamic program: its start maps the interpreter, and what is mapped is patched by plan */
 #define FLK_F_NO_FSGSBASE 128u /* never written by the rewriter: tests take the way of machines without FSGSBASE */
 
 /* Bytes of memory behind the runtime's bss that stay untouched until a thread has a gs of its own (own_gs.c): for each
@@ -79,8 +80,9 @@ struct flk_config {
     flk_u64 traps_vaddr; /* struct flk_trap[trap_count], ascending by addr */
     flk_u64 slots_vaddr; /* FLK_F_CLIENT: struct flk_slots in a read-only segment, 0 in others */
     flk_u64 exe_vaddr;   /* what /proc/self/exe answers: a path of exe_size bytes and a NUL */
-    flk_u64 phdrs_vaddr; /* FLK_F_PROGRAM: the program headers that the interpreter is shown, with PT_INTERP; 0 in others */
+    flk_u64 phdrs_vaddr; /* FLK_F_PROGRAM, FLK_F_SINGLE: the program headers that the interpreter is shown, with PT_INTERP; 0 in others */
     flk_u64 interp_vaddr; /* FLK_F_PROGRAM: the interpreter's path below the bundle, of interp_size bytes and a NUL */
+    flk_u64 plans_vaddr; /* FLK_F_SINGLE: struct flk_plans in R, at a page's start; 0 in others */
     flk_u32 site_count;
     flk_u32 insn_count;
     flk_u32 trap_count;
@@ -151,8 +153,45 @@ struct flk_alias { /* an absolute path that led to the original */
     flk_u32 file; /* which record */
 };
 
+/* What a single file knows of the files that its program maps: how they are patched (plans.c reads it, flicker_aot/layout/plans.py
+ * writes it). Header, plan_count plans, their patches, then bytes; offsets count from the header. A plan is that of the client that the
+ * rewriter would make of the file: its block (R, RX) stands in here as it would in that file, each segment at a page's start, and is mapped from
+ * here at the same distance from the image. */
+#define FLK_PLANS_MAGIC 0x316e6c706b6c66 /* "flkpln1" */
+#define FLK_PLAN_SELF 1u /* the program itself, by its original: what it maps of itself once more shows the old bytes */
+
+struct flk_plans {
+    flk_u64 magic;
+    flk_u32 abi_version;
+    flk_u32 plan_count;
+    flk_u64 size; /* bytes of all of it */
+};
+
+struct flk_plan {
+    flk_u64 size_bytes; /* of the file */
+    flk_u8 build_id[FLK_BUILD_ID_BYTES];
+    flk_u64 digest[2];    /* of the whole file, where it has no build-id (digest.c) */
+    flk_u64 low;          /* vaddr of the image's first page */
+    flk_u64 span;         /* bytes of pages from there to the image's end */
+    flk_u64 first_offset; /* what of the file is mapped at `low` */
+    flk_u64 r_vaddr, rx_vaddr;
+    flk_u32 r_at, r_bytes; /* in the file and its bytes, without padding */
+    flk_u32 rx_at, rx_bytes;
+    flk_u32 patch_first, patch_count; /* none: nothing in the file is to be hooked */
+    flk_u32 build_id_bytes;           /* 0: it has none, or a longer one */
+    flk_u32 flags;                    /* FLK_PLAN_* */
+    flk_u32 name;                     /* its path when the plan was made, with a NUL */
+    flk_u32 reserved;
+};
+
+struct flk_patch { /* ascending by vaddr */
+    flk_u32 vaddr; /* from the image's first page */
+    flk_u32 size;
+    flk_u32 old; /* `size` bytes as in the file; as many that take their place follow */
+};
+
 _Static_assert(sizeof(struct flk_template) == 16, "mirrored in layout/abi.py");
-_Static_assert(sizeof(struct flk_config) == 152, "mirrored in layout/abi.py");
+_Static_assert(sizeof(struct flk_config) == 160, "mirrored in layout/abi.py");
 _Static_assert(sizeof(struct flk_slots) == 16, "written by flicker_aot/layout as zeros");
 _Static_assert(sizeof(struct flk_site) == 16, "mirrored in layout/abi.py");
 _Static_assert(sizeof(struct flk_insn) == 4, "mirrored in layout/abi.py");
@@ -160,6 +199,9 @@ _Static_assert(sizeof(struct flk_trap) == 8, "mirrored in layout/abi.py");
 _Static_assert(sizeof(struct flk_index) == 24, "mirrored in bundle/index.py");
 _Static_assert(sizeof(struct flk_file) == 80, "mirrored in bundle/index.py");
 _Static_assert(sizeof(struct flk_alias) == 8, "mirrored in bundle/index.py");
+_Static_assert(sizeof(struct flk_plans) == 24, "mirrored in layout/plans.py");
+_Static_assert(sizeof(struct flk_plan) == 136, "mirrored in layout/plans.py");
+_Static_assert(sizeof(struct flk_patch) == 12, "mirrored in layout/plans.py");
 
 #endif
 #endif

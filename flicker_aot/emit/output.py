@@ -30,7 +30,7 @@ def emit(image: Image, layout: Layout) -> bytes:
         end = placement.offset + len(data)
     parts.append(bytes(-end % 8))
     start = end + len(parts[-1])
-    budget = size_budget(len(image.data))
+    budget = size_budget(len(image.data)) + layout.plans_size
     frames = debug_frame_section(image, layout)
     for symbols, kept in ((True, frames), (False, frames), (False, b"")):
         part = section_part(image, layout, start, with_symbols=symbols, frames=kept)

@@ -9,7 +9,7 @@ import struct
 from dataclasses import astuple, dataclass
 from typing import ClassVar, Final
 
-ABI_VERSION: Final = 4
+ABI_VERSION: Final = 5
 CONFIG_MAGIC: Final = 0x3166636B63696C66
 
 F_TRAPS: Final = 1
@@ -22,6 +22,7 @@ F_OWN_GS: Final = 64
 F_PROGRAM: Final = 256
 F_FOLLOW: Final = 512
 F_LIBC: Final = 1024
+F_SINGLE: Final = 2048
 F_NO_FSGSBASE: Final = 128  # only tests set it, in a finished file
 
 SLOTS_SIZE: Final = 16  # struct flk_slots
@@ -59,7 +60,7 @@ class FlkTemplate:
 class FlkConfig:
     """struct flk_config without its template."""
 
-    FORMAT: ClassVar[struct.Struct] = struct.Struct("<QIIQQQQQQQQQQQQIIIIII")
+    FORMAT: ClassVar[struct.Struct] = struct.Struct("<QIIQQQQQQQQQQQQQIIIIII")
     magic: int = CONFIG_MAGIC
     abi_version: int = ABI_VERSION
     flags: int
@@ -75,6 +76,7 @@ class FlkConfig:
     exe_vaddr: int
     phdrs_vaddr: int
     interp_vaddr: int
+    plans_vaddr: int
     site_count: int
     insn_count: int
     trap_count: int

@@ -22,6 +22,7 @@ from ..model.image import ET_EXEC, PAGE_SIZE, PF_R, PF_W, PF_X, REL32_REACH, Ima
 from ..model.layout import Layout, NewSection, NewSymbol, Place, Placement, Trampoline, size_budget
 from ..model.options import Options, Role
 from ..model.plan import FillKind, Plan, Tactic
+from ..model.plans import FilePlan
 from ..x86.assemble import Shape, Template, trampoline_template
 from ..x86.encode import INT3
 from .abi import (
@@ -33,6 +34,7 @@ from .abi import (
     F_LIBC,
     F_OWN_GS,
     F_PROGRAM,
+    F_SINGLE,
     F_TRAPS,
     F_VDSO_HIDE,
     F_VDSO_KEEP,
@@ -44,6 +46,7 @@ from .abi import (
 )
 from .edits import make_edits
 from .note import fixed_part, note_bytes, placed_part, runtime_sha256
+from .plans import plans_bytes, plans_size
 from .start import Start, copy_of, edit_of, read_start
 from .stub import Stub
 from .tables import Tables, make_tables
@@ -75,6 +78,7 @@ class _Addresses:
     interp: int
     frame_header: int
     frames: int
+    plans: int
     note: int
     r_end: int
     rx: int
@@ -96,8 +100,13 @@ class _Addresses:
         return segments
 
 
-def lay_out(image: Image, code: Code, plan: Plan, stub: Stub, options: Options) -> Layout:
-    """All addresses and bytes of the output. InputError where the file has no room for what must be added."""
+def lay_out(
+    image: Image, code: Code, plan: Plan, stub: Stub, options: Options, plans: Sequence[FilePlan] = ()
+) -> Layout:
+    """All addresses and bytes of the output. InputError where the file has no room for what must be added.
+
+    ``plans``: of a single program the files that it may map.
+    """
     is_client = options.role.is_client
     phnum = len(image.segments) + ADDED_PHDRS - is_client
     if phnum > MAX_PHDRS:
@@ -110,7 +119,9 @@ def lay_out(image: Image, code: Code, plan: Plan, stub: Stub, options: Options) 
     slots = measure(plan.patches, template, fixed=fixed)
     tables = make_tables(slots, image.base_vaddr)
     texts = _texts(options)
-    shows = options.role is Role.PROGRAM
+    shows = options.role.hides_interpreter
+    name = str(options.exe_path or image.path)
+    size_of_plans = plans_size(plans, plan, name) if options.role is Role.SINGLE else 0
     unwind = plan_unwind(image, slots, labels)
     added = unwind.table is not None and not unwind.table.header
     if phnum + added > MAX_PHDRS or _too_large(
@@ -118,12 +129,14 @@ def lay_out(image: Image, code: Code, plan: Plan, stub: Stub, options: Options) 
     ):
         unwind, added = unwind.without_table(), False
     phnum += added
-    unplaced = fixed_part(image, code, plan, options) | {"runtime_sha256": runtime_sha256(stub)}
+    unplaced = fixed_part(image, code, plan, options, plans) | {"runtime_sha256": runtime_sha256(stub)}
     # The note tells how large R is, in which it stands: grow until it fits.
     size = 0
     placed: tuple[int, int, int] | None = None
     while True:
-        where = _addresses(image, stub, tables, slots, unwind, phnum, size, start, is_client, texts, shows)
+        where = _addresses(
+            image, stub, tables, slots, unwind, phnum, size, start, is_client, texts, shows, size_of_plans
+        )
         _check_reach(image, where)
         moved = copies(slots, where.rx)
         segments = where.in_file(len(stub.data))
@@ -145,6 +158,9 @@ def lay_out(image: Image, code: Code, plan: Plan, stub: Stub, options: Options) 
     trampolines = build(slots, where.rx, template, moved, holes, fixed=fixed)
     config = _config(image, code, plan, options, where, tables, slots, stub, texts).pack(labels)
     edits = make_edits(image, trampolines, moved)
+    planned = plans_bytes(plans, edits, image.data, name) if size_of_plans else b""
+    if len(planned) != size_of_plans:
+        raise InternalError(f"{image.path}: plans of {len(planned)} bytes, {size_of_plans} planned")
     code_parts = [(t.vaddr, t.data) for t in trampolines]
     if start is not None:
         code_parts.append((where.start_copy, copy_of(start, where.start_copy)))
@@ -156,7 +172,7 @@ def lay_out(image: Image, code: Code, plan: Plan, stub: Stub, options: Options) 
             vaddr=where.r,
             offset=where.r_offset,
             memsz=where.r_end - where.r,
-            data=_r_data(where, tables, texts, unwound, encoded),
+            data=_r_data(where, tables, texts, unwound, planned, encoded),
         ),
         rx=Placement(
             place=Place.RX,
@@ -174,7 +190,7 @@ def lay_out(image: Image, code: Code, plan: Plan, stub: Stub, options: Options) 
             memsz=where.rw_end - where.rw,
             data=stub.data,
         ),
-        entry=runtime["start"] if options.role in (Role.HOST, Role.PROGRAM) else image.entry,
+        entry=runtime["start"] if options.role in (Role.HOST, Role.PROGRAM, Role.SINGLE) else image.entry,
         phnum=phnum,
         trampolines=trampolines,
         edits=edits,
@@ -182,10 +198,11 @@ def lay_out(image: Image, code: Code, plan: Plan, stub: Stub, options: Options) 
         note_vaddr=where.note,
         note_size=len(encoded),
         symbols=tuple(_symbols(trampolines, stub, where)),
-        sections=_sections(where, stub, len(encoded)),
+        sections=_sections(where, stub, size_of_plans, len(encoded)),
         frame_header=(where.frame_header, unwind.header_size) if unwind.header_size else None,
         debug_frame=debug_frame,
         shown_phdrs=where.shown_phdrs,
+        plans_size=size_of_plans,
     )
 
 
@@ -237,7 +254,7 @@ def _too_large(
 
     What debuggers read comes first: `.debug_frame`, whose size hardly depends on addresses, has its place.
     """
-    where = _addresses(image, stub, tables, slots, unwind, phnum, 0, start, is_client, texts, shows)
+    where = _addresses(image, stub, tables, slots, unwind, phnum, 0, start, is_client, texts, shows, 0)
     in_r = where.note - where.r + _NOTE_ESTIMATE * len(slots)
     headers = SECTION_HEADER_SIZE * (len(image.sections) + _ADDED_SECTIONS)
     debug_frame = len(zlib.compress(unwind.debug_frame(where.rx, where.text, stub.frames), 9))
@@ -257,6 +274,7 @@ def _addresses(
     is_client: bool,
     texts: _Texts,
     shows: bool,
+    size_of_plans: int,
 ) -> _Addresses:
     first = min(image.loads, key=lambda s: s.vaddr)
     # What kernels before 5.18 add e_phoff to, and where file offset 0 is mapped (fs/binfmt_elf.c: load_addr).
@@ -282,6 +300,9 @@ def _addresses(
     slots_at = _align(texts_end, SLOTS_SIZE)
     frame_header = slots_at + SLOTS_SIZE if is_client else _align(texts_end, 4)
     frames = frame_header + unwind.header_size
+    plans = frames + unwind.frames_size
+    if size_of_plans:
+        plans = _page_up(plans)  # its blocks are mapped from the file
     rx = _page_up(r + r_size)
     text = rx + tramp_size
     rw = text + stub.data_vaddr
@@ -296,7 +317,8 @@ def _addresses(
         interp=interp,
         frame_header=frame_header,
         frames=frames,
-        note=_align(frames + unwind.frames_size, 4),
+        plans=plans,
+        note=_align(plans + size_of_plans, 4),
         r_end=r + r_size,
         rx=rx,
         start_copy=rx + start_copy,
@@ -399,6 +421,7 @@ def _config(
         exe_vaddr=where.exe,
         phdrs_vaddr=where.shown_phdrs or 0,
         interp_vaddr=where.interp if texts.interp else 0,
+        plans_vaddr=where.plans if options.role is Role.SINGLE else 0,
         site_count=tables.site_count,
         insn_count=tables.insn_count,
         trap_count=tables.trap_count,
@@ -413,6 +436,7 @@ _ROLE_FLAGS: Final = {
     Role.INTERPRETER: F_INTERP,
     Role.CLIENT: F_CLIENT,
     Role.PROGRAM: F_CLIENT | F_PROGRAM,
+    Role.SINGLE: F_SINGLE,
 }
 
 
@@ -430,7 +454,9 @@ def _fill(start: int, end: int, parts: Sequence[tuple[int, bytes]], padding: byt
     return bytes(data)
 
 
-def _r_data(where: _Addresses, tables: Tables, texts: _Texts, unwind: tuple[bytes, bytes], note: bytes) -> bytes:
+def _r_data(
+    where: _Addresses, tables: Tables, texts: _Texts, unwind: tuple[bytes, bytes], plans: bytes, note: bytes
+) -> bytes:
     parts = (
         (where.sites, tables.sites),
         (where.insns, tables.insns),
@@ -439,6 +465,7 @@ def _r_data(where: _Addresses, tables: Tables, texts: _Texts, unwind: tuple[byte
         (where.interp, texts.interp + b"\0" if texts.interp else b""),
         (where.frame_header, unwind[0]),
         (where.frames, unwind[1]),
+        (where.plans, plans),
         (where.note, note),
     )
     return _fill(where.r, where.r_end, parts, b"\0")
@@ -460,10 +487,11 @@ def _symbols(trampolines: Sequence[Trampoline], stub: Stub, where: _Addresses) -
         yield NewSymbol(name=s.name, vaddr=where.text + s.vaddr, size=s.size, place=place, is_function=s.is_function)
 
 
-def _sections(where: _Addresses, stub: Stub, note_size: int) -> tuple[NewSection, ...]:
+def _sections(where: _Addresses, stub: Stub, size_of_plans: int, note_size: int) -> tuple[NewSection, ...]:
     """Headers for all of the block, so that strip and objcopy keep it and objdump and gdb show it."""
     data_end = where.rw + len(stub.data)
     tables = where.shown_phdrs or where.sites
+    unwound_size = (where.plans if size_of_plans else where.note) - where.frames
     # The program header table stays outside: BFD puts the one that it writes in front of the segment's first section.
     # What PT_GNU_EH_FRAME refers to is a section of its own: strip and objcopy compute segments from sections.
     sections = [
@@ -475,9 +503,8 @@ def _sections(where: _Addresses, stub: Stub, note_size: int) -> tuple[NewSection
             size=where.frames - where.frame_header,
             align=4,
         ),
-        NewSection(
-            name=".flicker.eh_frame", place=Place.R, vaddr=where.frames, size=where.note - where.frames, align=4
-        ),
+        NewSection(name=".flicker.eh_frame", place=Place.R, vaddr=where.frames, size=unwound_size, align=4),
+        NewSection(name=".flicker.plans", place=Place.R, vaddr=where.plans, size=size_of_plans, align=PAGE_SIZE),
         NewSection(name=".note.flicker-aot", place=Place.R, vaddr=where.note, size=note_size, align=4, is_note=True),
         NewSection(name=".flicker.text", place=Place.RX, vaddr=where.rx, size=where.text_end - where.rx, align=16),
         NewSection(name=".flicker.data", place=Place.RW, vaddr=where.rw, size=len(stub.data), align=16),

@@ -14,16 +14,19 @@ from ..model.code import Code, Verdict
 from ..model.image import Image
 from ..model.options import BundlePlace, Options
 from ..model.plan import Plan, Tactic
+from ..model.plans import FilePlan
 from .abi import CONFIG_SIZE, FlkTemplate
 from .stub import Stub
 from .trampolines import Slot
 
 NOTE_NAME: Final = b"flicker-aot\0"
 NOTE_TYPE: Final = 1
-FORMAT: Final = 4
+FORMAT: Final = 5
 
 
-def fixed_part(image: Image, code: Code, plan: Plan, options: Options) -> dict[str, object]:
+def fixed_part(
+    image: Image, code: Code, plan: Plan, options: Options, plans: Sequence[FilePlan] = ()
+) -> dict[str, object]:
     """What does not depend on addresses."""
     return {
         "format": FORMAT,
@@ -34,6 +37,7 @@ def fixed_part(image: Image, code: Code, plan: Plan, options: Options) -> dict[s
         "vdso": options.vdso,
         "exe_path": "" if options.exe_path is None else str(options.exe_path),
         "bundle": _place(options.bundle),
+        "plans": [[str(p.path), p.sha256, p.build_id.hex(), plan_sha256(p)] for p in plans],
         "tool": options.tool if options.hook is None else f"hook:{options.hook.name}",
         "kept": [p.site.vaddr for p in plan.patches if p.tactic is Tactic.KEEP],
         "gs_uses": list(code.gs_uses),
@@ -44,6 +48,18 @@ def fixed_part(image: Image, code: Code, plan: Plan, options: Options) -> dict[s
 def _place(place: BundlePlace | None) -> list[object] | None:
     """[depth, interpreter ("": none), whether execs run copies, whether it is a C library]."""
     return None if place is None else [place.depth, place.interpreter or "", place.follows, place.is_libc]
+
+
+def plan_sha256(plan: FilePlan) -> str:
+    """Of all that a plan says, wherever it is put."""
+    h = hashlib.sha256()
+    image = (plan.size_bytes, plan.low, plan.span, plan.first_offset, plan.r[0], plan.rx[0])
+    h.update(struct.pack("<9Q", *image, len(plan.changes), len(plan.r[1]), len(plan.rx[1])))
+    h.update(plan.build_id.ljust(32, b"\0") + struct.pack("<QQ", *plan.digest))
+    for change in plan.changes:
+        h.update(struct.pack("<QQ", change.vaddr, len(change.old)) + change.old + change.new)
+    h.update(plan.r[1] + plan.rx[1])
+    return h.hexdigest()
 
 
 def runtime_sha256(stub: Stub) -> str:

@@ -104,7 +104,7 @@ class Layout:
     ``note_vaddr``. ``frame_header``: (vaddr, size) of what PT_GNU_EH_FRAME is to refer to, None: as in the input.
     ``debug_frame``: what is to be appended to the input's `.debug_frame`, or to be one; not loaded.
     ``shown_phdrs``: the vaddr in R of a second table that has the input's PT_INTERP, which the first one then has not;
-    None: there is one table.
+    None: there is one table. ``plans_size``: bytes of R that are plans for other files.
     """
 
     r: Placement
@@ -122,6 +122,7 @@ class Layout:
     frame_header: tuple[int, int] | None = None
     debug_frame: bytes = b""
     shown_phdrs: int | None = None
+    plans_size: int = 0
 
     @property
     def placements(self) -> tuple[Placement, ...]:

@@ -20,11 +20,17 @@ class Role(Enum):
     INTERPRETER = "interpreter"  # the file itself, a program interpreter at its own path: e_entry stays
     CLIENT = "client"  # another file: a library, an interpreter or a dynamic program
     PROGRAM = "program"  # its interpreter: a dynamic program in a bundle, whose start maps the bundle's interpreter
+    SINGLE = "single"  # the file itself: a dynamic program alone, whose start maps the machine's interpreter
 
     @property
     def is_client(self) -> bool:
         """Whether the file has trampolines and no runtime."""
         return self in (Role.CLIENT, Role.PROGRAM)
+
+    @property
+    def hides_interpreter(self) -> bool:
+        """Whether the kernel is not to see PT_INTERP of the file, which its start serves."""
+        return self in (Role.PROGRAM, Role.SINGLE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -31,6 +31,7 @@ from .unwind import frame_header
 
 MAX_PHNUM: Final = 73  # kernels before 5.10 take a table of at most one page (fs/binfmt_elf.c)
 MAX_HOLE: Final = 4 * PAGE  # bytes of nothing in the file that e_phoff == vaddr - base may cost
+HIDING: Final = ("program", "single")  # PT_INTERP is in a second table alone
 _FLAGS: Final = {"r": PF_R, "rx": PF_R | PF_X, "rw": PF_R | PF_W}
 
 
@@ -47,7 +48,7 @@ def _bad(code: str, vaddr: int | None, message: str) -> Finding:
 
 def _entry_and_table(subject: Subject) -> Iterator[Finding]:
     output, claim = subject.output, subject.claim
-    entry = claim.start if claim.role in ("host", "program") else subject.original.entry
+    entry = claim.start if claim.role in ("host", "program", "single") else subject.original.entry
     if output.entry != entry:
         yield _bad("entry", output.entry, f"e_entry {entry:#x} expected for a {claim.role}")
     if output.base != subject.original.base:
@@ -85,7 +86,7 @@ def _program_headers(subject: Subject) -> Iterator[Finding]:
         yield _bad("phdr", None, f"{len(claim.segments)} appended PT_LOADs expected, {added} found")
     vaddr = claim.segments["r"].vaddr + output.phoff - claim.segments["r"].offset
     expected = [_moved(p, subject, vaddr) if p.type == PT_PHDR else p for p in subject.original.segments]
-    if claim.role == "program":
+    if claim.role in HIDING:
         expected = [p._replace(type=PT_NULL) if p.type == PT_INTERP else p for p in expected]
     if kept != expected:
         odd = next((k for k, e in zip(kept, expected, strict=False) if k != e), None)
@@ -117,7 +118,7 @@ def check_shown_table(subject: Subject, tables: Tables) -> Iterator[Finding]:
     It fills the bytes between the first one and the site table: its start tells the interpreter how many entries it
     has by that.
     """
-    if subject.claim.role != "program":
+    if subject.claim.role not in HIDING:
         if tables.phdrs_vaddr:
             yield _bad("phdr", tables.phdrs_vaddr, f"a second table in a {subject.claim.role}")
         return

@@ -17,13 +17,13 @@ from .rawelf import PT_NOTE, RawElf, read_raw
 
 NOTE_NAME: Final = b"flicker-aot\0"
 NOTE_TYPE: Final = 1
-NOTE_FORMAT: Final = 4
+NOTE_FORMAT: Final = 5
 # A note is about 100 bytes a site after compression; a file that claims more than this is hostile.
 _MAX_NOTE_BYTES: Final = 256 << 20
 
 _T = TypeVar("_T")
 
-ROLES: Final = ("host", "interpreter", "client", "program")
+ROLES: Final = ("host", "interpreter", "client", "program", "single")
 _CLIENTS: Final = ("client", "program")
 
 TEMPLATE_LABELS: Final = (
@@ -90,6 +90,16 @@ class PlaceClaim:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PlanClaim:
+    """Of a single program: a file that it may map. ``sha256`` of the plan, ``file_sha256`` of the file."""
+
+    path: str
+    file_sha256: str
+    build_id: str  # hexadecimal
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SegmentClaim:
     """One of "segments"; R, RX or RW."""
 
@@ -110,6 +120,7 @@ class Claim:
     vdso: str
     exe_path: str
     place: PlaceClaim | None
+    plans: tuple[PlanClaim, ...]
     input_sha256: str
     input_size: int
     sites: tuple[SiteClaim, ...]
@@ -205,6 +216,7 @@ def _claim(document: dict[str, Any], note_index: int) -> Claim:
         vdso=_text(document, "vdso"),
         exe_path=_text(document, "exe_path"),
         place=None if document["bundle"] is None else _place(document["bundle"]),
+        plans=_list(document, "plans", _plan),
         input_sha256=_text(document, "input_sha256"),
         input_size=_number(document, "input_size"),
         sites=_list(document, "sites", _site),
@@ -266,6 +278,11 @@ def _place(value: Any) -> PlaceClaim:
     return PlaceClaim(
         depth=_integer(depth), interpreter=str(interpreter), follows=follows is True, is_libc=is_libc is True
     )
+
+
+def _plan(value: Any) -> PlanClaim:
+    path, file_sha256, build_id, sha256 = value
+    return PlanClaim(path=str(path), file_sha256=str(file_sha256), build_id=str(build_id), sha256=str(sha256))
 
 
 def _triple(value: Any) -> tuple[int, int, int]:

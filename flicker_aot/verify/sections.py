@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from .finding import Finding
-from .rawelf import PHDR_SIZE, SHF_ALLOC, SHT_NOBITS, SHT_NULL, SHT_STRTAB, SHT_SYMTAB, RawElf, Shdr
+from .rawelf import PAGE, PHDR_SIZE, SHF_ALLOC, SHT_NOBITS, SHT_NULL, SHT_STRTAB, SHT_SYMTAB, RawElf, Shdr
 from .subject import Subject
 from .unwind import DEBUG_FRAME
 
@@ -89,7 +89,7 @@ def _loaded(subject: Subject, new: Shdr) -> str:
         return "is in no appended segment"
     segment, note = segments[place], subject.output.segments[subject.claim.note_index]
     in_file = new.vaddr - segment.vaddr < segment.filesz
-    if new.flags != _FLAGS[place] or new.link or new.info or new.entsize or new.align not in (1, 4, 8, 16):
+    if new.flags != _FLAGS[place] or new.link or new.info or new.entsize or new.align not in (1, 4, 8, 16, PAGE):
         return f"flags {_FLAGS[place]:#x} and no links expected"
     if new.vaddr == note.vaddr:
         wanted = (_SHT_NOTE, note.offset, note.filesz)

@@ -14,18 +14,19 @@ from typing import Final
 
 from .finding import Finding, Unsound
 from .note import TEMPLATE_LABELS, SegmentClaim
+from .plans import plans_end
 from .rawelf import PAGE, PHDR_SIZE
 from .subject import JMP_SIZE, TRAP_TACTIC, Subject
 
 _MAGIC: Final = 0x3166636B63696C66
-_ABI_VERSION: Final = 4
-_CONFIG: Final = struct.Struct("<QIIQQQQQQQQQQQQIIIIII16B")
+_ABI_VERSION: Final = 5
+_CONFIG: Final = struct.Struct("<QIIQQQQQQQQQQQQQIIIIII16B")
 CONFIG_SIZE: Final = _CONFIG.size
 _SITE: Final = struct.Struct("<IIIHH")
 _INSN: Final = struct.Struct("<Hh")
 _TRAP: Final = struct.Struct("<II")
 _F_TRAPS, _F_FILLS, _F_OWN_GS = 1, 2, 64
-_ROLES: Final = {"host": 0, "client": 16, "interpreter": 32, "program": 16 | 256}
+_ROLES: Final = {"host": 0, "client": 16, "interpreter": 32, "program": 16 | 256, "single": 2048}
 _F_FOLLOW, _F_LIBC = 512, 1024
 _SLOTS_SIZE: Final = 16
 _VDSO: Final = {"hook": 0, "keep": 4, "hide": 8}
@@ -42,9 +43,12 @@ class Tables:
     entry_vaddr: int
     tramp_vaddr: int
     tramp_size: int
-    tables: tuple[tuple[int, int], ...]  # [start, end) vaddrs of the three tables, a client's slots, two paths, phdrs
+    tables: tuple[
+        tuple[int, int], ...
+    ]  # [start, end) vaddrs of the three tables, a client's slots, two paths, phdrs, plans
     slots_vaddr: int
     phdrs_vaddr: int
+    plans_vaddr: int
     depth: int
     interpreter: bytes  # with its NUL; b"" without one
     sites: tuple[tuple[int, int, int, int, int], ...]
@@ -59,7 +63,7 @@ def read_tables(subject: Subject) -> Tables:
     output, at = subject.output, subject.claim.config
     fields = _CONFIG.unpack(output.at(at, _CONFIG.size))
     magic, version, flags, self_vaddr, image, entry, tramp, tramp_size, sites, insns, traps, slots, exe = fields[:13]
-    phdrs, interp, site_count, insn_count, trap_count, exe_size, depth, interp_size = fields[13:21]
+    phdrs, interp, plans, site_count, insn_count, trap_count, exe_size, depth, interp_size = fields[13:22]
     if (magic, version) != (_MAGIC, _ABI_VERSION):
         raise Unsound("config", at, f"magic {_MAGIC:#x}, ABI {_ABI_VERSION} expected, {magic:#x}, {version} found")
     if fields[-1]:
@@ -70,6 +74,7 @@ def read_tables(subject: Subject) -> Tables:
     if (interp or interp_size) and not _inside(subject.claim.segments["r"], interp, interp_size + 1):
         raise Unsound("config", interp, f"the interpreter's path of {interp_size} bytes is outside R")
     phdrs_end = phdrs + len(output.segments) * PHDR_SIZE if phdrs else 0
+    behind_plans = plans_end(subject.output, plans) if plans else 0
     rows = _TRAP.iter_unpack(_table(subject, traps, trap_count, _TRAP))
     trap_rows = [(image + addr, tramp + target) for addr, target in rows]
     addresses = [addr for addr, _ in trap_rows]
@@ -90,15 +95,17 @@ def read_tables(subject: Subject) -> Tables:
             (exe, exe + exe_size + 1),
             (interp, interp_end),
             (phdrs, phdrs_end),
+            (plans, behind_plans),
         ),
         slots_vaddr=slots,
         phdrs_vaddr=phdrs,
+        plans_vaddr=plans,
         depth=depth,
         interpreter=output.at(interp, interp_size + 1) if interp else b"",
         sites=tuple(_SITE.iter_unpack(_table(subject, sites, site_count, _SITE))),
         insns=tuple(_INSN.iter_unpack(_table(subject, insns, insn_count, _INSN))),
         traps=dict(trap_rows),
-        template=dict(zip(TEMPLATE_LABELS, fields[21:], strict=False)),
+        template=dict(zip(TEMPLATE_LABELS, fields[22:], strict=False)),
         exe_path=output.at(exe, exe_size + 1),
     )
 

@@ -16,6 +16,7 @@ from .finding import Finding, Unsound
 from .headers import check_headers, check_shown_table
 from .note import find_claim
 from .ownership import check_ownership
+from .plans import check_plans
 from .rawelf import read_raw
 from .reach import check_reach
 from .second_reader import check_second_reader
@@ -65,6 +66,7 @@ def _verify(original: bytes, output: bytes) -> Iterator[Finding]:
     yield from check_sections(subject)
     tables = read_tables(subject)
     yield from check_shown_table(subject, tables)
+    yield from check_plans(subject, tables.plans_vaddr)
     yield from check_ownership(subject, tables)
     yield from check_tables(subject, tables)
     yield from check_windows(subject, tables.traps)

@@ -2,7 +2,7 @@
 #ifndef BUNDLE_H
 #define BUNDLE_H
 
-#include "rt.h"
+#include "files.h"
 
 #pragma GCC visibility push(hidden)
 
@@ -12,7 +12,6 @@ const struct flk_file *bundle_find(const struct kstat *st, i64 fd);
 const struct flk_file *bundle_find_path(const char *path); /* by a path that led to the original */
 const char *bundle_string(u32 offset);
 i64 bundle_path(char *to, const char *name); /* of PATH_BYTES: "folder/name"; -ENAMETOOLONG */
-void bundle_escapes(const char *path);       /* what is at `path` runs unhooked */
 
 #define BUNDLE_EXECFN "FLICKER_AOT_EXECFN=" /* the last string of an environment: follow.c to bundle_start */
 

@@ -351,6 +351,10 @@ enum own_call {
     OWN_MREMAP,
     OWN_READLINK,
     OWN_CLOSE,
+    OWN_PREAD,
+    OWN_PWRITE,
+    OWN_MUNMAP,
+    OWN_MEMFD,
     OWN_CALLS
 };
 void filter_installed(const void *fprog);
@@ -407,15 +411,22 @@ void tell(const char *what); /* to standard error */
 void module_unmapped(u64 addr, u64 bytes); /* before the memory goes */
 const struct module *next_module(const struct module *m); /* 0: the first */
 
-/* bundle.c in the runtimes of bundles; alone.c stands for it in all others */
+/* bundle.c in the runtimes of bundles, single.c in those of single files; alone.c stands for it in all others */
 void bundle_program(const struct flk_config *program, u64 bias); /* what the kernel mapped along with the interpreter */
-void bundle_start(u64 *stack);
+void bundle_start(u64 *stack, u64 rdx, u64 at_entry); /* as the program was started: rdx, and AT_ENTRY of its auxv */
 const char *bundle_folder(void); /* 0: not in a bundle */
 i64 bundle_opened(const struct blk *b, i64 result, const i64 *args); /* -> the descriptor that the caller sees */
 void bundle_unhooked(i64 fd);               /* something of this file that no client has is executable */
 int bundle_exec(struct blk *b, struct frame *f); /* 1: a copy will run, b's and f's paths say so */
 void bundle_exec_over(struct blk *b, i64 *args); /* it did not, or in another process. args: to be the application's again, or 0 */
 const char *bundle_escape(const char *last); /* path after path of what runs unhooked; 0: the first, the end */
+
+/* plans.c: in the runtimes of single files alone */
+int plans_map(struct frame *f);              /* mmap: 1: the first mapping of an image, answered, f->rax is the result */
+int plans_concern(u64 from, u64 bytes);      /* 1: an image, or what was mapped for one, is there */
+void plans_mapped(u64 addr, u64 bytes, const i64 *args); /* mmap has returned `addr` */
+void plans_unmapped(u64 from, u64 bytes);                /* it is gone */
+int plans_own(u64 from, u64 end, u64 *start, u64 *own_end); /* 1: the lowest of the runtime's own pages among them */
 
 /* sites.c */
 struct where {
@@ -466,6 +477,7 @@ u64 site_return(const struct blk *b, u64 ret);          /* an address in the tra
 
 /* own_pages.c */
 int own_pages_refuse(struct frame *f); /* 1: answered, f->rax is the result */
+i64 own_pages_unmap_around(u64 from, u64 end); /* all in [from, end) that is not the runtime's */
 void own_pages_add(u64 start, u64 end); /* memory that was mapped for the runtime */
 
 /* thunks.c */

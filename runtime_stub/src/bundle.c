@@ -1,8 +1,7 @@
 /* The bundle that the program runs from: the loader gets the copies of the files that it opens.
  *
  * In: the bundle's index (abi.h), found from the program's own file; what the program's loader opened, and the rest mapped as code.
- * Out: descriptors of the copies; a list of what runs unhooked. Own stack, signals deferred; any thread; no locks: the index is read-only, a path's
- * room in the list is claimed by compare-and-swap before it is written.
+ * Out: descriptors of the copies. Own stack, signals deferred; any thread; no locks: the index is read-only.
  *
  * A file is known by what it is: device, inode, size and time of its last change, then build-id. Not by its path, since aliases would load it a
  * second time, once hooked and once not. By path goes only what is not there any more, or not the same any more.
@@ -29,12 +28,7 @@
 #define PAGE 4096ul
 #define PROT_READ 1
 #define MAP_PRIVATE 2
-#define PT_NOTE 4
-#define PHNUM_MAX 73
-#define NOTE_BYTES 1024 /* of a PT_NOTE that are looked at: ld(1) puts the build-id first or second */
-#define NT_GNU_BUILD_ID 3
 #define INDEX_BYTES_MAX (64ul << 20)
-#define ESCAPE_BYTES 16384
 #define EXIT_NOT_STARTED 127
 
 static struct {
@@ -45,16 +39,10 @@ static struct {
     const char *strings;
     const struct flk_config *program; /* the program's, where the interpreter hosts the runtime */
     u64 program_bias;
-    u32 started;      /* bundle_start is done: what is mapped from now on is no program */
-    u32 escape_bytes; /* claimed of `escapes` */
-    char escapes[ESCAPE_BYTES];
+    u32 started; /* bundle_start is done: what is mapped from now on is no program */
 } bundle;
 
 u64 flk_program_entry, *flk_entry_slot;
-
-struct note {
-    u32 name_size, size, type;
-};
 
 static void __attribute__((noreturn)) fail(const char *why) {
     tell("flicker-aot: ");
@@ -62,12 +50,6 @@ static void __attribute__((noreturn)) fail(const char *why) {
     tell(why);
     for (;;)
         SYS2(__NR_exit_group, EXIT_NOT_STARTED, 0);
-}
-
-static int begins_with(const char *s, const char *start) {
-    while (*start && *s == *start)
-        s++, start++;
-    return !*start;
 }
 
 /* ---- Start ---- */
@@ -154,7 +136,8 @@ static void name_process(const char *execfn) {
     SYS2(__NR_prctl, PR_SET_NAME, name);
 }
 
-void bundle_start(u64 *stack) {
+void bundle_start(u64 *stack, u64 rdx, u64 at_entry) {
+    (void)rdx, (void)at_entry;
     const struct flk_config *c = bundle.program ? bundle.program : &flk_config;
     u64 *p = stack + 1 + *stack + 1;
     struct auxv *a;
@@ -220,47 +203,6 @@ static const struct flk_file *find_identity(const struct kstat *st) {
             lo = mid + 1;
         else
             hi = mid;
-    }
-    return 0;
-}
-
-/* -> its size in bytes; 0: none, or a longer one than any record has. */
-static u32 build_id_in(const u8 *notes, u64 bytes, u8 *id) {
-    u64 at = 0;
-    while (at + sizeof(struct note) <= bytes) {
-        struct note n;
-        __builtin_memcpy(&n, notes + at, sizeof n);
-        u64 name = at + sizeof n, desc = name + ((n.name_size + 3ul) & -4ul), end = desc + n.size;
-        if (end > bytes)
-            return 0;
-        if (n.type == NT_GNU_BUILD_ID && n.name_size == 4 && *(const u32 *)(notes + name) == 0x554e47 &&
-            n.size <= FLK_BUILD_ID_BYTES) {
-            for (u32 i = 0; i < n.size; i++)
-                id[i] = notes[desc + i];
-            return n.size;
-        }
-        at = (end + 3) & -4ul;
-    }
-    return 0;
-}
-
-static u32 build_id_of(i64 fd, u8 *id) {
-    struct ehdr h;
-    struct phdr table[PHNUM_MAX];
-    u8 notes[NOTE_BYTES];
-    if (SYS4(__NR_pread64, fd, &h, sizeof h, 0) != sizeof h || *(const u32 *)h.ident != 0x464c457f ||
-        h.phentsize != sizeof table[0] || h.phnum > PHNUM_MAX)
-        return 0;
-    i64 bytes = h.phnum * (i64)sizeof table[0];
-    if (SYS4(__NR_pread64, fd, table, bytes, h.phoff) != bytes)
-        return 0;
-    for (u32 i = 0; i < h.phnum; i++) {
-        u64 size = table[i].filesz < NOTE_BYTES ? table[i].filesz : NOTE_BYTES;
-        if (table[i].type != PT_NOTE || SYS4(__NR_pread64, fd, notes, size, table[i].offset) != (i64)size)
-            continue;
-        u32 n = build_id_in(notes, size, id);
-        if (n)
-            return n;
     }
     return 0;
 }
@@ -361,50 +303,10 @@ i64 bundle_opened(const struct blk *b, i64 result, const i64 *args) {
     return fd >= 0 ? fd : SYS4(__NR_openat, at ? args[0] : AT_FDCWD, args[at], flags, 0);
 }
 
-/* ---- What runs unhooked ---- */
-
-const char *bundle_escape(const char *last) {
-    const char *p = last ? last + flk_length(last) : bundle.escapes;
-    const char *end = bundle.escapes + __atomic_load_n(&bundle.escape_bytes, __ATOMIC_ACQUIRE);
-    while (p < end && !*p)
-        p++;
-    return p < end ? p : 0;
-}
-
-void bundle_escapes(const char *path) {
-    u32 n = 0;
-    for (const char *known = bundle_escape(0); known; known = bundle_escape(known))
-        if (begins_with(known, path) && flk_length(known) == flk_length(path))
-            return;
-    while (path[n])
-        n++;
-    u32 at = __atomic_load_n(&bundle.escape_bytes, __ATOMIC_ACQUIRE);
-    do
-        if (at + n + 1 > ESCAPE_BYTES) /* the list is full */
-            return;
-    while (!__atomic_compare_exchange_n(&bundle.escape_bytes, &at, at + n + 1, 0, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE));
-    for (u32 i = 0; i < n; i++)
-        bundle.escapes[at + i] = path[i];
-}
-
 void bundle_unhooked(i64 fd) {
-    static const char descriptors[] = "/proc/self/fd/";
-    char link[sizeof descriptors + 10], path[PATH_BYTES];
-    if (!bundle.folder[0] || !may_call(OWN_READLINK))
-        return;
-    u32 n = 0, digits = 0;
-    for (const char *s = descriptors; *s; s++)
-        link[n++] = *s;
-    for (u32 v = (u32)fd; v || !digits; v /= 10)
-        digits++;
-    for (u32 v = (u32)fd, i = digits; i; v /= 10)
-        link[n + --i] = (char)('0' + v % 10);
-    link[n + digits] = 0;
-    i64 bytes = SYS4(__NR_readlinkat, AT_FDCWD, link, path, sizeof path - 1);
-    if (bytes <= 0)
-        return;
-    path[bytes] = 0;
+    char path[PATH_BYTES];
     /* The bundle's own files that have nothing to hook are no clients. */
-    if (!begins_with(path, bundle.folder) || path[flk_length(bundle.folder)] != '/')
-        bundle_escapes(path);
+    if (bundle.folder[0] && path_of_descriptor(path, fd) &&
+        (!begins_with(path, bundle.folder) || path[flk_length(bundle.folder)] != '/'))
+        escape_add(path);
 }

@@ -264,8 +264,13 @@ i64 special_finish(struct blk *b, i64 result, i64 *args) {
         result = bundle_opened(b, identity_result(b, result, args), args);
         break;
     case SPECIAL_MAP:
+#ifdef IN_SINGLE
+        if ((u64)result < -4095ul && (args[3] & MAP_ANONYMOUS || !module_mapped((u64)result, (u64)b->sp_value)))
+            plans_mapped((u64)result, (u64)b->sp_value, args);
+#else
         if ((u64)result < -4095ul && !module_mapped((u64)result, (u64)b->sp_value))
             bundle_unhooked(args[4]);
+#endif
         break;
     default:
         restore_argument(b, args);
@@ -355,6 +360,10 @@ static void start_mapping(struct blk *b, struct frame *f) {
     u64 prot = (u64)f->args[2], flags = (u64)f->args[3];
     if (flags & MAP_FIXED)
         module_unmapped((u64)f->args[0], (u64)f->args[1]);
+#ifdef IN_SINGLE
+    if (flags & MAP_FIXED && plans_concern((u64)f->args[0], (u64)f->args[1]))
+        prot |= PROT_EXEC, flags &= ~(u64)MAP_ANONYMOUS;
+#endif
     if (!(prot & PROT_EXEC) || flags & MAP_ANONYMOUS)
         return;
     b->sp_value = f->args[1];
@@ -388,6 +397,21 @@ static void seccomp(int strict, const void *fprog) {
     else
         filter_installed(fprog);
 }
+
+#ifdef IN_SINGLE
+/* 1: answered. What goes along with an image goes after it. */
+static int plans_call(struct frame *f, u32 kind) {
+    u64 from = (u64)f->args[0], bytes = (u64)f->args[1];
+    if (kind == MMAP)
+        return plans_map(f);
+    if (kind != MUNMAP || from % 4096 || !plans_concern(from, bytes))
+        return 0;
+    f->rax = own_pages_unmap_around(from, (from + bytes + 4095) & -4096ul);
+    if (!f->rax)
+        plans_unmapped(from, bytes);
+    return 1;
+}
+#endif
 
 static void dispatch_special(struct frame *f, u32 kind) {
     struct blk *b = self_blk();
@@ -451,6 +475,12 @@ static void dispatch_special(struct frame *f, u32 kind) {
     case MAPPING:
     case MMAP:
     case MUNMAP:
+#ifdef IN_SINGLE
+        if (plans_call(f, kind)) {
+            answer(f, f->rax);
+            break;
+        }
+#endif
         if (kind == MUNMAP)
             module_unmapped((u64)f->args[0], (u64)f->args[1]);
         if (own_pages_refuse(f)) {

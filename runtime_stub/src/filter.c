@@ -43,6 +43,10 @@ static const u16 own_calls[] = {
     [OWN_MREMAP] = __NR_mremap,
     [OWN_READLINK] = __NR_readlinkat,
     [OWN_CLOSE] = __NR_close,
+    [OWN_PREAD] = __NR_pread64,
+    [OWN_PWRITE] = __NR_pwrite64,
+    [OWN_MUNMAP] = __NR_munmap,
+    [OWN_MEMFD] = __NR_memfd_create,
 };
 
 static int alu(u32 op, u32 *a, u32 v) {

@@ -159,7 +159,7 @@ static const struct flk_file *find_target(struct target *t) {
         if (!is_script && !is_copied && fd >= 0 && is_elf(fd)) /* of others the kernel says ENOEXEC */
             bundle_unhooked(fd);
         else if (!is_script && !is_copied && fd < 0)
-            bundle_escapes(t->name);
+            escape_add(t->name);
         if (fd >= 0)
             SYS2(__NR_close, fd, 0);
         if (!is_script)
@@ -253,7 +253,7 @@ int bundle_exec(struct blk *b, struct frame *f) {
         return 0;
     name_target(&t);
     if (flk_rt.forbidden) { /* a filter may end the process for what it takes to find the copy */
-        bundle_escapes(t.name);
+        escape_add(t.name);
         return 0;
     }
     const struct flk_file *file = find_target(&t);
@@ -266,7 +266,7 @@ int bundle_exec(struct blk *b, struct frame *f) {
         tell("flicker-aot: ");
         tell(b->exec_path);
         tell(": cannot be run: the bundle is not whole\n");
-        bundle_escapes(bundle_string(file->original));
+        escape_add(bundle_string(file->original));
         return 0;
     }
     if (!prepare(b, f, &t, at))

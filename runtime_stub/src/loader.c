@@ -13,7 +13,7 @@
 #include <asm/unistd_64.h>
 
 #include "../include/rt.h"
-#include "../include/elf64.h"
+#include "../include/image.h"
 
 #define AT_NULL 0
 #define AT_PHDR 3
@@ -23,30 +23,11 @@
 #define AT_EXECFN 31
 #define AT_FDCWD (-100)
 #define O_CLOEXEC 02000000
-#define PAGE 4096ul
-#define PAGE_DOWN(x) ((x) & -PAGE)
-#define PAGE_UP(x) (((x) + PAGE - 1) & -PAGE)
-#define PROT_NONE 0
-#define MAP_PRIVATE 2
-#define MAP_FIXED 0x10
-#define MAP_ANONYMOUS 0x20
-#define MAP_NORESERVE 0x4000
-#define PT_LOAD 1
-#define PHNUM_MAX 73 /* a page of them, as layout.py writes */
+#define EIO 5
 #define EXIT_NOT_STARTED 127
-
 
 void flk_start(void);
 u64 flk_load(u64 *stack, u64 rdx);
-
-static i64 sys(i64 nr, i64 a, i64 b, i64 c, i64 d, i64 e, i64 f) {
-    i64 r;
-    register i64 r10 __asm__("r10") = d;
-    register i64 r8 __asm__("r8") = e;
-    register i64 r9 __asm__("r9") = f;
-    __asm__ volatile("syscall" : "=a"(r) : "a"(nr), "D"(a), "S"(b), "d"(c), "r"(r10), "r"(r8), "r"(r9) : "rcx", "r11", "memory");
-    return r;
-}
 
 static u64 length(const char *s) {
     u64 n = 0;
@@ -55,22 +36,20 @@ static u64 length(const char *s) {
     return n;
 }
 
-static void say(const char *s) { sys(__NR_write, 2, (i64)s, (i64)length(s), 0, 0, 0); }
+static void say(const char *s) { raw_sys(__NR_write, 2, (i64)s, (i64)length(s), 0, 0, 0); }
 
 static void __attribute__((noreturn)) fail(const char *path, const char *why) {
     say("flicker-aot: ");
     say(path);
     say(why);
     for (;;)
-        sys(__NR_exit_group, EXIT_NOT_STARTED, 0, 0, 0, 0, 0);
+        raw_sys(__NR_exit_group, EXIT_NOT_STARTED, 0, 0, 0, 0, 0);
 }
-
-static int failed(i64 result) { return (u64)result > -4096ul; }
 
 /* The bundle's folder, from the program's own path; `path` has room for the interpreter's name behind it. */
 static void interpreter_path(char *path, const char *execfn) {
-    i64 n = sys(__NR_readlinkat, AT_FDCWD, (i64) "/proc/self/exe", (i64)path, PATH_BYTES - 1, 0, 0);
-    if (failed(n)) /* no /proc */
+    i64 n = raw_sys(__NR_readlinkat, AT_FDCWD, (i64) "/proc/self/exe", (i64)path, PATH_BYTES - 1, 0, 0);
+    if (raw_failed(n)) /* no /proc */
         for (n = 0; n < PATH_BYTES - 1 && execfn[n]; n++)
             path[n] = execfn[n];
     u32 left = flk_config.depth;
@@ -88,71 +67,19 @@ static void interpreter_path(char *path, const char *execfn) {
         path[n + i] = name[i];
 }
 
-static i64 protection(u32 flags) { return (flags & 4 ? 1 : 0) | (flags & 2) | (flags & 1 ? 4 : 0); }
-
-static void clear(u8 *from, u8 *end) {
-    while (from < end)
-        *(volatile u8 *)from++ = 0;
-}
-
-static i64 map(u64 at, u64 bytes, i64 prot, i64 flags, i64 fd, u64 offset) {
-    return sys(__NR_mmap, (i64)at, (i64)bytes, prot, flags, fd, (i64)offset);
-}
-
-/* As the kernel does (fs/binfmt_elf.c, load_elf_interp): one stretch of addresses; what is between segments is not mapped. */
-static u64 map_segments(const char *path, i64 fd, const struct phdr *table, u32 count) {
-    u64 lowest = -1ul, highest = 0, base, end = 0;
-    for (u32 i = 0; i < count; i++) {
-        if (table[i].type != PT_LOAD)
-            continue;
-        if (table[i].vaddr < lowest)
-            lowest = PAGE_DOWN(table[i].vaddr);
-        if (table[i].vaddr + table[i].memsz > highest)
-            highest = table[i].vaddr + table[i].memsz;
-    }
-    if (lowest >= highest)
-        fail(path, ": has no segment to load\n");
-    i64 r = map(0, PAGE_UP(highest) - lowest, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    base = (u64)r - lowest;
-    for (u32 i = 0; i < count && !failed(r); i++) {
-        const struct phdr *p = &table[i];
-        if (p->type != PT_LOAD)
-            continue;
-        u64 start = base + PAGE_DOWN(p->vaddr), file_end = base + p->vaddr + p->filesz, mem_end = base + p->vaddr + p->memsz;
-        u64 mapped = start;
-        if (end && start > end)
-            sys(__NR_munmap, (i64)end, (i64)(start - end), 0, 0, 0, 0);
-        if (p->filesz) {
-            mapped = PAGE_UP(file_end);
-            r = map(start, mapped - start, protection(p->flags), MAP_PRIVATE | MAP_FIXED, fd, PAGE_DOWN(p->offset));
-            if (!failed(r) && mem_end > file_end && p->flags & 2)
-                clear((u8 *)file_end, (u8 *)mapped);
-        }
-        end = PAGE_UP(mem_end);
-        if (!failed(r) && end > mapped)
-            r = map(mapped, end - mapped, protection(p->flags), MAP_PRIVATE | MAP_FIXED | MAP_ANONYMOUS, -1, 0);
-    }
-    if (failed(r))
-        fail(path, ": the interpreter cannot be mapped\n");
-    return base;
-}
-
 static u64 load_interpreter(const char *path, u64 *base) {
-    struct ehdr h;
-    struct phdr table[PHNUM_MAX];
-    i64 fd = sys(__NR_openat, AT_FDCWD, (i64)path, O_CLOEXEC, 0, 0, 0);
-    if (failed(fd))
+    struct image_headers h;
+    i64 fd = raw_sys(__NR_openat, AT_FDCWD, (i64)path, O_CLOEXEC, 0, 0, 0);
+    if (raw_failed(fd))
         fail(path, ": cannot be opened: the bundle is not whole\n");
-    i64 bytes = sys(__NR_pread64, fd, (i64)&h, sizeof h, 0, 0, 0);
-    if (bytes != sizeof h || *(const u32 *)h.ident != 0x464c457f || h.type != 3 || h.machine != 62 ||
-        h.phentsize != sizeof(struct phdr) || h.phnum > PHNUM_MAX)
-        fail(path, ": is not an interpreter: the bundle is damaged\n");
-    bytes = h.phnum * (i64)sizeof(struct phdr);
-    if (sys(__NR_pread64, fd, (i64)table, bytes, (i64)h.phoff, 0, 0) != bytes)
-        fail(path, ": is cut off: the bundle is damaged\n");
-    *base = map_segments(path, fd, table, h.phnum);
-    sys(__NR_close, fd, 0, 0, 0, 0, 0);
-    return *base + h.entry;
+    int r = image_read(fd, &h);
+    if (r)
+        fail(path, r == -EIO ? ": is cut off: the bundle is damaged\n" : ": is not an interpreter: the bundle is damaged\n");
+    *base = image_map(fd, &h, 0);
+    if (raw_failed((i64)*base))
+        fail(path, ": the interpreter cannot be mapped\n");
+    raw_sys(__NR_close, fd, 0, 0, 0, 0, 0);
+    return *base + h.file.entry;
 }
 
 /* stack: argc, argv, envp, auxv. rdx: 0 from the kernel (arch/x86/include/asm/elf.h, ELF_PLAT_INIT), a function from ld.so. */

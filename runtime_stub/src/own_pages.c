@@ -65,6 +65,11 @@ static struct range first_own(u64 from, u64 end) {
     if (flk_rt.vdso_arena)
         lowest(&found, from, end, flk_rt.vdso_arena, flk_rt.vdso_arena + PAGE);
     lowest(&found, from, end, flk_rt.tables, flk_rt.tables_end);
+#ifdef IN_SINGLE
+    struct range block;
+    if (plans_own(from, end, &block.start, &block.end))
+        lowest(&found, from, end, block.start, block.end);
+#endif
     return found;
 }
 
@@ -74,7 +79,7 @@ static int is_own(i64 address, u64 bytes) {
 }
 
 /* Unmapping what is not mapped succeeds: what is not the runtime's goes, range by range. */
-static i64 unmap_around(u64 from, u64 end) {
+i64 own_pages_unmap_around(u64 from, u64 end) {
     while (from < end) {
         struct range own = first_own(from, end);
         u64 stop = own.end ? own.start : end;
@@ -103,7 +108,7 @@ int own_pages_refuse(struct frame *f) {
     case __NR_munmap:
         if ((u64)f->args[0] % PAGE || !is_own(f->args[0], bytes))
             return 0;
-        f->rax = unmap_around((u64)f->args[0], PAGES((u64)f->args[0] + bytes));
+        f->rax = own_pages_unmap_around((u64)f->args[0], PAGES((u64)f->args[0] + bytes));
         return 1;
     case __NR_mremap:
         if (is_own(f->args[0], bytes ? bytes : 1))

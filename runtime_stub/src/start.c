@@ -60,13 +60,14 @@ static void program_mapped(const struct phdr *table, u64 count) {
             module_mapped((table[i].vaddr & -4096ul) + bias, (table[i].vaddr & 4095) + table[i].memsz);
 }
 
-void flk_init(u64 *stack);
+void flk_init(u64 *stack, u64 rsi, u64 rdx);
 
-void flk_init(u64 *stack) {
+/* rdx: as the program was started. */
+void flk_init(u64 *stack, u64 rsi, u64 rdx) {
     u8 *region = first_region();
     struct blk *b = (struct blk *)(region + BLK_OFF);
     struct auxv *av = (struct auxv *)after_null(after_null(stack + 1)), *a, *phdr = 0;
-    u64 phnum = 0;
+    u64 phnum = 0, at_entry = 0;
     int is_interpreter = (flk_config.flags & FLK_F_INTERP) != 0;
     flk_rt.bias = ADDR(&flk_config) - flk_config.self_vaddr;
     block_init(b, region);
@@ -77,9 +78,11 @@ void flk_init(u64 *stack) {
     flk_rt.exe_path = (const char *)(flk_config.exe_vaddr + flk_rt.bias);
     flk_rt.exe_size = flk_config.exe_size;
     for (a = av; a->type != AT_NULL; a++) {
-        if (a->type == AT_ENTRY && !is_interpreter)
+        if (a->type == AT_ENTRY && !is_interpreter) {
+            at_entry = a->value;
             a->value = flk_rt.entry;
-        else if (a->type == AT_PHDR)
+        }
+        if (a->type == AT_PHDR)
             phdr = a;
         else if (a->type == AT_PHNUM)
             phnum = a->value;
@@ -104,7 +107,8 @@ void flk_init(u64 *stack) {
     signals_start();
     if (is_interpreter && phdr)
         program_mapped((const struct phdr *)phdr->value, phnum);
-    bundle_start(stack);
+    (void)rsi;
+    bundle_start(stack, rdx, at_entry);
     if (!(flk_config.flags & FLK_F_VDSO_KEEP))
         vdso_start(tool_counts_vdso());
     tool_start(stack);

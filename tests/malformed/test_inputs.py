@@ -81,8 +81,11 @@ def test_relocatable(tmp_path: Path, static: Path) -> None:
 
 
 def test_dynamic(tmp_path: Path, programs: dict[str, Path]) -> None:
-    """Dynamic programs alone are refused in this version, and the line says so."""
-    assert_refused(programs["dynamic"], tmp_path / "out", "dynamic")
+    """A dynamic program whose interpreter is not there is refused, and the line names it."""
+    data = programs["dynamic"].read_bytes()
+    lost = tmp_path / "lost"
+    lost.write_bytes(data.replace(b"/lib64/ld-linux", b"/lib64/no-linux"))
+    assert_refused(lost, tmp_path / "out", "interpreter /lib64/no-linux-x86-64.so.2")
 
 
 def test_already_rewritten(tmp_path: Path, rewritten: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from flicker_aot.bundle import index
-from flicker_aot.layout import abi
+from flicker_aot.layout import abi, plans
 
 from .snippets import ROOT
 
@@ -23,6 +23,9 @@ STRUCTURES: dict[str, Any] = {
     "flk_index": index.FlkIndex,
     "flk_file": index.FlkFile,
     "flk_alias": index.FlkAlias,
+    "flk_plans": plans.FlkPlans,
+    "flk_plan": plans.FlkPlan,
+    "flk_patch": plans.FlkPatch,
 }
 CONSTANTS = {
     "FLK_ABI_VERSION": abi.ABI_VERSION,
@@ -38,6 +41,9 @@ CONSTANTS = {
     "FLK_F_PROGRAM": abi.F_PROGRAM,
     "FLK_F_FOLLOW": abi.F_FOLLOW,
     "FLK_F_LIBC": abi.F_LIBC,
+    "FLK_F_SINGLE": abi.F_SINGLE,
+    "FLK_PLANS_MAGIC": plans.PLANS_MAGIC,
+    "FLK_PLAN_SELF": plans.PLAN_SELF,
     "FLK_INDEX_MAGIC": index.MAGIC,
     "FLK_BUILD_ID_BYTES": index.BUILD_ID_BYTES,
     "FLK_FILE_LOADED": index.FILE_LOADED,

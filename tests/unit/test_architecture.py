@@ -37,6 +37,7 @@ ALLOWED = {
     "rootfs": {"rootfs", "tree", "model", "errors", "pipeline", "toolchain", ""},
     "launch": {"launch", "bundle", "model", "errors", "toolchain"},
     "bundle": {"bundle", "tree", "elf", "model", "errors", "pipeline", "toolchain", ""},
+    "single": {"single", "bundle", "tree", "elf", "model", "errors", "pipeline", "report"},
 }
 IMPORTERS = {
     "capstone": {"x86/decode.py", "verify/decode.py"},

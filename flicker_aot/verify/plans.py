@@ -1,0 +1,184 @@
+"""Plans for other files in a single program. In: a ``Subject``, where they are. Out: findings; ``PlanRow`` values.
+
+Structures: runtime_stub/abi.h, restated here on purpose. Without the file that a plan is for it is checked that it is
+what the note says (a digest of all of it), and that each change is a jump to the plan's own code, to another change, a
+trap, or the target of a branch there. ``flicker-aot verify`` makes the plan again where the machine has the file
+(single/check.py).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Final
+
+from .finding import Finding, Unsound
+from .rawelf import PAGE, RawElf
+from .subject import JMP_SIZE, TRAP_BYTE, UD2, Subject
+
+_MAGIC: Final = 0x316E6C706B6C66
+_HEAD: Final = struct.Struct("<QIIQ")
+_PLAN: Final = struct.Struct("<Q32s16sQQQQQIIIIIIIIII")
+_PATCH: Final = struct.Struct("<III")
+_SELF: Final = 1
+_REL32_SIZE: Final = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlanRow:
+    """One plan as it stands in the file. ``changes``: (vaddr, old bytes, new bytes)."""
+
+    path: bytes
+    size_bytes: int
+    build_id: bytes
+    digest: bytes
+    image: tuple[int, int, int]  # low, span, first_offset
+    is_self: bool
+    changes: tuple[tuple[int, bytes, bytes], ...]
+    r: tuple[int, bytes]  # vaddr, bytes
+    rx: tuple[int, bytes]
+
+    def sha256(self) -> str:
+        """Of all that the plan says, wherever it stands."""
+        h = hashlib.sha256()
+        numbers = (
+            self.size_bytes,
+            *self.image,
+            self.r[0],
+            self.rx[0],
+            len(self.changes),
+            len(self.r[1]),
+            len(self.rx[1]),
+        )
+        h.update(struct.pack("<9Q", *numbers) + self.build_id.ljust(32, b"\0") + self.digest)
+        for vaddr, old, new in self.changes:
+            h.update(struct.pack("<QQ", vaddr, len(old)) + old + new)
+        h.update(self.r[1] + self.rx[1])
+        return h.hexdigest()
+
+
+def plans_end(output: RawElf, vaddr: int) -> int:
+    """Where the plans at ``vaddr`` end. Raises Unsound where there are none."""
+    size: int
+    magic, _, _, size = _HEAD.unpack(output.at(vaddr, _HEAD.size))
+    if magic != _MAGIC or vaddr % PAGE or not _HEAD.size <= size <= len(output.data):
+        raise Unsound("plans", vaddr, f"no plans at {vaddr:#x}: magic {magic:#x}, {size} bytes")
+    return vaddr + size
+
+
+def read_plans(output: RawElf, vaddr: int) -> tuple[PlanRow, ...]:
+    """Raises Unsound for an offset that leads out of them."""
+    data = output.at(vaddr, plans_end(output, vaddr) - vaddr)
+    _, _, count, _ = _HEAD.unpack_from(data)
+    patches = _HEAD.size + count * _PLAN.size
+
+    def part(at: int, size: int) -> bytes:
+        if at + size > len(data):
+            raise Unsound("plans", vaddr + at, f"{size} bytes at {at:#x} of {len(data):#x}")
+        return data[at : at + size]
+
+    rows = []
+    for row in range(count):
+        fields = _PLAN.unpack(part(_HEAD.size + row * _PLAN.size, _PLAN.size))
+        size_bytes, build_id, digest, low, span, first_offset, r_vaddr, rx_vaddr = fields[:8]
+        r_at, r_bytes, rx_at, rx_bytes, first, changes, id_bytes, flags, name, reserved = fields[8:]
+        if r_at % PAGE or rx_at % PAGE or id_bytes > len(build_id) or flags & ~_SELF or reserved or name >= len(data):
+            raise Unsound("plans", vaddr, f"plan {row}: parts at {r_at:#x}, {rx_at:#x}, flags {flags:#x}")
+        found = []
+        for n in range(first, first + changes):
+            at, size, old = _PATCH.unpack(part(patches + n * _PATCH.size, _PATCH.size))
+            both = part(old, 2 * size)
+            found.append((low + at, both[:size], both[size:]))
+        rows.append(
+            PlanRow(
+                path=data[name : data.find(b"\0", name)],
+                size_bytes=size_bytes,
+                build_id=build_id[:id_bytes],
+                digest=digest,
+                image=(low, span, first_offset),
+                is_self=bool(flags & _SELF),
+                changes=tuple(found),
+                r=(r_vaddr, part(r_at, r_bytes)),
+                rx=(rx_vaddr, part(rx_at, rx_bytes)),
+            )
+        )
+    return tuple(rows)
+
+
+def check_plans(subject: Subject, vaddr: int) -> Iterator[Finding]:
+    """``vaddr``: 0 where the runtime is told of none."""
+    claim = subject.claim
+    if (claim.role == "single") != bool(vaddr):
+        yield _bad(vaddr, f"plans at {vaddr:#x} in a {claim.role}")
+    if not vaddr:
+        return
+    rows = read_plans(subject.output, vaddr)
+    others = [row for row in rows if not row.is_self]
+    told = [(os.fsencode(p.path), p.build_id, p.sha256) for p in claim.plans]
+    found = [(row.path, row.build_id.hex(), row.sha256()) for row in others]
+    if told != found:
+        odd = next((f for t, f in zip(told, found, strict=False) if t != f), None)
+        yield _bad(vaddr, f"{len(told)} plans in the note, {len(found)} in the file, the first that differs: {odd}")
+    for row in others:
+        yield from _check_row(row)
+    yield from _own(subject, [row for row in rows if row.is_self], vaddr)
+
+
+def _bad(vaddr: int | None, message: str) -> Finding:
+    return Finding(code="plans", vaddr=vaddr, message=message)
+
+
+def _check_row(row: PlanRow) -> Iterator[Finding]:
+    name = os.fsdecode(row.path)
+    low, span, first_offset = row.image
+    if low % PAGE or span % PAGE or first_offset % PAGE:
+        yield _bad(low, f"{name}: the image [{low:#x}, +{span:#x}) from {first_offset:#x} is not one of pages")
+    if not row.changes:
+        return
+    starts = {vaddr for vaddr, _, _ in row.changes}
+    inside = {vaddr + k for vaddr, _, new in row.changes for k in range(len(new))}
+    code = range(row.rx[0], row.rx[0] + len(row.rx[1]))
+    r_end = row.r[0] + len(row.r[1])
+    if row.r[0] < low + span or row.rx[0] < r_end or row.r[0] % PAGE or row.rx[0] % PAGE:
+        yield _bad(row.r[0], f"{name}: the block at {row.r[0]:#x}, {row.rx[0]:#x} is not behind the image")
+    for (a, old, _), (b, _, _) in pairwise(row.changes):
+        if a + len(old) > b:
+            yield _bad(b, f"{name}: changes overlap, or are not in order")
+    for vaddr, old, new in row.changes:
+        if not low <= vaddr or vaddr + len(old) > low + span or not old:
+            yield _bad(vaddr, f"{name}: a change outside the image")
+        elif not _leads(vaddr, new, code, inside, starts):
+            yield _bad(vaddr, f"{name}: {old.hex()} becomes {new.hex()}, which is no jump to the plan's code")
+
+
+def _leads(vaddr: int, new: bytes, code: range, inside: set[int], starts: set[int]) -> bool:
+    """Whether the bytes start with a jump to ``code``, one to another change, a trap, or are a branch's target."""
+    if len(new) >= JMP_SIZE and new[0] == 0xE9:
+        return vaddr + JMP_SIZE + int.from_bytes(new[1:5], "little", signed=True) in code
+    if len(new) == _REL32_SIZE:
+        return vaddr + _REL32_SIZE + int.from_bytes(new, "little", signed=True) in code
+    if len(new) == 2 and new[0] == 0xEB:
+        return vaddr + 2 + int.from_bytes(new[1:], signed=True) in inside and vaddr in starts
+    return new == UD2 or new.startswith(TRAP_BYTE)
+
+
+def _own(subject: Subject, rows: list[PlanRow], vaddr: int) -> Iterator[Finding]:
+    """What the program shows of itself: at each file offset that a patch owns the original's bytes."""
+    if len(rows) != 1:
+        yield _bad(vaddr, f"{len(rows)} plans for the program itself, expected 1")
+        return
+    old, new = subject.original.data, subject.output.data
+    owned: set[int] = set()
+    for offset, before, after in rows[0].changes:
+        owned.update(range(offset, offset + len(before)))
+        if old[offset : offset + len(before)] != before or new[offset : offset + len(after)] != after:
+            yield _bad(None, f"the program's own change at file offset {offset:#x} is not that of the files")
+    for window in subject.windows:
+        for area in window.areas:
+            at = subject.original.offset(area.start, area.end - area.start)
+            if not owned.issuperset(range(at, at + area.end - area.start)):
+                yield _bad(area.start, "a window that the program's own plan does not restore")

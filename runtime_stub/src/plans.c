@@ -1,0 +1,324 @@
+/* Plans (abi.h, struct flk_plans): what of a file is patched when it is mapped, and what has been mapped by one.
+ *
+ * In: mappings of files, as the program makes them. Out: the images of files that have a plan are patched before their first instruction
+ * runs, and are clients (modules.c). Own stack, signals deferred, any thread, no locks: an entry is claimed by compare-and-swap, and
+ * whoever maps an image is alone with it until the call returns.
+ *
+ * An image's block stands behind it, at the distance for which its code was made. So the image's first mapping, which tells by its size whose it
+ * is, is put into a stretch with room for both. A file is known by its size and build-id, and what is to be changed is compared before
+ * anything is written. Once something of the image's code is executable the block is mapped from the program's own file, and lives as long as
+ * any of that code.
+ */
+#include <asm/unistd_64.h>
+
+#include "../include/image.h"
+#include "../include/plans.h"
+
+#define AT_FDCWD (-100)
+#define AT_EMPTY_PATH 0x1000
+#define O_CLOEXEC 02000000
+#define PAGE 4096ul
+#define PAGE_DOWN(x) ((x) & -PAGE)
+#define PAGE_UP(x) (((x) + PAGE - 1) & -PAGE)
+#define PROT_NONE 0
+#define PROT_READ 1
+#define PROT_EXEC 4
+#define MAP_PRIVATE 2
+#define MAP_TYPE 15
+#define MAP_FIXED 0x10
+#define MAP_ANONYMOUS 0x20
+#define MAP_32BIT 0x40
+#define MAP_NORESERVE 0x4000
+#define MAP_FIXED_NOREPLACE 0x100000
+#define IMAGES 1024
+
+enum { FREE, CLAIMED, READY };
+
+struct image {
+    u32 state;
+    u32 patched; /* something of it is: the block is a client */
+    const struct flk_plan *plan;
+    u64 base;              /* where its first page is */
+    u64 text_lo, text_hi;  /* what may be mapped of the pages that patches change */
+    u64 block_lo, block_hi; /* reserved behind the image */
+    u64 dev, ino;
+};
+
+static struct {
+    const struct flk_plans *head; /* 0: no plans, or the interpreter was there before us */
+    const struct flk_plan *plans;
+    const struct flk_patch *patches;
+    u64 file_offset; /* of `head` in the program's own file */
+    u32 used;        /* entries that were ever claimed */
+    u32 pad;
+    u64 lo, hi; /* every image is in here */
+    struct image images[IMAGES];
+} all;
+
+static int failed(i64 result) { return result < 0 && result > -4096; }
+
+static const u8 *bytes_at(u32 offset) { return (const u8 *)all.head + offset; }
+
+void plans_start(u64 at, const void *table, u64 count) {
+    const struct flk_plans *head = (const struct flk_plans *)at;
+    if (head->magic != FLK_PLANS_MAGIC || head->abi_version != FLK_ABI_VERSION)
+        return;
+    for (const struct phdr *p = table; p < (const struct phdr *)table + count; p++)
+        if (p->type == PT_LOAD && at - flk_rt.bias - p->vaddr < p->filesz)
+            all.file_offset = at - flk_rt.bias - p->vaddr + p->offset;
+    all.plans = (const struct flk_plan *)(head + 1);
+    all.patches = (const struct flk_patch *)(all.plans + head->plan_count);
+    all.head = head;
+}
+
+/* ---- Which plan a file has ---- */
+
+static int is_of(const struct flk_plan *plan, i64 fd) {
+    u8 id[FLK_BUILD_ID_BYTES];
+    u64 digest[2];
+    if (!may_call(OWN_PREAD))
+        return 0;
+    if (!plan->build_id_bytes)
+        return !file_digest(fd, plan->size_bytes, digest) && digest[0] == plan->digest[0] && digest[1] == plan->digest[1];
+    u32 bytes = build_id_of(fd, id), same = 0;
+    while (same < bytes && id[same] == plan->build_id[same])
+        same++;
+    return bytes == plan->build_id_bytes && same == bytes;
+}
+
+const struct flk_plan *plan_of(i64 fd, struct kstat *st) {
+    if (!all.head || !may_call(OWN_STAT) || SYS4(__NR_newfstatat, fd, "", st, AT_EMPTY_PATH))
+        return 0;
+    for (u32 i = 0; i < all.head->plan_count; i++)
+        if (all.plans[i].size_bytes == (u64)st->size && !(all.plans[i].flags & FLK_PLAN_SELF) && is_of(&all.plans[i], fd))
+            return &all.plans[i];
+    return 0;
+}
+
+static u64 block_end(const struct flk_plan *plan) { return PAGE_UP(plan->rx_vaddr + plan->rx_bytes); }
+
+u64 plan_room(const struct flk_plan *plan) {
+    return plan->patch_count ? block_end(plan) - (plan->low + plan->span) : 0;
+}
+
+/* ---- Images ---- */
+
+static void lower(u64 *bound, u64 value) {
+    u64 now = __atomic_load_n(bound, __ATOMIC_ACQUIRE);
+    while ((!now || value < now) && !__atomic_compare_exchange_n(bound, &now, value, 0, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE))
+        ;
+}
+
+static void raise(u64 *bound, u64 value) {
+    u64 now = __atomic_load_n(bound, __ATOMIC_ACQUIRE);
+    while (value > now && !__atomic_compare_exchange_n(bound, &now, value, 0, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE))
+        ;
+}
+
+static struct image *claim(void) {
+    for (u32 i = 0; i < IMAGES; i++) {
+        u32 state = FREE, used = __atomic_load_n(&all.used, __ATOMIC_ACQUIRE);
+        if (!__atomic_compare_exchange_n(&all.images[i].state, &state, CLAIMED, 0, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE))
+            continue;
+        while (used <= i && !__atomic_compare_exchange_n(&all.used, &used, i + 1, 0, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE))
+            ;
+        return &all.images[i];
+    }
+    return 0;
+}
+
+/* The first image from `im` on (0: of all) that has something in [from, end), its block counted. */
+static struct image *image_in(u64 from, u64 end, struct image *im) {
+    if (end <= all.lo || from >= all.hi)
+        return 0;
+    u32 used = __atomic_load_n(&all.used, __ATOMIC_ACQUIRE);
+    for (im = im ? im : all.images; im < all.images + used; im++)
+        if (__atomic_load_n(&im->state, __ATOMIC_ACQUIRE) == READY && from < im->block_hi && end > im->base)
+            return im;
+    return 0;
+}
+
+struct image *image_add(const struct flk_plan *plan, u64 base, const struct kstat *st) {
+    struct image *im = claim();
+    if (!im)
+        return 0;
+    const struct flk_patch *first = all.patches + plan->patch_first, *last = first + plan->patch_count - 1;
+    im->plan = plan;
+    im->patched = 0;
+    im->base = base;
+    im->text_lo = PAGE_DOWN(base + first->vaddr);
+    im->text_hi = PAGE_UP(base + last->vaddr + last->size);
+    im->block_lo = base + plan->span;
+    im->block_hi = base + block_end(plan) - plan->low;
+    im->dev = st->dev;
+    im->ino = st->ino;
+    lower(&all.lo, base);
+    raise(&all.hi, im->block_hi);
+    own_pages_add(im->block_lo, im->block_hi);
+    __atomic_store_n(&im->state, READY, __ATOMIC_RELEASE);
+    return im;
+}
+
+/* Leaves the list before its memory goes. */
+static void forget(struct image *im) {
+    u64 lo = im->block_lo, bytes = im->block_hi - lo;
+    __atomic_store_n(&im->state, CLAIMED, __ATOMIC_RELEASE);
+    module_unmapped(lo, bytes);
+    if (may_call(OWN_MUNMAP))
+        SYS2(__NR_munmap, lo, bytes);
+    __atomic_store_n(&im->state, FREE, __ATOMIC_RELEASE);
+}
+
+static struct patches patches_of(const struct flk_plan *plan, u64 base) {
+    return (struct patches){
+        .bytes = bytes_at(0), .list = all.patches + plan->patch_first, .count = plan->patch_count, .base = base};
+}
+
+/* ---- The block ---- */
+
+static i64 map_part(const struct image *im, i64 fd, u64 offset, u64 vaddr, u64 bytes, i64 prot) {
+    u64 at = im->base + vaddr - im->plan->low;
+    i64 r = flk_sys(__NR_mmap, (i64)at, (i64)PAGE_UP(bytes), prot, MAP_PRIVATE | MAP_FIXED, fd, (i64)offset);
+    return failed(r) ? r : 0;
+}
+
+/* From the file that runs; from a copy where that is out of reach (no /proc). */
+static int map_block(const struct image *im) {
+    const struct flk_plan *plan = im->plan;
+    i64 r = -1, fd = SYS4(__NR_openat, AT_FDCWD, "/proc/self/exe", O_CLOEXEC, 0);
+    u64 r_at = all.file_offset + plan->r_at, rx_at = all.file_offset + plan->rx_at;
+    if (failed(fd)) {
+        fd = memory_file();
+        r_at = 0;
+        rx_at = PAGE_UP(plan->r_bytes);
+        if (failed(fd) || !may_call(OWN_PWRITE))
+            return 0;
+        SYS4(__NR_pwrite64, fd, bytes_at(plan->r_at), plan->r_bytes, r_at);
+        SYS4(__NR_pwrite64, fd, bytes_at(plan->rx_at), plan->rx_bytes, rx_at);
+    }
+    r = map_part(im, fd, r_at, plan->r_vaddr, plan->r_bytes, PROT_READ);
+    r = r ? r : map_part(im, fd, rx_at, plan->rx_vaddr, plan->rx_bytes, PROT_READ | PROT_EXEC);
+    SYS2(__NR_close, fd, 0);
+    return !r;
+}
+
+static int may_map(void) {
+    return may_call(OWN_MMAP) && may_call(OWN_OPENAT) && may_call(OWN_CLOSE) && may_call(OWN_MUNMAP) && may_call(OWN_STAT);
+}
+
+void image_text(struct image *im, const struct mapping *m) {
+    const struct flk_plan *plan = im->plan;
+    struct patches p = patches_of(plan, im->base);
+    if (!text_count(&p, m))
+        return;
+    int is_good = m->prot & PROT_READ && may_map() && text_matches(&p, m);
+    u32 was = im->patched;
+    if (is_good && !was)
+        is_good = map_block(im) && module_mapped(im->base + plan->rx_vaddr - plan->low, PAGE_UP(plan->rx_bytes));
+    if (is_good && !text_write(&p, m)) {
+        im->patched = 1;
+        return;
+    }
+    if (!was)
+        forget(im);
+    bundle_unhooked(m->fd);
+}
+
+/* ---- The program's calls ---- */
+
+int plans_map(struct frame *f) {
+    u64 hint = (u64)f->args[0], bytes = PAGE_UP((u64)f->args[1]);
+    i64 prot = f->args[2], flags = f->args[3], fd = (int)f->args[4], offset = f->args[5];
+    struct kstat st;
+    if (!all.head || (flags & MAP_TYPE) != MAP_PRIVATE || flags & (MAP_ANONYMOUS | MAP_FIXED | MAP_32BIT | MAP_FIXED_NOREPLACE) || fd < 0)
+        return 0;
+    u32 i = 0;
+    while (i < all.head->plan_count && (all.plans[i].span != bytes || all.plans[i].first_offset != (u64)offset))
+        i++;
+    if (i == all.head->plan_count || !may_map())
+        return 0;
+    const struct flk_plan *plan = plan_of(fd, &st);
+    if (!plan || !plan->patch_count || plan->span != bytes || plan->first_offset != (u64)offset)
+        return 0;
+    u64 room = plan_room(plan);
+    i64 base = flk_sys(__NR_mmap, (i64)hint, (i64)(bytes + room), PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (failed(base))
+        return 0;
+    f->rax = flk_sys(__NR_mmap, base, f->args[1], prot, flags | MAP_FIXED, fd, offset);
+    struct image *im = failed(f->rax) ? 0 : image_add(plan, (u64)base, &st);
+    if (!im)
+        SYS2(__NR_munmap, (u64)base + (failed(f->rax) ? 0 : bytes), (failed(f->rax) ? bytes : 0) + room);
+    else if (prot & PROT_EXEC)
+        image_text(im, &(struct mapping){(u64)base, (u64)f->args[1], prot, fd, offset});
+    return 1;
+}
+
+int plans_concern(u64 from, u64 bytes) { return all.head && image_in(from, PAGE_UP(from + bytes), 0) != 0; }
+
+/* What is left of an image's code without [from, end). */
+static void trim(struct image *im, u64 from, u64 end) {
+    if (from <= im->text_lo)
+        im->text_lo = end > im->text_lo ? end : im->text_lo;
+    else if (end >= im->text_hi)
+        im->text_hi = from < im->text_hi ? from : im->text_hi;
+    if (im->text_lo >= im->text_hi)
+        forget(im);
+}
+
+void plans_unmapped(u64 from, u64 bytes) {
+    u64 end = PAGE_UP(from + bytes);
+    for (struct image *im = image_in(from, end, 0); im; im = image_in(from, end, im + 1))
+        trim(im, from, end);
+}
+
+/* What the program maps of its own file once more is not at the distance from the runtime for which it was patched. */
+static int shows_original(const struct mapping *m, const struct kstat *st) {
+    identity_learn();
+    if (!flk_rt.exe_known || st->dev != flk_rt.exe_dev || st->ino != flk_rt.exe_ino)
+        return 0;
+    for (u32 i = 0; i < all.head->plan_count; i++) {
+        struct patches p = patches_of(&all.plans[i], m->addr - (u64)m->offset);
+        p.restores = 1;
+        if (all.plans[i].flags & FLK_PLAN_SELF && text_count(&p, m) && text_matches(&p, m))
+            text_write(&p, m);
+    }
+    return 1;
+}
+
+void plans_mapped(u64 addr, u64 bytes, const i64 *args) {
+    struct mapping m = {addr, bytes, args[2], (int)args[4], args[5]};
+    u64 end = PAGE_UP(addr + bytes);
+    struct kstat st;
+    if (!all.head) {
+        bundle_unhooked(m.fd);
+        return;
+    }
+    int is_file = !(args[3] & MAP_ANONYMOUS) && may_call(OWN_STAT) && !SYS4(__NR_newfstatat, m.fd, "", &st, AT_EMPTY_PATH);
+    struct image *same = 0;
+    for (struct image *im = image_in(addr, end, 0); im; im = image_in(addr, end, im + 1))
+        if (is_file && im->dev == st.dev && im->ino == st.ino)
+            same = im;
+        else
+            trim(im, addr, end);
+    if (!(m.prot & PROT_EXEC) || args[3] & MAP_ANONYMOUS)
+        return;
+    if (same) {
+        image_text(same, &m);
+    } else if (!is_file || !shows_original(&m, &st)) {
+        const struct flk_plan *plan = plan_of(m.fd, &st);
+        if (!plan || plan->patch_count)
+            bundle_unhooked(m.fd); /* executable memory without a plan */
+    }
+}
+
+/* For own_pages.c: the first block in [from, end). */
+int plans_own(u64 from, u64 end, u64 *start, u64 *own_end) {
+    int found = 0;
+    for (struct image *im = image_in(from, end, 0); im; im = image_in(from, end, im + 1))
+        if (from < im->block_hi && end > im->block_lo && (!found || im->block_lo < *start)) {
+            *start = im->block_lo;
+            *own_end = im->block_hi;
+            found = 1;
+        }
+    return found;
+}

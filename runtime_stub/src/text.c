@@ -1,0 +1,167 @@
+/* Writes patches into text that was mapped a moment ago: nobody runs there yet, and nobody knows of it but the caller.
+ *
+ * In: patches, ascending, and the mapping. Out: all of those that lie in it are written, or the mapping is as it was. Own stack, signals
+ * deferred, any thread; nothing is kept, no descriptor either. The ways, in this order:
+ *
+ * - /proc/self/mem writes where the program may not (kernel: mm/gup.c, FOLL_FORCE), page by page. Rights never change;
+ * - the text is writable for a moment. Not under MDWE or a filter that forbids making memory executable: then the last call fails, and
+ *   the file is mapped anew;
+ * - copies of the pages in a memory file, mapped over the text.
+ */
+#include <asm/unistd_64.h>
+
+#include "../include/plans.h"
+
+#define AT_FDCWD (-100)
+#define O_RDWR 2
+#define O_CLOEXEC 02000000
+#define MFD_CLOEXEC 1
+#define PAGE 4096ul
+#define PROT_READ 1
+#define PROT_WRITE 2
+#define MAP_PRIVATE 2
+#define MAP_FIXED 0x10
+#define EPERM 1
+#define EIO 5
+
+struct page {
+    u64 addr;
+    u64 lo, hi; /* what of it changes: offsets */
+    u8 bytes[PAGE];
+};
+
+static int is_in(const struct patches *p, u32 i, const struct mapping *m) {
+    u64 at = p->base + p->list[i].vaddr;
+    return at >= m->addr && at + p->list[i].size <= m->addr + m->bytes;
+}
+
+u32 text_count(const struct patches *p, const struct mapping *m) {
+    u32 n = 0;
+    for (u32 i = 0; i < p->count; i++)
+        n += (u32)is_in(p, i, m);
+    return n;
+}
+
+static const u8 *bytes_of(const struct patches *p, u32 i, u32 is_new) {
+    return p->bytes + p->list[i].old + (is_new ? p->list[i].size : 0);
+}
+
+int text_matches(const struct patches *p, const struct mapping *m) {
+    for (u32 i = 0; i < p->count; i++) {
+        const u8 *there = (const u8 *)(p->base + p->list[i].vaddr), *wanted = bytes_of(p, i, p->restores);
+        u32 same = 0;
+        if (!is_in(p, i, m))
+            continue;
+        while (same < p->list[i].size && there[same] == wanted[same])
+            same++;
+        if (same < p->list[i].size)
+            return 0;
+    }
+    return 1;
+}
+
+/* The next page that changes, from patch *next on, as it is to be. 0: there is none. */
+static int next_page(const struct patches *p, const struct mapping *m, u32 *next, u64 *from, struct page *page) {
+    u32 i = *next;
+    while (i < p->count && (!is_in(p, i, m) || p->base + p->list[i].vaddr + p->list[i].size <= *from))
+        i++;
+    *next = i;
+    if (i == p->count)
+        return 0;
+    u64 start = p->base + p->list[i].vaddr;
+    page->addr = (start > *from ? start : *from) & -PAGE;
+    page->lo = PAGE;
+    page->hi = 0;
+    for (u64 k = 0; k < PAGE / 8; k++)
+        ((u64 *)page->bytes)[k] = ((const u64 *)page->addr)[k];
+    for (; i < p->count && is_in(p, i, m) && p->base + p->list[i].vaddr < page->addr + PAGE; i++) {
+        const u8 *bytes = bytes_of(p, i, !p->restores);
+        u64 at = p->base + p->list[i].vaddr;
+        for (u64 k = 0; k < p->list[i].size; k++) {
+            u64 offset = at + k - page->addr;
+            if (offset >= PAGE) /* of a patch that stands on two pages the other part */
+                continue;
+            page->bytes[offset] = bytes[k];
+            page->lo = offset < page->lo ? offset : page->lo;
+            page->hi = offset + 1 > page->hi ? offset + 1 : page->hi;
+        }
+    }
+    *from = page->addr + PAGE;
+    return 1;
+}
+
+static i64 by_process_memory(const struct patches *p, const struct mapping *m) {
+    struct page page;
+    u32 next = 0;
+    u64 from = 0;
+    i64 r = 0;
+    if (!may_call(OWN_OPENAT) || !may_call(OWN_PWRITE) || !may_call(OWN_CLOSE))
+        return -EPERM;
+    i64 fd = SYS4(__NR_openat, AT_FDCWD, "/proc/self/mem", O_RDWR | O_CLOEXEC, 0);
+    if (fd < 0)
+        return fd;
+    while (r >= 0 && next_page(p, m, &next, &from, &page)) {
+        i64 wanted = (i64)(page.hi - page.lo);
+        r = SYS4(__NR_pwrite64, fd, page.bytes + page.lo, wanted, page.addr + page.lo);
+        if (r != wanted)
+            r = r < 0 ? r : -EIO;
+    }
+    SYS2(__NR_close, fd, 0);
+    return r < 0 ? r : 0;
+}
+
+static i64 by_rights(const struct patches *p, const struct mapping *m) {
+    struct page page;
+    u32 next = 0;
+    u64 from = 0;
+    if (!may_call(OWN_MPROTECT))
+        return -EPERM;
+    i64 r = SYS3(__NR_mprotect, m->addr, m->bytes, PROT_READ | PROT_WRITE);
+    if (r)
+        return r;
+    while (next_page(p, m, &next, &from, &page))
+        for (u64 k = page.lo; k < page.hi; k++)
+            ((volatile u8 *)page.addr)[k] = page.bytes[k];
+    return SYS3(__NR_mprotect, m->addr, m->bytes, m->prot);
+}
+
+i64 memory_file(void) { return may_call(OWN_MEMFD) ? SYS2(__NR_memfd_create, "flicker-aot", MFD_CLOEXEC) : -EPERM; }
+
+static i64 by_copies(const struct patches *p, const struct mapping *m) {
+    struct page page;
+    u32 next = 0;
+    u64 from = 0, offset = 0;
+    i64 r = 0;
+    if (!may_call(OWN_PWRITE) || !may_call(OWN_CLOSE))
+        return -EPERM;
+    i64 fd = memory_file();
+    if (fd < 0)
+        return fd;
+    for (; r >= 0 && next_page(p, m, &next, &from, &page); offset += PAGE) {
+        r = SYS4(__NR_pwrite64, fd, page.bytes, PAGE, offset);
+        if (r == (i64)PAGE)
+            r = flk_sys(__NR_mmap, (i64)page.addr, PAGE, m->prot, MAP_PRIVATE | MAP_FIXED, fd, (i64)offset);
+        else
+            r = r < 0 ? r : -EIO;
+        r = r < 0 && r > -4096 ? r : 0;
+    }
+    SYS2(__NR_close, fd, 0);
+    return r;
+}
+
+/* Whatever has been done is undone. */
+static i64 map_anew(const struct mapping *m) {
+    i64 r = flk_sys(__NR_mmap, (i64)m->addr, (i64)m->bytes, m->prot, MAP_PRIVATE | MAP_FIXED, m->fd, m->offset);
+    return r == (i64)m->addr ? 0 : r;
+}
+
+i64 text_write(const struct patches *p, const struct mapping *m) {
+    i64 r = by_process_memory(p, m);
+    if (r && !(r = map_anew(m)))
+        r = by_rights(p, m);
+    if (r && !(r = map_anew(m)))
+        r = by_copies(p, m);
+    if (r)
+        map_anew(m);
+    return r;
+}
