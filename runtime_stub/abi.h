@@ -154,7 +154,7 @@ struct flk_alias { /* an absolute path that led to the original */
 };
 
 /* What a single file knows of the files that its program maps: how they are patched (plans.c reads it, flicker_aot/layout/plans.py
- * writes it). Header, plan_count plans, their patches, then bytes; offsets count from the header. A plan is that of the client that the
+ * writes it). Header, plan_count plans, run_count runs, their patches, then bytes; offsets count from the header. A plan is that of the client that the
  * rewriter would make of the file: its block (R, RX) stands in here as it would in that file, each segment at a page's start, and is mapped from
  * here at the same distance from the image. */
 #define FLK_PLANS_MAGIC 0x316e6c706b6c66 /* "flkpln1" */
@@ -164,6 +164,8 @@ struct flk_plans {
     flk_u64 magic;
     flk_u32 abi_version;
     flk_u32 plan_count;
+    flk_u32 run_count; /* of all plans */
+    flk_u32 reserved;
     flk_u64 size; /* bytes of all of it */
 };
 
@@ -181,7 +183,14 @@ struct flk_plan {
     flk_u32 build_id_bytes;           /* 0: it has none, or a longer one */
     flk_u32 flags;                    /* FLK_PLAN_* */
     flk_u32 name;                     /* its path when the plan was made, with a NUL */
+    flk_u32 run_first, run_count;
     flk_u32 reserved;
+};
+
+struct flk_run { /* pages that are patched one after the other: as they are to be, to be mapped instead of written */
+    flk_u32 vaddr;   /* from the image's first page */
+    flk_u32 size;    /* bytes of whole pages */
+    flk_u32 at;
 };
 
 struct flk_patch { /* ascending by vaddr */
@@ -199,8 +208,9 @@ _Static_assert(sizeof(struct flk_trap) == 8, "mirrored in layout/abi.py");
 _Static_assert(sizeof(struct flk_index) == 24, "mirrored in bundle/index.py");
 _Static_assert(sizeof(struct flk_file) == 80, "mirrored in bundle/index.py");
 _Static_assert(sizeof(struct flk_alias) == 8, "mirrored in bundle/index.py");
-_Static_assert(sizeof(struct flk_plans) == 24, "mirrored in layout/plans.py");
-_Static_assert(sizeof(struct flk_plan) == 136, "mirrored in layout/plans.py");
+_Static_assert(sizeof(struct flk_plans) == 32, "mirrored in layout/plans.py");
+_Static_assert(sizeof(struct flk_plan) == 144, "mirrored in layout/plans.py");
+_Static_assert(sizeof(struct flk_run) == 12, "mirrored in layout/plans.py");
 _Static_assert(sizeof(struct flk_patch) == 12, "mirrored in layout/plans.py");
 
 #endif

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import struct
+from collections.abc import Iterator, Sequence
 from dataclasses import fields as dataclass_fields
 from dataclasses import replace
 from typing import Final
 
 from ..elf.notes import iterate_notes
 from ..model.image import PAGE_SIZE, PT_NOTE, Image
-from ..model.layout import Layout
+from ..model.layout import Edit, Layout
 from ..model.plans import FilePlan, change_of
 from .abi import CONFIG_SIZE, SLOTS_SIZE, FlkConfig
 
@@ -22,6 +23,8 @@ _NOTE_BYTES: Final = 1024  # of each PT_NOTE, as runtime_stub/src/build_id.c loo
 _BUILD_ID_BYTES: Final = 32
 MAX_PHDRS: Final = 73  # that it reads
 _NT_GNU_BUILD_ID: Final = 3
+# So many pages in a row are mapped from the program's file, not written: shared, for one call and two mappings.
+_RUN_PAGES: Final = 3
 _MASK: Final = (1 << 64) - 1
 
 
@@ -55,9 +58,32 @@ def _with_block(plan: FilePlan, image: Image, layout: Layout) -> FilePlan:
     return replace(
         plan,
         changes=tuple(change_of(e, image.data) for e in sorted(layout.edits, key=lambda e: e.vaddr)),
+        runs=tuple(_runs(image, layout.edits)),
         r=(layout.r.vaddr, layout.r.data[:tables_end]),
         rx=(layout.rx.vaddr, layout.rx.data),
     )
+
+
+def _runs(image: Image, edits: Sequence[Edit]) -> Iterator[tuple[int, bytes]]:
+    """The pages of runs of at least ``_RUN_PAGES`` that change, as they are to be."""
+    pages = sorted(
+        {page for e in edits for page in range(e.vaddr // PAGE_SIZE, (e.vaddr + len(e.data) - 1) // PAGE_SIZE + 1)}
+    )
+    starts = [p for p in pages if p - 1 not in pages]
+    for first in starts:
+        count = next(n for n in range(1, len(pages) + 1) if first + n not in pages)
+        start, end = first * PAGE_SIZE, (first + count) * PAGE_SIZE
+        segment = next(s for s in image.exec_loads if s.vaddr < end and start < s.vaddr + s.filesz)
+        offset = start - segment.vaddr + segment.offset
+        if count < _RUN_PAGES or end > segment.vaddr + segment.filesz:
+            continue
+        data = bytearray(image.data[offset : offset + count * PAGE_SIZE])
+        for e in edits:
+            at = e.offset - offset
+            if -len(e.data) < at < len(data):
+                part = e.data[max(0, -at) : len(data) - at]
+                data[max(0, at) : max(0, at) + len(part)] = part
+        yield start, bytes(data)
 
 
 def _build_id(image: Image) -> bytes:

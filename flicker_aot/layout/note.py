@@ -58,7 +58,8 @@ def plan_sha256(plan: FilePlan) -> str:
     h.update(plan.build_id.ljust(32, b"\0") + struct.pack("<QQ", *plan.digest))
     for change in plan.changes:
         h.update(struct.pack("<QQ", change.vaddr, len(change.old)) + change.old + change.new)
-    h.update(plan.r[1] + plan.rx[1])
+    for vaddr, data in (*plan.runs, (0, plan.r[1]), (0, plan.rx[1])):
+        h.update(struct.pack("<QQ", vaddr, len(data)) + data)
     return h.hexdigest()
 
 

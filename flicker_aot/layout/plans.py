@@ -27,10 +27,12 @@ _REL32_SIZE: Final = 4
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FlkPlans:
-    FORMAT: ClassVar[struct.Struct] = struct.Struct("<QIIQ")
+    FORMAT: ClassVar[struct.Struct] = struct.Struct("<QIIIIQ")
     magic: int = PLANS_MAGIC
     abi_version: int = ABI_VERSION
     plan_count: int
+    run_count: int
+    reserved: int = 0
     size: int
 
     def pack(self) -> bytes:
@@ -39,7 +41,7 @@ class FlkPlans:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FlkPlan:
-    FORMAT: ClassVar[struct.Struct] = struct.Struct("<Q32s16sQQQQQIIIIIIIIII")
+    FORMAT: ClassVar[struct.Struct] = struct.Struct("<Q32s16sQQQQQIIIIIIIIIIII")
     size_bytes: int
     build_id: bytes = b""
     digest: bytes = b""
@@ -57,7 +59,20 @@ class FlkPlan:
     build_id_bytes: int = 0
     flags: int = 0
     name: int
+    run_first: int = 0
+    run_count: int = 0
     reserved: int = 0
+
+    def pack(self) -> bytes:
+        return self.FORMAT.pack(*astuple(self))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FlkRun:
+    FORMAT: ClassVar[struct.Struct] = struct.Struct("<III")
+    vaddr: int
+    size: int
+    at: int
 
     def pack(self) -> bytes:
         return self.FORMAT.pack(*astuple(self))
@@ -136,12 +151,19 @@ class _Packer:
 def _pack(plans: Sequence[FilePlan], own: Sequence[Change], name: str) -> bytes:
     count = len(own) + sum(len(p.changes) for p in plans)
     rows: list[FlkPlan] = []
-    start = FlkPlans.FORMAT.size + (len(plans) + 1) * FlkPlan.FORMAT.size + count * FlkPatch.FORMAT.size
+    run_count = sum(len(p.runs) for p in plans)
+    start = FlkPlans.FORMAT.size + (len(plans) + 1) * FlkPlan.FORMAT.size
+    start += run_count * FlkRun.FORMAT.size + count * FlkPatch.FORMAT.size
+    runs: list[FlkRun] = []
     packer = _Packer(start)
     small = [(packer.changes(p.changes, p.low), packer.add(os.fsencode(p.path) + b"\0")) for p in plans]
     first, own_count = packer.changes(own, 0)
     own_name = packer.add(os.fsencode(name) + b"\0")
     for plan, ((patch_first, patch_count), name_at) in zip(plans, small, strict=True):
+        run_first = len(runs)
+        for vaddr, data in plan.runs:
+            packer.page()
+            runs.append(FlkRun(vaddr=vaddr - plan.low, size=len(data), at=packer.add(data)))
         places = []
         for _, data in (plan.r, plan.rx):
             if data:
@@ -165,14 +187,18 @@ def _pack(plans: Sequence[FilePlan], own: Sequence[Change], name: str) -> bytes:
                 patch_count=patch_count,
                 build_id_bytes=len(plan.build_id),
                 name=name_at,
+                run_first=run_first,
+                run_count=len(plan.runs),
             )
         )
     rows.append(FlkPlan(size_bytes=0, patch_first=first, patch_count=own_count, flags=PLAN_SELF, name=own_name))
     packer.page()
     if start + len(packer.data) > MAX_BYTES:
         raise InputError(f"{name}: plans of {start + len(packer.data)} bytes, at most {MAX_BYTES} are possible")
-    head = FlkPlans(plan_count=len(rows), size=start + len(packer.data))
-    tables = b"".join((head.pack(), *(r.pack() for r in rows), *(p.pack() for p in packer.patches)))
+    head = FlkPlans(plan_count=len(rows), run_count=run_count, size=start + len(packer.data))
+    tables = b"".join(
+        (head.pack(), *(r.pack() for r in rows), *(r.pack() for r in runs), *(p.pack() for p in packer.patches))
+    )
     if len(tables) != start:
         raise InternalError(f"plans: tables of {len(tables)} bytes, {start} planned")
     return tables + bytes(packer.data)

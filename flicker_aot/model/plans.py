@@ -23,7 +23,8 @@ class FilePlan:
     nothing is to be hooked. ``build_id``: as the runtime finds it; b"" if it does not; then ``digest`` tells the file.
 
     ``low``, ``span``: vaddr and bytes of the pages of its image; ``first_offset``: of the file, mapped at ``low``.
-    ``r``, ``rx``: the appended block's segments, (vaddr, bytes).
+    ``runs``: (vaddr, bytes) of pages as they are to be, where several in a row change. ``r``, ``rx``: likewise the
+    segments of the appended block.
     """
 
     path: Path
@@ -35,6 +36,7 @@ class FilePlan:
     span: int
     first_offset: int
     changes: tuple[Change, ...] = ()
+    runs: tuple[tuple[int, bytes], ...] = ()
     r: tuple[int, bytes] = (0, b"")
     rx: tuple[int, bytes] = (0, b"")
 

@@ -21,8 +21,9 @@ from .rawelf import PAGE, RawElf
 from .subject import JMP_SIZE, TRAP_BYTE, UD2, Subject
 
 _MAGIC: Final = 0x316E6C706B6C66
-_HEAD: Final = struct.Struct("<QIIQ")
-_PLAN: Final = struct.Struct("<Q32s16sQQQQQIIIIIIIIII")
+_HEAD: Final = struct.Struct("<QIIIIQ")
+_PLAN: Final = struct.Struct("<Q32s16sQQQQQIIIIIIIIIIII")
+_RUN: Final = struct.Struct("<III")
 _PATCH: Final = struct.Struct("<III")
 _SELF: Final = 1
 _REL32_SIZE: Final = 4
@@ -39,6 +40,7 @@ class PlanRow:
     image: tuple[int, int, int]  # low, span, first_offset
     is_self: bool
     changes: tuple[tuple[int, bytes, bytes], ...]
+    runs: tuple[tuple[int, bytes], ...]  # pages as they are to be: vaddr, bytes
     r: tuple[int, bytes]  # vaddr, bytes
     rx: tuple[int, bytes]
 
@@ -57,14 +59,15 @@ class PlanRow:
         h.update(struct.pack("<9Q", *numbers) + self.build_id.ljust(32, b"\0") + self.digest)
         for vaddr, old, new in self.changes:
             h.update(struct.pack("<QQ", vaddr, len(old)) + old + new)
-        h.update(self.r[1] + self.rx[1])
+        for vaddr, data in (*self.runs, (0, self.r[1]), (0, self.rx[1])):
+            h.update(struct.pack("<QQ", vaddr, len(data)) + data)
         return h.hexdigest()
 
 
 def plans_end(output: RawElf, vaddr: int) -> int:
     """Where the plans at ``vaddr`` end. Raises Unsound where there are none."""
     size: int
-    magic, _, _, size = _HEAD.unpack(output.at(vaddr, _HEAD.size))
+    magic, _, _, _, _, size = _HEAD.unpack(output.at(vaddr, _HEAD.size))
     if magic != _MAGIC or vaddr % PAGE or not _HEAD.size <= size <= len(output.data):
         raise Unsound("plans", vaddr, f"no plans at {vaddr:#x}: magic {magic:#x}, {size} bytes")
     return vaddr + size
@@ -73,8 +76,9 @@ def plans_end(output: RawElf, vaddr: int) -> int:
 def read_plans(output: RawElf, vaddr: int) -> tuple[PlanRow, ...]:
     """Raises Unsound for an offset that leads out of them."""
     data = output.at(vaddr, plans_end(output, vaddr) - vaddr)
-    _, _, count, _ = _HEAD.unpack_from(data)
-    patches = _HEAD.size + count * _PLAN.size
+    _, _, count, run_count, _, _ = _HEAD.unpack_from(data)
+    run_table = _HEAD.size + count * _PLAN.size
+    patches = run_table + run_count * _RUN.size
 
     def part(at: int, size: int) -> bytes:
         if at + size > len(data):
@@ -85,9 +89,15 @@ def read_plans(output: RawElf, vaddr: int) -> tuple[PlanRow, ...]:
     for row in range(count):
         fields = _PLAN.unpack(part(_HEAD.size + row * _PLAN.size, _PLAN.size))
         size_bytes, build_id, digest, low, span, first_offset, r_vaddr, rx_vaddr = fields[:8]
-        r_at, r_bytes, rx_at, rx_bytes, first, changes, id_bytes, flags, name, reserved = fields[8:]
+        r_at, r_bytes, rx_at, rx_bytes, first, changes, id_bytes, flags, name, first_run, runs, reserved = fields[8:]
         if r_at % PAGE or rx_at % PAGE or id_bytes > len(build_id) or flags & ~_SELF or reserved or name >= len(data):
             raise Unsound("plans", vaddr, f"plan {row}: parts at {r_at:#x}, {rx_at:#x}, flags {flags:#x}")
+        whole = []
+        for n in range(first_run, first_run + runs):
+            at, size, copy = _RUN.unpack(part(run_table + n * _RUN.size, _RUN.size))
+            if at % PAGE or size % PAGE or copy % PAGE or n >= run_count:
+                raise Unsound("plans", vaddr, f"plan {row}: a run of {size:#x} bytes for {at:#x} at {copy:#x}")
+            whole.append((low + at, part(copy, size)))
         found = []
         for n in range(first, first + changes):
             at, size, old = _PATCH.unpack(part(patches + n * _PATCH.size, _PATCH.size))
@@ -102,6 +112,7 @@ def read_plans(output: RawElf, vaddr: int) -> tuple[PlanRow, ...]:
                 image=(low, span, first_offset),
                 is_self=bool(flags & _SELF),
                 changes=tuple(found),
+                runs=tuple(whole),
                 r=(r_vaddr, part(r_at, r_bytes)),
                 rx=(rx_vaddr, part(rx_at, rx_bytes)),
             )
@@ -151,8 +162,17 @@ def _check_row(row: PlanRow) -> Iterator[Finding]:
     for vaddr, old, new in row.changes:
         if not low <= vaddr or vaddr + len(old) > low + span or not old:
             yield _bad(vaddr, f"{name}: a change outside the image")
+        elif any(new[k] != page for k, page in _in_runs(row, vaddr, len(new))):
+            yield _bad(vaddr, f"{name}: the page that is mapped there does not have {new.hex()}")
         elif not _leads(vaddr, new, code, inside, starts):
             yield _bad(vaddr, f"{name}: {old.hex()} becomes {new.hex()}, which is no jump to the plan's code")
+
+
+def _in_runs(row: PlanRow, vaddr: int, size: int) -> Iterator[tuple[int, int]]:
+    """(index, byte) of those of [vaddr, +size) that stand in a run."""
+    for start, data in row.runs:
+        for k in range(max(0, start - vaddr), min(size, start + len(data) - vaddr)):
+            yield k, data[vaddr + k - start]
 
 
 def _leads(vaddr: int, new: bytes, code: range, inside: set[int], starts: set[int]) -> bool:

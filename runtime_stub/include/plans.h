@@ -19,8 +19,11 @@ int file_digest(i64 fd, u64 size_bytes, u64 digest[2]); /* 0: it is that of all 
 struct patches {
     const u8 *bytes; /* what flk_patch.old counts from */
     const struct flk_patch *list;
-    u32 count, restores;
+    const struct flk_run *runs; /* pages that can be mapped from `fd` instead; `bytes` stands there at `offset` */
+    u32 count, restores, run_count;
     u64 base;
+    i64 fd;
+    u64 offset;
 };
 u32 text_count(const struct patches *p, const struct mapping *m);   /* how many lie in it */
 int text_matches(const struct patches *p, const struct mapping *m); /* 1: what those are to change is there, and to the end */

@@ -47,6 +47,7 @@ struct image {
 static struct {
     const struct flk_plans *head; /* 0: no plans, or the interpreter was there before us */
     const struct flk_plan *plans;
+    const struct flk_run *runs;
     const struct flk_patch *patches;
     u64 file_offset; /* of `head` in the program's own file */
     u32 used;        /* entries that were ever claimed */
@@ -67,7 +68,8 @@ void plans_start(u64 at, const void *table, u64 count) {
         if (p->type == PT_LOAD && at - flk_rt.bias - p->vaddr < p->filesz)
             all.file_offset = at - flk_rt.bias - p->vaddr + p->offset;
     all.plans = (const struct flk_plan *)(head + 1);
-    all.patches = (const struct flk_patch *)(all.plans + head->plan_count);
+    all.runs = (const struct flk_run *)(all.plans + head->plan_count);
+    all.patches = (const struct flk_patch *)(all.runs + head->run_count);
     all.head = head;
 }
 
@@ -170,8 +172,11 @@ static void forget(struct image *im) {
 }
 
 static struct patches patches_of(const struct flk_plan *plan, u64 base) {
-    return (struct patches){
-        .bytes = bytes_at(0), .list = all.patches + plan->patch_first, .count = plan->patch_count, .base = base};
+    return (struct patches){.bytes = bytes_at(0),
+                            .list = all.patches + plan->patch_first,
+                            .count = plan->patch_count,
+                            .base = base,
+                            .offset = all.file_offset};
 }
 
 /* ---- The block ---- */
@@ -183,9 +188,9 @@ static i64 map_part(const struct image *im, i64 fd, u64 offset, u64 vaddr, u64 b
 }
 
 /* From the file that runs; from a copy where that is out of reach (no /proc). */
-static int map_block(const struct image *im) {
+static int map_block(const struct image *im, i64 fd) {
     const struct flk_plan *plan = im->plan;
-    i64 r = -1, fd = SYS4(__NR_openat, AT_FDCWD, "/proc/self/exe", O_CLOEXEC, 0);
+    i64 r = -1, own = fd;
     u64 r_at = all.file_offset + plan->r_at, rx_at = all.file_offset + plan->rx_at;
     if (failed(fd)) {
         fd = memory_file();
@@ -198,7 +203,8 @@ static int map_block(const struct image *im) {
     }
     r = map_part(im, fd, r_at, plan->r_vaddr, plan->r_bytes, PROT_READ);
     r = r ? r : map_part(im, fd, rx_at, plan->rx_vaddr, plan->rx_bytes, PROT_READ | PROT_EXEC);
-    SYS2(__NR_close, fd, 0);
+    if (fd != own)
+        SYS2(__NR_close, fd, 0);
     return !r;
 }
 
@@ -211,11 +217,20 @@ void image_text(struct image *im, const struct mapping *m) {
     struct patches p = patches_of(plan, im->base);
     if (!text_count(&p, m))
         return;
-    int is_good = m->prot & PROT_READ && may_map() && text_matches(&p, m);
+    int is_good = may_map();
     u32 was = im->patched;
+    p.fd = is_good ? SYS4(__NR_openat, AT_FDCWD, "/proc/self/exe", O_CLOEXEC, 0) : -1;
+    if (!failed(p.fd)) {
+        p.runs = all.runs + plan->run_first;
+        p.run_count = plan->run_count;
+    }
+    is_good = is_good && text_matches(&p, m);
     if (is_good && !was)
-        is_good = map_block(im) && module_mapped(im->base + plan->rx_vaddr - plan->low, PAGE_UP(plan->rx_bytes));
-    if (is_good && !text_write(&p, m)) {
+        is_good = map_block(im, p.fd) && module_mapped(im->base + plan->rx_vaddr - plan->low, PAGE_UP(plan->rx_bytes));
+    is_good = is_good && !text_write(&p, m);
+    if (!failed(p.fd))
+        SYS2(__NR_close, p.fd, 0);
+    if (is_good) {
         im->patched = 1;
         return;
     }

@@ -83,7 +83,16 @@ def _claims(pair: Pair) -> Iterator[Piece]:
     note = elf.segments[claim.note_index]
     yield Piece(note.offset, note.offset + note.filesz, "note")
     found = _tables(pair)
-    kinds = ("site table", "instruction table", "trap table", "slots", "path", "interpreter", "program headers")
+    kinds = (
+        "site table",
+        "instruction table",
+        "trap table",
+        "slots",
+        "path",
+        "interpreter",
+        "program headers",
+        "plans",
+    )
     for (start, end), kind in zip(found.tables, kinds, strict=True):
         if start < end:
             yield Piece(pair.offset(start), pair.offset(start) + end - start, kind)

@@ -25,6 +25,7 @@ STRUCTURES: dict[str, Any] = {
     "flk_alias": index.FlkAlias,
     "flk_plans": plans.FlkPlans,
     "flk_plan": plans.FlkPlan,
+    "flk_run": plans.FlkRun,
     "flk_patch": plans.FlkPatch,
 }
 CONSTANTS = {
