@@ -42,6 +42,7 @@ def plan_of_client(image: Image, layout: Layout | None) -> FilePlan:
         digest=(0, 0) if build_id else digest(image.data),
         low=low,
         span=-(-end // PAGE_SIZE) * PAGE_SIZE - low,
+        is_aligned=any(s.align > PAGE_SIZE for s in image.loads),
         first_offset=first.offset // PAGE_SIZE * PAGE_SIZE,
     )
     if layout is None or not layout.edits:

@@ -53,8 +53,8 @@ def _place(place: BundlePlace | None) -> list[object] | None:
 def plan_sha256(plan: FilePlan) -> str:
     """Of all that a plan says, wherever it is put."""
     h = hashlib.sha256()
-    image = (plan.size_bytes, plan.low, plan.span, plan.first_offset, plan.r[0], plan.rx[0])
-    h.update(struct.pack("<9Q", *image, len(plan.changes), len(plan.r[1]), len(plan.rx[1])))
+    image = (plan.size_bytes, plan.low, plan.span, plan.first_offset, plan.is_aligned, plan.r[0], plan.rx[0])
+    h.update(struct.pack("<10Q", *image, len(plan.changes), len(plan.r[1]), len(plan.rx[1])))
     h.update(plan.build_id.ljust(32, b"\0") + struct.pack("<QQ", *plan.digest))
     for change in plan.changes:
         h.update(struct.pack("<QQ", change.vaddr, len(change.old)) + change.old + change.new)

@@ -20,7 +20,9 @@ from .abi import ABI_VERSION
 
 PLANS_MAGIC: Final = 0x316E6C706B6C66
 PLAN_SELF: Final = 1
+PLAN_ALIGNED: Final = 2
 MAX_BYTES: Final = 1 << 30  # of all plans: offsets have 32 bits, and the program's code lies behind them
+_HEADER: Final = range(24, 64)  # of Elf64_Ehdr, from e_entry on: what emit/ changes lies within
 _SHORT_SIZE: Final = 2  # jmp rel8
 _REL32_SIZE: Final = 4
 
@@ -91,13 +93,16 @@ class FlkPatch:
 
 def plans_size(plans: Sequence[FilePlan], plan: Plan, name: str) -> int:
     """Of what ``plans_bytes`` will give for a program with this plan."""
-    own = [Change(vaddr=0, old=bytes(size), new=bytes(size)) for size in _owned_sizes(plan)]
+    own = [Change(vaddr=0, old=bytes(size), new=bytes(size)) for size in (len(_HEADER), *_owned_sizes(plan))]
     return len(_pack(plans, own, name))
 
 
 def plans_bytes(plans: Sequence[FilePlan], edits: Iterable[Edit], data: bytes, name: str) -> bytes:
     """``edits``: the program's own, at their file offsets; ``data``: of its original."""
-    own = [
+    # What the ELF header gets instead is not known yet, and of no use: nobody looks for it.
+    header = data[_HEADER.start : _HEADER.stop]
+    own = [Change(vaddr=_HEADER.start, old=header, new=header)]
+    own += [
         Change(vaddr=e.offset, old=data[e.offset : e.offset + len(e.data)], new=e.data)
         for e in sorted(edits, key=lambda e: e.offset)
     ]
@@ -186,6 +191,7 @@ def _pack(plans: Sequence[FilePlan], own: Sequence[Change], name: str) -> bytes:
                 patch_first=patch_first,
                 patch_count=patch_count,
                 build_id_bytes=len(plan.build_id),
+                flags=PLAN_ALIGNED * plan.is_aligned,
                 name=name_at,
                 run_first=run_first,
                 run_count=len(plan.runs),

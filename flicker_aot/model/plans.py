@@ -22,7 +22,8 @@ class FilePlan:
     """What the rewriting of a file as a client comes to, without the file. ``changes``: in address order; none where
     nothing is to be hooked. ``build_id``: as the runtime finds it; b"" if it does not; then ``digest`` tells the file.
 
-    ``low``, ``span``: vaddr and bytes of the pages of its image; ``first_offset``: of the file, mapped at ``low``.
+    ``low``, ``span``: vaddr and bytes of the pages of its image; ``first_offset``: of the file, mapped at ``low``;
+    ``is_aligned``: segments want more than a page.
     ``runs``: (vaddr, bytes) of pages as they are to be, where several in a row change. ``r``, ``rx``: likewise the
     segments of the appended block.
     """
@@ -35,6 +36,7 @@ class FilePlan:
     low: int
     span: int
     first_offset: int
+    is_aligned: bool = False
     changes: tuple[Change, ...] = ()
     runs: tuple[tuple[int, bytes], ...] = ()
     r: tuple[int, bytes] = (0, b"")

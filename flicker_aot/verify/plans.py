@@ -25,7 +25,8 @@ _HEAD: Final = struct.Struct("<QIIIIQ")
 _PLAN: Final = struct.Struct("<Q32s16sQQQQQIIIIIIIIIIII")
 _RUN: Final = struct.Struct("<III")
 _PATCH: Final = struct.Struct("<III")
-_SELF: Final = 1
+_SELF, _ALIGNED = 1, 2
+_HEADER: Final = range(24, 64)  # of the ELF header
 _REL32_SIZE: Final = 4
 
 
@@ -38,6 +39,7 @@ class PlanRow:
     build_id: bytes
     digest: bytes
     image: tuple[int, int, int]  # low, span, first_offset
+    is_aligned: bool  # its segments want more than a page
     is_self: bool
     changes: tuple[tuple[int, bytes, bytes], ...]
     runs: tuple[tuple[int, bytes], ...]  # pages as they are to be: vaddr, bytes
@@ -47,16 +49,9 @@ class PlanRow:
     def sha256(self) -> str:
         """Of all that the plan says, wherever it stands."""
         h = hashlib.sha256()
-        numbers = (
-            self.size_bytes,
-            *self.image,
-            self.r[0],
-            self.rx[0],
-            len(self.changes),
-            len(self.r[1]),
-            len(self.rx[1]),
-        )
-        h.update(struct.pack("<9Q", *numbers) + self.build_id.ljust(32, b"\0") + self.digest)
+        image = (self.size_bytes, *self.image, self.is_aligned, self.r[0], self.rx[0])
+        h.update(struct.pack("<10Q", *image, len(self.changes), len(self.r[1]), len(self.rx[1])))
+        h.update(self.build_id.ljust(32, b"\0") + self.digest)
         for vaddr, old, new in self.changes:
             h.update(struct.pack("<QQ", vaddr, len(old)) + old + new)
         for vaddr, data in (*self.runs, (0, self.r[1]), (0, self.rx[1])):
@@ -90,7 +85,14 @@ def read_plans(output: RawElf, vaddr: int) -> tuple[PlanRow, ...]:
         fields = _PLAN.unpack(part(_HEAD.size + row * _PLAN.size, _PLAN.size))
         size_bytes, build_id, digest, low, span, first_offset, r_vaddr, rx_vaddr = fields[:8]
         r_at, r_bytes, rx_at, rx_bytes, first, changes, id_bytes, flags, name, first_run, runs, reserved = fields[8:]
-        if r_at % PAGE or rx_at % PAGE or id_bytes > len(build_id) or flags & ~_SELF or reserved or name >= len(data):
+        if (
+            r_at % PAGE
+            or rx_at % PAGE
+            or id_bytes > len(build_id)
+            or flags & ~(_SELF | _ALIGNED)
+            or reserved
+            or name >= len(data)
+        ):
             raise Unsound("plans", vaddr, f"plan {row}: parts at {r_at:#x}, {rx_at:#x}, flags {flags:#x}")
         whole = []
         for n in range(first_run, first_run + runs):
@@ -110,6 +112,7 @@ def read_plans(output: RawElf, vaddr: int) -> tuple[PlanRow, ...]:
                 build_id=build_id[:id_bytes],
                 digest=digest,
                 image=(low, span, first_offset),
+                is_aligned=bool(flags & _ALIGNED),
                 is_self=bool(flags & _SELF),
                 changes=tuple(found),
                 runs=tuple(whole),
@@ -195,6 +198,8 @@ def _own(subject: Subject, rows: list[PlanRow], vaddr: int) -> Iterator[Finding]
     owned: set[int] = set()
     for offset, before, after in rows[0].changes:
         owned.update(range(offset, offset + len(before)))
+        if (offset, len(before)) == (_HEADER.start, len(_HEADER)):
+            after = new[_HEADER.start : _HEADER.stop]  # headers.py looks at what is there
         if old[offset : offset + len(before)] != before or new[offset : offset + len(after)] != after:
             yield _bad(None, f"the program's own change at file offset {offset:#x} is not that of the files")
     for window in subject.windows:

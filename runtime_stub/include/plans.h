@@ -35,6 +35,7 @@ void plans_start(u64 at, const void *table, u64 count); /* `table`: the program 
 const struct flk_plan *plan_of(i64 fd, struct kstat *st); /* 0: none */
 u64 plan_room(const struct flk_plan *plan);               /* bytes behind the image */
 struct image *image_add(const struct flk_plan *plan, u64 base, const struct kstat *st);
+void plans_loader(const struct image *im);                  /* what maps images for the program */
 void image_text(struct image *im, const struct mapping *m); /* something of it is executable */
 
 #pragma GCC visibility pop

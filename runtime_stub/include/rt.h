@@ -423,6 +423,7 @@ const char *bundle_escape(const char *last); /* path after path of what runs unh
 
 /* plans.c: in the runtimes of single files alone */
 int plans_map(struct frame *f);              /* mmap: 1: the first mapping of an image, answered, f->rax is the result */
+int plans_advise(struct frame *f);           /* madvise: 1: answered, f->rax is the result */
 int plans_concern(u64 from, u64 bytes);      /* 1: an image, or what was mapped for one, is there */
 void plans_mapped(u64 addr, u64 bytes, const i64 *args); /* mmap has returned `addr` */
 void plans_unmapped(u64 from, u64 bytes);                /* it is gone */

@@ -404,6 +404,8 @@ static int plans_call(struct frame *f, u32 kind) {
     u64 from = (u64)f->args[0], bytes = (u64)f->args[1];
     if (kind == MMAP)
         return plans_map(f);
+    if ((u32)f->rax == __NR_madvise)
+        return plans_advise(f);
     if (kind != MUNMAP || from % 4096 || !plans_concern(from, bytes))
         return 0;
     f->rax = own_pages_unmap_around(from, (from + bytes + 4095) & -4096ul);

@@ -30,6 +30,8 @@
 #define MAP_32BIT 0x40
 #define MAP_NORESERVE 0x4000
 #define MAP_FIXED_NOREPLACE 0x100000
+#define MADV_DONTNEED 4
+#define MADV_DONTNEED_LOCKED 24
 #define IMAGES 1024
 
 enum { FREE, CLAIMED, READY };
@@ -53,6 +55,9 @@ static struct {
     u32 used;        /* entries that were ever claimed */
     u32 pad;
     u64 lo, hi; /* every image is in here */
+    const struct image *loader;
+    u64 reserved_lo, reserved_hi; /* what the loader has reserved for an aligned image, and what was added: the loader's lock serves */
+    u64 reserved_end;             /* of what it knows of */
     struct image images[IMAGES];
 } all;
 
@@ -241,30 +246,80 @@ void image_text(struct image *im, const struct mapping *m) {
 
 /* ---- The program's calls ---- */
 
+void plans_loader(const struct image *im) { all.loader = im; }
+
+static int is_loaders(const struct frame *f) {
+    return all.loader && all.loader->patched && f->ret - all.loader->block_lo < all.loader->block_hi - all.loader->block_lo;
+}
+
+static void unmap(u64 from, u64 end) {
+    if (from < end)
+        SYS2(__NR_munmap, from, end - from);
+}
+
+/* glibc's loader reserves addresses where an image wants to be aligned, maps it somewhere in there, and gives back what is around
+ * (elf/dl-map-segments.h). Nothing tells whose they are yet, so there is room for the largest block behind them. */
+static int reserve(struct frame *f) {
+    u64 room = 0, bytes = PAGE_UP((u64)f->args[1]);
+    for (u32 i = 0; i < all.head->plan_count; i++)
+        if (all.plans[i].flags & FLK_PLAN_ALIGNED && plan_room(&all.plans[i]) > room)
+            room = plan_room(&all.plans[i]);
+    if (!room)
+        return 0;
+    f->rax = flk_sys(__NR_mmap, f->args[0], (i64)(bytes + room), f->args[2], f->args[3], -1, 0);
+    if (failed(f->rax))
+        return 0;
+    all.reserved_lo = (u64)f->rax;
+    all.reserved_end = all.reserved_lo + bytes;
+    all.reserved_hi = all.reserved_end + room;
+    return 1;
+}
+
+/* The image at `addr` is there: what is behind its block, 0: all that was added, goes. */
+static void end_reservation(u64 block_hi) {
+    unmap(block_hi > all.reserved_end ? block_hi : all.reserved_end, all.reserved_hi);
+    all.reserved_hi = all.reserved_lo = 0;
+}
+
+/* An image is mapped at `base`, with room for its block behind it. */
+static void mapped_first(struct frame *f, const struct flk_plan *plan, u64 base, const struct kstat *st) {
+    u64 end = base + plan->span, room = plan_room(plan);
+    struct image *im = failed(f->rax) ? 0 : image_add(plan, base, st);
+    if (!im)
+        unmap(failed(f->rax) ? base : end, end + room);
+    else if (f->args[2] & PROT_EXEC)
+        image_text(im, &(struct mapping){base, (u64)f->args[1], f->args[2], (int)f->args[4], f->args[5]});
+}
+
 int plans_map(struct frame *f) {
     u64 hint = (u64)f->args[0], bytes = PAGE_UP((u64)f->args[1]);
     i64 prot = f->args[2], flags = f->args[3], fd = (int)f->args[4], offset = f->args[5];
     struct kstat st;
-    if (!all.head || (flags & MAP_TYPE) != MAP_PRIVATE || flags & (MAP_ANONYMOUS | MAP_FIXED | MAP_32BIT | MAP_FIXED_NOREPLACE) || fd < 0)
+    if (!all.head || (flags & MAP_TYPE) != MAP_PRIVATE || flags & (MAP_32BIT | MAP_FIXED_NOREPLACE) || !may_map())
+        return 0;
+    if (flags & MAP_ANONYMOUS)
+        return !hint && !prot && is_loaders(f) && !all.reserved_hi && reserve(f);
+    u64 at = flags & MAP_FIXED ? hint : 0;
+    int is_reserved = all.reserved_hi && is_loaders(f);
+    if ((at && (!is_reserved || at - all.reserved_lo >= all.reserved_end - all.reserved_lo)) || fd < 0)
         return 0;
     u32 i = 0;
     while (i < all.head->plan_count && (all.plans[i].span != bytes || all.plans[i].first_offset != (u64)offset))
         i++;
-    if (i == all.head->plan_count || !may_map())
+    const struct flk_plan *plan = i < all.head->plan_count ? plan_of(fd, &st) : 0;
+    if (!plan || !plan->patch_count || plan->span != bytes || plan->first_offset != (u64)offset) {
+        if (is_reserved)
+            end_reservation(0);
         return 0;
-    const struct flk_plan *plan = plan_of(fd, &st);
-    if (!plan || !plan->patch_count || plan->span != bytes || plan->first_offset != (u64)offset)
-        return 0;
+    }
     u64 room = plan_room(plan);
-    i64 base = flk_sys(__NR_mmap, (i64)hint, (i64)(bytes + room), PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    i64 base = at ? (i64)at : flk_sys(__NR_mmap, (i64)hint, (i64)(bytes + room), PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (failed(base))
         return 0;
     f->rax = flk_sys(__NR_mmap, base, f->args[1], prot, flags | MAP_FIXED, fd, offset);
-    struct image *im = failed(f->rax) ? 0 : image_add(plan, (u64)base, &st);
-    if (!im)
-        SYS2(__NR_munmap, (u64)base + (failed(f->rax) ? 0 : bytes), (failed(f->rax) ? bytes : 0) + room);
-    else if (prot & PROT_EXEC)
-        image_text(im, &(struct mapping){(u64)base, (u64)f->args[1], prot, fd, offset});
+    mapped_first(f, plan, (u64)base, &st);
+    if (is_reserved)
+        end_reservation(at ? (u64)base + bytes + room : 0);
     return 1;
 }
 
@@ -286,6 +341,32 @@ void plans_unmapped(u64 from, u64 bytes) {
         trim(im, from, end);
 }
 
+/* The image with the lowest patched code in [from, end). */
+static const struct image *text_in(u64 from, u64 end) {
+    const struct image *lowest = 0;
+    for (struct image *im = image_in(from, end, 0); im; im = image_in(from, end, im + 1))
+        if (im->patched && from < im->text_hi && end > im->text_lo && (!lowest || im->text_lo < lowest->text_lo))
+            lowest = im;
+    return lowest;
+}
+
+/* Patched pages that are given back would be the file's again. To the program nothing differs if they stay. */
+int plans_advise(struct frame *f) {
+    u64 from = (u64)f->args[0], end = PAGE_UP(from + (u64)f->args[1]);
+    int advice = (int)f->args[2];
+    if (!all.head || from % PAGE || (advice != MADV_DONTNEED && advice != MADV_DONTNEED_LOCKED) || !text_in(from, end))
+        return 0;
+    f->rax = 0;
+    while (!f->rax && from < end) {
+        const struct image *im = text_in(from, end);
+        u64 stop = im ? im->text_lo : end;
+        if (stop > from)
+            f->rax = SYS3(__NR_madvise, from, stop - from, advice);
+        from = im ? im->text_hi : end;
+    }
+    return 1;
+}
+
 /* What the program maps of its own file once more is not at the distance from the runtime for which it was patched. */
 static int shows_original(const struct mapping *m, const struct kstat *st) {
     identity_learn();
@@ -294,8 +375,10 @@ static int shows_original(const struct mapping *m, const struct kstat *st) {
     for (u32 i = 0; i < all.head->plan_count; i++) {
         struct patches p = patches_of(&all.plans[i], m->addr - (u64)m->offset);
         p.restores = 1;
-        if (all.plans[i].flags & FLK_PLAN_SELF && text_count(&p, m) && text_matches(&p, m))
-            text_write(&p, m);
+        if (!(all.plans[i].flags & FLK_PLAN_SELF) || !text_count(&p, m))
+            continue;
+        text_write(&p, m);
+        bundle_unhooked(m->fd);
     }
     return 1;
 }

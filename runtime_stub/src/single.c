@@ -36,6 +36,7 @@ static void __attribute__((noreturn)) fail(const char *path, const char *why) {
 
 static void patch_interpreter(const struct flk_plan *plan, i64 fd, u64 base, const struct image_headers *h, const struct kstat *st) {
     struct image *im = image_add(plan, base + plan->low, st);
+    plans_loader(im);
     for (u32 i = 0; im && i < h->file.phnum; i++) {
         const struct phdr *p = &h->table[i];
         u64 skew = p->vaddr % PAGE;

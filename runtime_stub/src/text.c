@@ -234,7 +234,7 @@ i64 text_write(const struct patches *p, const struct mapping *m) {
     written.run_count = 0;
     i64 r = map_runs(p, m);
     r = r ? r : by_process_memory(p, m);
-    if (r && !(r = map_anew(m)))
+    if (r && p->run_count && !(r = map_anew(m)))
         r = by_process_memory(&written, m);
     if (r && !(r = map_anew(m)))
         r = by_rights(&written, m);
