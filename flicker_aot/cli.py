@@ -124,7 +124,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
 
     rewrite = commands.add_parser("rewrite", help="write a hooked copy of a program", description="IN becomes OUT.")
-    rewrite.add_argument("source", metavar="IN", type=Path, help="a statically linked x86-64 program")
+    rewrite.add_argument("source", metavar="IN", type=Path, help="an x86-64 program, static or dynamic, or a library")
     rewrite.add_argument("destination", metavar="OUT", type=Path, help="the rewritten program")
     _add_options(rewrite)
     rewrite.add_argument(
@@ -544,8 +544,27 @@ def _verify(parsed: argparse.Namespace) -> int:
 
     if parsed.destination is None:
         return _verify_bundle(parsed)
-    findings = verify(read_file(parsed.source), read_file(parsed.destination))
+    output = read_file(parsed.destination)
+    findings: list[object] = list(verify(read_file(parsed.source), output))
+    if not findings:
+        findings += _check_plans(parsed, output)
     return _tell_findings(parsed, parsed.destination, findings, f"verified against {parsed.source}")
+
+
+def _check_plans(parsed: argparse.Namespace, output: bytes) -> Sequence[str]:
+    """What is wrong with the plans of a single file."""
+    from .single import check_plans
+    from .verify import read_note
+
+    note = read_note(output)
+    if note is None or not note.plans:
+        return ()
+    with _progress(parsed) as listener:
+        checked = check_plans(note.document, listener)
+    if not parsed.quiet:
+        for line in checked.warnings:
+            _message(f"warning: {line}", parsed.color)
+    return checked.findings
 
 
 def _verify_bundle(parsed: argparse.Namespace) -> int:

@@ -19,7 +19,7 @@ from . import __version__
 from .errors import InputError, PolicyError, UsageError, VerificationError
 from .model.code import Code
 from .model.image import Image
-from .model.options import OnRefusal, Options, Role
+from .model.options import Asked, OnRefusal, Options, Role
 from .report.strict import not_strict
 from .report.values import FileReport, OutputReport, Report, StageTime, make_file_report
 
@@ -145,7 +145,7 @@ def _make(image: Image, request: Request, stages: Stages) -> _Made:
     with stages("lay out"):
         from .layout import lay_out
 
-        layout = lay_out(image, code, plan, stub, options, request.plans)
+        layout = lay_out(image, code, plan, stub, options, request.plans, _asked(request))
     with stages("emit"):
         from .emit import emit
 
@@ -160,15 +160,26 @@ def _make(image: Image, request: Request, stages: Stages) -> _Made:
     return _Made(file=file, output=output, layout=layout, hole_bytes=layout.hole_size(len(image.data)))
 
 
-def plan_file(image: Image, options: Options, listener: StageListener) -> tuple[FilePlan, FileReport]:
+def plan_file(
+    image: Image, options: Options, excluded: frozenset[int] | None, listener: StageListener
+) -> tuple[FilePlan, FileReport]:
     """How the file is patched when it is mapped: its rewriting as a client, verified, of which the file is left out."""
     from .layout.from_client import plan_of_client
 
     stages = Stages(listener)
     options = replace(options, role=Role.CLIENT, tool="none", hook=None, exe_path=None)
-    request = Request(source=image.path, destination=image.path, options=options, only_with_sites=True)
+    request = Request(
+        source=image.path, destination=image.path, options=options, excluded=excluded, only_with_sites=True
+    )
     made = _make(image, request, stages)
     return plan_of_client(image, made.layout), made.file
+
+
+def plan_digest(plan: FilePlan) -> str:
+    """sha256 of all that the plan says, as the note has it."""
+    from .layout.note import plan_sha256
+
+    return plan_sha256(plan)
 
 
 _STARTS: Final = (Role.INTERPRETER, Role.PROGRAM)  # have to be rewritten even without a site
@@ -308,6 +319,12 @@ def check_destination(request: Request) -> None:
 def peak_memory_bytes() -> int:
     """The most memory that this process had resident so far (getrusage, in KiB)."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def _asked(request: Request) -> Asked:
+    """What plans were made with, since --except and --strict have turned into something else for each file."""
+    options = request.options
+    return Asked(only=options.only, excluded=request.excluded, on_refusal=options.on_refusal)
 
 
 def _tool_name(options: Options) -> str:

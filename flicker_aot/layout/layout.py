@@ -20,7 +20,7 @@ from ..errors import InputError, InternalError
 from ..model.code import Code
 from ..model.image import ET_EXEC, PAGE_SIZE, PF_R, PF_W, PF_X, REL32_REACH, Image
 from ..model.layout import Layout, NewSection, NewSymbol, Place, Placement, Trampoline, size_budget
-from ..model.options import Options, Role
+from ..model.options import Asked, Options, Role
 from ..model.plan import FillKind, Plan, Tactic
 from ..model.plans import FilePlan
 from ..x86.assemble import Shape, Template, trampoline_template
@@ -101,11 +101,17 @@ class _Addresses:
 
 
 def lay_out(
-    image: Image, code: Code, plan: Plan, stub: Stub, options: Options, plans: Sequence[FilePlan] = ()
+    image: Image,
+    code: Code,
+    plan: Plan,
+    stub: Stub,
+    options: Options,
+    plans: Sequence[FilePlan] = (),
+    asked: Asked | None = None,
 ) -> Layout:
     """All addresses and bytes of the output. InputError where the file has no room for what must be added.
 
-    ``plans``: of a single program the files that it may map.
+    ``plans``: of a single program the files that it may map; ``asked``: what they were made with.
     """
     is_client = options.role.is_client
     phnum = len(image.segments) + ADDED_PHDRS - is_client
@@ -129,7 +135,7 @@ def lay_out(
     ):
         unwind, added = unwind.without_table(), False
     phnum += added
-    unplaced = fixed_part(image, code, plan, options, plans) | {"runtime_sha256": runtime_sha256(stub)}
+    unplaced = fixed_part(image, code, plan, options, plans, asked) | {"runtime_sha256": runtime_sha256(stub)}
     # The note tells how large R is, in which it stands: grow until it fits.
     size = 0
     placed: tuple[int, int, int] | None = None

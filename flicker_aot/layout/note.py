@@ -12,7 +12,7 @@ from typing import Final
 from .. import __version__
 from ..model.code import Code, Verdict
 from ..model.image import Image
-from ..model.options import BundlePlace, Options
+from ..model.options import Asked, BundlePlace, Options, Role
 from ..model.plan import Plan, Tactic
 from ..model.plans import FilePlan
 from .abi import CONFIG_SIZE, FlkTemplate
@@ -25,7 +25,12 @@ FORMAT: Final = 5
 
 
 def fixed_part(
-    image: Image, code: Code, plan: Plan, options: Options, plans: Sequence[FilePlan] = ()
+    image: Image,
+    code: Code,
+    plan: Plan,
+    options: Options,
+    plans: Sequence[FilePlan] = (),
+    asked: Asked | None = None,
 ) -> dict[str, object]:
     """What does not depend on addresses."""
     return {
@@ -38,6 +43,7 @@ def fixed_part(
         "exe_path": "" if options.exe_path is None else str(options.exe_path),
         "bundle": _place(options.bundle),
         "plans": [[str(p.path), p.sha256, p.build_id.hex(), plan_sha256(p)] for p in plans],
+        "asked": None if asked is None or options.role is not Role.SINGLE else _asked(asked),
         "tool": options.tool if options.hook is None else f"hook:{options.hook.name}",
         "kept": [p.site.vaddr for p in plan.patches if p.tactic is Tactic.KEEP],
         "gs_uses": list(code.gs_uses),
@@ -48,6 +54,12 @@ def fixed_part(
 def _place(place: BundlePlace | None) -> list[object] | None:
     """[depth, interpreter ("": none), whether execs run copies, whether it is a C library]."""
     return None if place is None else [place.depth, place.interpreter or "", place.follows, place.is_libc]
+
+
+def _asked(asked: Asked) -> list[object]:
+    """[--only, --except, --on-refusal]; null: not given."""
+    numbers = [None if found is None else sorted(found) for found in (asked.only, asked.excluded)]
+    return [*numbers, asked.on_refusal.value]
 
 
 def plan_sha256(plan: FilePlan) -> str:

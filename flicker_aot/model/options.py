@@ -48,6 +48,15 @@ class BundlePlace:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """What a plan for a file depends on besides the file: --only, --except, --on-refusal."""
+
+    only: frozenset[int] | None = None
+    excluded: frozenset[int] | None = None
+    on_refusal: OnRefusal = OnRefusal.TRAP
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
     tool: str = "none"
     hook: Path | None = None

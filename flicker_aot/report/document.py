@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from ..model.plan import Tactic
 from ..syscalls import name_of
-from .values import CandidateReport, FileReport, Report, SiteReport
+from .values import CandidateReport, FileReport, PlanReport, Report, SiteReport
 
 SCHEMA: Final = "flicker-aot/report/1"
 
@@ -44,9 +44,21 @@ def to_document(report: Report) -> dict[str, Any]:
         "undecodable": [hex(vaddr) for vaddr in file.undecodable],
         "non_code": [_candidate(c) for c in file.non_code],
         "gs_uses": [hex(vaddr) for vaddr in file.gs_uses],
+        "plans": [_plan(p) for p in report.plans],
         "warnings": list(report.warnings),
         "stages": [{"name": s.name, "seconds": round(s.seconds, 6)} for s in report.stages],
         "peak_memory_bytes": report.peak_memory_bytes,
+    }
+
+
+def _plan(plan: PlanReport) -> dict[str, Any]:
+    file = plan.file
+    return {
+        "path": plan.path,
+        "sha256": None if file is None else file.sha256,
+        "build_id": plan.build_id,
+        "refusal": plan.refusal,
+        "summary": None if file is None else _summary(file),
     }
 
 

@@ -75,6 +75,8 @@ def print_note(document: Mapping[str, Any], console: Console, *, with_sites: boo
     ]
     for name, (vaddr, offset, filesz, memsz) in sorted(document["segments"].items(), key=lambda item: item[1]):
         facts.append((f"segment {name}", f"{vaddr:#x}, offset {offset:#x}, {filesz:#x} in file, {memsz:#x} in memory"))
+    for path, file_sha256, build_id, _ in document["plans"]:
+        facts.append(("plan", f"{path}, {f'build-id {build_id}' if build_id else f'sha256 {file_sha256}'}"))
     print_facts(facts, console)
     if with_sites:
         rows = (

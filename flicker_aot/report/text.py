@@ -18,7 +18,11 @@ def summary_line(report: Report) -> str:
     name = Path(output.path if output else file.path).name
     seconds = sum(s.seconds for s in report.stages)
     growth = f", +{bytes_text(report.growth_bytes)} ({report.growth_percent:.2f} %)" if output else ""
-    return f"{name}: {sites_text(file)}{growth}, {'verified, ' if output else ''}{seconds:.2f} s"
+    planned = [p.file for p in report.plans if p.file is not None]
+    more = f", {_count(sum(len(f.sites) for f in planned), 'site')} in {_count(len(planned), 'file')} it maps"
+    return (
+        f"{name}: {sites_text(file)}{more if planned else ''}{growth}, {'verified, ' if output else ''}{seconds:.2f} s"
+    )
 
 
 def bytes_text(size_bytes: int) -> str:
@@ -62,10 +66,16 @@ def patched_text(patched: Patched) -> str:
 
 def warnings(report: Report) -> Iterator[str]:
     """One line for each kind of thing that is not covered as well as it could be."""
-    file = report.file
+    planned = [plan.file for plan in report.plans if plan.file is not None]
     yield from report.warnings
-    if not file.sites:
+    if not any(file.sites for file in (report.file, *planned)):
         yield "no system call site was found: nothing is hooked"
+    yield from _file_warnings(report.file)
+    for file in planned:
+        yield from (f"{file.path}: {line}" for line in _file_warnings(file))
+
+
+def _file_warnings(file: FileReport) -> Iterator[str]:
     trapped = [hex(s.vaddr) for s in file.sites if s.tactic == "trap"]
     if trapped:
         yield f"no room for a jump, trap (about 2.5 us a call): {_count(len(trapped), 'site')}: {_listed(trapped)}"

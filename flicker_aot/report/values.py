@@ -113,8 +113,21 @@ class OutputReport:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PlanReport:
+    """A file that a single program hooks when it is mapped. ``refusal``: why it cannot be; the rest is then None."""
+
+    path: str
+    file: FileReport | None = None
+    build_id: str | None = None
+    refusal: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """One run. ``output`` is None where nothing was written (inspect); ``warnings`` are of the file system."""
+    """One run. ``output`` is None where nothing was written (inspect); ``warnings`` are of the file system.
+
+    ``plans``: of a dynamic program alone, the files that it maps.
+    """
 
     tool_version: str
     file: FileReport
@@ -122,6 +135,7 @@ class Report:
     warnings: tuple[str, ...]
     stages: tuple[StageTime, ...]
     peak_memory_bytes: int
+    plans: tuple[PlanReport, ...] = ()
 
     @property
     def growth_bytes(self) -> int:

@@ -75,7 +75,10 @@ def read_plans(output: RawElf, vaddr: int) -> tuple[PlanRow, ...]:
     run_table = _HEAD.size + count * _PLAN.size
     patches = run_table + run_count * _RUN.size
 
+    used = [(0, _HEAD.size)]
+
     def part(at: int, size: int) -> bytes:
+        used.append((at, at + size))
         if at + size > len(data):
             raise Unsound("plans", vaddr + at, f"{size} bytes at {at:#x} of {len(data):#x}")
         return data[at : at + size]
@@ -107,7 +110,7 @@ def read_plans(output: RawElf, vaddr: int) -> tuple[PlanRow, ...]:
             found.append((low + at, both[:size], both[size:]))
         rows.append(
             PlanRow(
-                path=data[name : data.find(b"\0", name)],
+                path=part(name, data.find(b"\0", name) + 1 - name)[:-1],
                 size_bytes=size_bytes,
                 build_id=build_id[:id_bytes],
                 digest=digest,
@@ -120,6 +123,11 @@ def read_plans(output: RawElf, vaddr: int) -> tuple[PlanRow, ...]:
                 rx=(rx_vaddr, part(rx_at, rx_bytes)),
             )
         )
+    at = 0
+    for start, end in (*sorted(used), (len(data), len(data))):
+        if any(data[at:start]):
+            raise Unsound("plans", vaddr + at, f"bytes that no plan has between {at:#x} and {start:#x}")
+        at = max(at, end)
     return tuple(rows)
 
 
