@@ -109,6 +109,8 @@ def _rewrite(parsed: argparse.Namespace) -> int:
     with _progress(parsed) as listener:
         if is_dynamic_program(request.source):
             report = rewrite_single(request, parsed.include, listener)
+        elif parsed.include:
+            raise UsageError(f"--include: {request.source} is no dynamic program: it loads nothing")
         else:
             report = rewrite(request, listener)
     if parsed.report is not None:

@@ -132,6 +132,11 @@ def _make(image: Image, request: Request, stages: Stages) -> _Made:
         from .discover import discover
 
         code = discover(image)
+    if request.options.role is Role.SINGLE and code.gs_uses:
+        # Its libraries' trampolines find the thread by gs (docs/limitations.md).
+        raise InputError(
+            f"{image.path}: uses gs at {code.gs_uses[0]:#x}: a dynamic program with a gs of its own cannot be rewritten"
+        )
     options = _effective(request, code)
     with stages("plan"):
         from .plan import make_plan

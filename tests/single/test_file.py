@@ -104,6 +104,19 @@ def test_strict_and_except(made: Single, tmp_path: Path) -> None:
     assert flicker_aot("verify", made.original, other.program).returncode == 0
 
 
+def test_refused(made: Single, tmp_path: Path) -> None:
+    """A gs of its own; files to include where nothing is loaded."""
+    source = tmp_path / "gs.c"
+    source.write_text('int main(void) { __asm__ volatile("rdgsbase %%rax" ::: "rax"); return 0; }\n')
+    program = compile_c(source, tmp_path / "gs")
+    done = flicker_aot("rewrite", program, tmp_path / "out")
+    assert (done.returncode, done.stderr.count("\n")) == (3, 1)
+    assert "uses gs" in done.stderr
+    static = compile_c(source, tmp_path / "static", "-static")
+    assert flicker_aot("rewrite", static, tmp_path / "out", "--include", "libm.so.6").returncode == 2
+    assert not (tmp_path / "out").exists()
+
+
 def test_runs_elsewhere(made: Single, tmp_path: Path) -> None:
     """It needs no path: copied, renamed, by a link, from a descriptor, its own name gone."""
     for name in ("copy", "a b"):

@@ -11,7 +11,7 @@ import pytest
 from ..bundle.bundles import SOURCES, compile_c
 from ..bundle.test_programs import PYTHON
 from ..support.need import need
-from .singles import single
+from .singles import Single, single
 
 
 @pytest.mark.parametrize("flags", [("-pie", "-fPIE"), ("-no-pie", "-fno-pie")], ids=["pie", "exec"])
@@ -26,13 +26,20 @@ def test_loading(tmp_path: Path, flags: tuple[str, ...]) -> None:
     assert not [line["escapes"] for line in lines if line["escapes"]]
 
 
+@pytest.fixture(scope="module")
+def spaces(tmp_path_factory: pytest.TempPathFactory) -> tuple[Single, Path]:
+    """A program with namespaces, and an audit library."""
+    folder = tmp_path_factory.mktemp("spaces")
+    program = compile_c(SOURCES / "spaces.c", folder / "app" / "spaces")
+    audit = compile_c(SOURCES / "audit.c", folder / "app" / "audit.so", "-shared", "-fPIC")
+    return single(program, folder / "spaces", "--tool", "count", "--include", audit, "libm.so.6"), audit
+
+
 @pytest.mark.parametrize("variable", ["LD_AUDIT", "LD_PRELOAD", "LD_BIND_NOW", "LD_LIBRARY_PATH"])
-def test_loader_variables(tmp_path: Path, variable: str) -> None:
+def test_loader_variables(spaces: tuple[Single, Path], tmp_path: Path, variable: str) -> None:
     """What ld.so loads for its user; namespaces have a C library each, both patched by one plan."""
-    program = compile_c(SOURCES / "spaces.c", tmp_path / "app" / "spaces")
-    audit = compile_c(SOURCES / "audit.c", tmp_path / "app" / "audit.so", "-shared", "-fPIC")
-    made = single(program, tmp_path / "spaces", "--tool", "count", "--include", audit, "libm.so.6")
-    value = {"LD_BIND_NOW": "1", "LD_LIBRARY_PATH": str(tmp_path / "app")}.get(variable, str(audit))
+    made, audit = spaces
+    value = {"LD_BIND_NOW": "1", "LD_LIBRARY_PATH": str(audit.parent)}.get(variable, str(audit))
     # The oracle itself would be audited.
     made.check(tmp_path / "count.json", env={variable: value}, exact=variable != "LD_AUDIT")
 
