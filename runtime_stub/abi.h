@@ -7,7 +7,7 @@
 #ifndef FLK_ABI_H
 #define FLK_ABI_H
 
-#define FLK_ABI_VERSION 4
+#define FLK_ABI_VERSION 5
 #define FLK_CONFIG_MAGIC 0x3166636b63696c66 /* "flickcf1" */
 
 /* flk_config.flags */
@@ -81,6 +81,8 @@ struct flk_config {
     flk_u64 exe_vaddr;   /* what /proc/self/exe answers: a path of exe_size bytes and a NUL */
     flk_u64 phdrs_vaddr; /* FLK_F_PROGRAM: the program headers that the interpreter is shown, with PT_INTERP; 0 in others */
     flk_u64 interp_vaddr; /* FLK_F_PROGRAM: the interpreter's path below the bundle, of interp_size bytes and a NUL */
+    flk_u64 bss_vaddr; /* FLK_F_INTERP: the input's bss, from the end of its last file bytes, which old kernels leave out; 0 in others */
+    flk_u64 bss_end;
     flk_u32 site_count;
     flk_u32 insn_count;
     flk_u32 trap_count;
@@ -152,7 +154,7 @@ struct flk_alias { /* an absolute path that led to the original */
 };
 
 _Static_assert(sizeof(struct flk_template) == 16, "mirrored in layout/abi.py");
-_Static_assert(sizeof(struct flk_config) == 152, "mirrored in layout/abi.py");
+_Static_assert(sizeof(struct flk_config) == 168, "mirrored in layout/abi.py");
 _Static_assert(sizeof(struct flk_slots) == 16, "written by flicker_aot/layout as zeros");
 _Static_assert(sizeof(struct flk_site) == 16, "mirrored in layout/abi.py");
 _Static_assert(sizeof(struct flk_insn) == 4, "mirrored in layout/abi.py");

@@ -17,7 +17,7 @@ from .manifest import BundledFile
 
 NAME: Final = "index"
 MAGIC: Final = 0x3178646E696B6C66
-ABI_VERSION: Final = 4
+ABI_VERSION: Final = 5
 BUILD_ID_BYTES: Final = 32
 FILE_LOADED: Final = 1
 FILE_RUN: Final = 2

@@ -9,7 +9,7 @@ import struct
 from dataclasses import astuple, dataclass
 from typing import ClassVar, Final
 
-ABI_VERSION: Final = 4
+ABI_VERSION: Final = 5
 CONFIG_MAGIC: Final = 0x3166636B63696C66
 
 F_TRAPS: Final = 1
@@ -59,7 +59,7 @@ class FlkTemplate:
 class FlkConfig:
     """struct flk_config without its template."""
 
-    FORMAT: ClassVar[struct.Struct] = struct.Struct("<QIIQQQQQQQQQQQQIIIIII")
+    FORMAT: ClassVar[struct.Struct] = struct.Struct("<QIIQQQQQQQQQQQQQQIIIIII")
     magic: int = CONFIG_MAGIC
     abi_version: int = ABI_VERSION
     flags: int
@@ -75,6 +75,8 @@ class FlkConfig:
     exe_vaddr: int
     phdrs_vaddr: int
     interp_vaddr: int
+    bss_vaddr: int
+    bss_end: int
     site_count: int
     insn_count: int
     trap_count: int

@@ -382,6 +382,7 @@ def _config(
     flags |= _ROLE_FLAGS[options.role]
     if code.gs_uses and not options.role.is_client:
         flags |= F_OWN_GS
+    bss_vaddr, bss_end = _bss(image) if options.role is Role.INTERPRETER else (0, 0)
     place = options.bundle
     if place is not None:
         flags |= F_FOLLOW * place.follows | F_LIBC * place.is_libc
@@ -399,6 +400,8 @@ def _config(
         exe_vaddr=where.exe,
         phdrs_vaddr=where.shown_phdrs or 0,
         interp_vaddr=where.interp if texts.interp else 0,
+        bss_vaddr=bss_vaddr,
+        bss_end=bss_end,
         site_count=tables.site_count,
         insn_count=tables.insn_count,
         trap_count=tables.trap_count,
@@ -406,6 +409,12 @@ def _config(
         depth=0 if place is None else place.depth,
         interp_size=len(texts.interp),
     )
+
+
+def _bss(image: Image) -> tuple[int, int]:
+    """What kernels before 6.7 clear and map of the input: what follows its last file bytes. Of the output that is behind
+    the appended segments (fs/binfmt_elf.c, load_elf_interp)."""
+    return max(s.vaddr + s.filesz for s in image.loads), max(s.vaddr + s.memsz for s in image.loads)
 
 
 _ROLE_FLAGS: Final = {

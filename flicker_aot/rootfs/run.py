@@ -25,7 +25,7 @@ from ..errors import InputError, PolicyError, UsageError
 from ..model.options import OnRefusal, Options, Role
 from ..model.tree import Action, Entry, Escape, Facts, FileRecord, Kind, Problem, Sites, TreeReport
 from ..pipeline import load_stages, peak_memory_bytes
-from ..toolchain import runtime_for
+from ..toolchain import runtime_for, tool_key
 from ..tree.copy import set_attributes
 from ..tree.manifest import FOLDER, Journal, forget
 from ..tree.pool import available_memory_bytes, run
@@ -106,7 +106,7 @@ class _Keys:
     def __init__(self, request: TreeRequest) -> None:
         options = request.options
         common = (
-            __version__,
+            tool_key(),
             options.strict,
             options.on_refusal.value,
             None if options.only is None else sorted(options.only),

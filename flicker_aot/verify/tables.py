@@ -18,8 +18,8 @@ from .rawelf import PAGE, PHDR_SIZE
 from .subject import JMP_SIZE, TRAP_TACTIC, Subject
 
 _MAGIC: Final = 0x3166636B63696C66
-_ABI_VERSION: Final = 4
-_CONFIG: Final = struct.Struct("<QIIQQQQQQQQQQQQIIIIII16B")
+_ABI_VERSION: Final = 5
+_CONFIG: Final = struct.Struct("<QIIQQQQQQQQQQQQQQIIIIII16B")
 CONFIG_SIZE: Final = _CONFIG.size
 _SITE: Final = struct.Struct("<IIIHH")
 _INSN: Final = struct.Struct("<Hh")
@@ -45,6 +45,7 @@ class Tables:
     tables: tuple[tuple[int, int], ...]  # [start, end) vaddrs of the three tables, a client's slots, two paths, phdrs
     slots_vaddr: int
     phdrs_vaddr: int
+    bss: tuple[int, int]
     depth: int
     interpreter: bytes  # with its NUL; b"" without one
     sites: tuple[tuple[int, int, int, int, int], ...]
@@ -59,7 +60,7 @@ def read_tables(subject: Subject) -> Tables:
     output, at = subject.output, subject.claim.config
     fields = _CONFIG.unpack(output.at(at, _CONFIG.size))
     magic, version, flags, self_vaddr, image, entry, tramp, tramp_size, sites, insns, traps, slots, exe = fields[:13]
-    phdrs, interp, site_count, insn_count, trap_count, exe_size, depth, interp_size = fields[13:21]
+    phdrs, interp, bss, bss_end, site_count, insn_count, trap_count, exe_size, depth, interp_size = fields[13:23]
     if (magic, version) != (_MAGIC, _ABI_VERSION):
         raise Unsound("config", at, f"magic {_MAGIC:#x}, ABI {_ABI_VERSION} expected, {magic:#x}, {version} found")
     if fields[-1]:
@@ -93,12 +94,13 @@ def read_tables(subject: Subject) -> Tables:
         ),
         slots_vaddr=slots,
         phdrs_vaddr=phdrs,
+        bss=(bss, bss_end),
         depth=depth,
         interpreter=output.at(interp, interp_size + 1) if interp else b"",
         sites=tuple(_SITE.iter_unpack(_table(subject, sites, site_count, _SITE))),
         insns=tuple(_INSN.iter_unpack(_table(subject, insns, insn_count, _INSN))),
         traps=dict(trap_rows),
-        template=dict(zip(TEMPLATE_LABELS, fields[21:], strict=False)),
+        template=dict(zip(TEMPLATE_LABELS, fields[23:], strict=False)),
         exe_path=output.at(exe, exe_size + 1),
     )
 
@@ -152,6 +154,7 @@ def _config(subject: Subject, tables: Tables) -> Iterator[Finding]:
     if os.fsencode(claim.exe_path) + b"\0" != tables.exe_path:
         yield _bad("config", at, f"path for /proc/self/exe: {claim.exe_path!r} expected, {tables.exe_path!r} found")
     yield from _place(subject, tables)
+    yield from _bss(subject, tables)
     if claim.template != tables.template:
         yield _bad("config", at, f"template {tables.template} is not the note's {claim.template}")
     if not _inside(rx, tables.tramp_vaddr, tables.tramp_size):
@@ -202,6 +205,14 @@ def _place(subject: Subject, tables: Tables) -> Iterator[Finding]:
         yield _bad("config", at, f"place in a bundle: {place} expected, {tables.depth} {tables.interpreter!r} found")
     if bool(wanted) != (subject.claim.role == "program"):
         yield _bad("config", at, f"the path of an interpreter in a {subject.claim.role}: {tables.interpreter!r}")
+
+
+def _bss(subject: Subject, tables: Tables) -> Iterator[Finding]:
+    """Of an interpreter: what Linux 6.1 would clear and map behind the original's file bytes, its runtime has to."""
+    loads = subject.original.loads
+    wanted = (max(p.vaddr + p.filesz for p in loads), max(p.vaddr + p.memsz for p in loads))
+    if tables.bss != (wanted if subject.claim.role == "interpreter" else (0, 0)):
+        yield _bad("config", subject.claim.config, f"bss {tables.bss} in a {subject.claim.role}, the input's: {wanted}")
 
 
 def _slots(subject: Subject) -> Iterator[Finding]:

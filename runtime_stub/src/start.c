@@ -19,6 +19,8 @@
 #define PT_LOAD 1
 #define PT_PHDR 6
 #define PF_X 1
+#define PROT_READ_WRITE 3
+#define MAP_NEW_FIXED 0x100022 /* PRIVATE|ANONYMOUS|FIXED_NOREPLACE */
 #define HWCAP2_FSGSBASE 2ul
 #define ARCH_SET_GS 0x1001
 
@@ -41,23 +43,26 @@ static void correct_phdr(struct auxv *phdr, u64 phnum) {
         phdr->value = start;
 }
 
-/* The program that the kernel mapped along with this interpreter (or the interpreter itself, where it was run as a program). */
+/* The program that the kernel mapped along with this interpreter (or the interpreter itself, where it was run as a program). A table
+ * without PT_PHDR is of an ET_EXEC file, which lies where it was linked: of another one no interpreter finds the bias either. */
 static void program_mapped(const struct phdr *table, u64 count) {
-    u64 bias = 0, lowest = -1ul;
-    int known = 0;
-    for (u64 i = 0; i < count; i++) {
-        if (table[i].type == PT_PHDR) {
+    u64 bias = 0;
+    for (u64 i = 0; i < count; i++)
+        if (table[i].type == PT_PHDR)
             bias = ADDR(table) - table[i].vaddr;
-            known = 1;
-        }
-        if (table[i].type == PT_LOAD && table[i].vaddr < lowest)
-            lowest = table[i].vaddr;
-    }
-    if (!known) /* the table then stands in the first page */
-        bias = (ADDR(table) & -4096ul) - (lowest & -4096ul);
     for (u64 i = 0; i < count; i++)
         if (table[i].type == PT_LOAD && table[i].flags & PF_X)
             module_mapped((table[i].vaddr & -4096ul) + bias, (table[i].vaddr & 4095) + table[i].memsz);
+}
+
+/* Kernels before 6.7 clear and map an interpreter's memory behind its last file bytes only (fs/binfmt_elf.c, load_elf_interp), which are this
+ * runtime's: its own bss has what the file has there, and no pages of its own. On others this finds it done. */
+static void bss_cleared(void) {
+    u64 at = flk_config.bss_vaddr + flk_rt.bias, end = flk_config.bss_end + flk_rt.bias, page = (at + 4095) & -4096ul;
+    for (; at < page; at++)
+        *(volatile u8 *)at = 0;
+    if (page < end)
+        flk_sys(__NR_mmap, (i64)page, (i64)(end - page), PROT_READ_WRITE, MAP_NEW_FIXED, -1, 0);
 }
 
 void flk_init(u64 *stack);
@@ -90,7 +95,9 @@ void flk_init(u64 *stack) {
         else if (a->type == AT_SYSINFO_EHDR)
             flk_rt.vdso = a->value;
     }
-    if (!is_interpreter)
+    if (is_interpreter)
+        bss_cleared();
+    else
         correct_phdr(phdr, phnum);
     if (flk_config.flags & FLK_F_NO_FSGSBASE)
         flk_rt.fsgsbase = 0;

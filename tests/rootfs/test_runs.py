@@ -160,6 +160,15 @@ def test_other_options_do_it_again(source: Path, tmp_path: Path) -> None:
     assert snapshot(out) == snapshot(tmp_path / "fresh")
 
 
+def test_another_version_does_it_again(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What another state of this tool made is not kept, clients included: they could not be served by new hosts."""
+    out = tmp_path / "out"
+    _, first = run_here(source, out)
+    monkeypatch.setattr(run_module, "tool_key", lambda: "another")
+    _, done = run_here(source, out)
+    assert done == [path for path in first if not path.startswith("etc/")]  # of copies nothing is our own
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_interrupted_run_is_resumed(tmp_path: Path, number: signal.Signals) -> None:
     """What a run has done before it is interrupted stays; the next one does the rest, and nothing else is left."""
