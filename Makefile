@@ -5,9 +5,11 @@
 # demo    rewrites real programs with the counting tool, runs them, and shows what they called
 # rootfs-demo  a minimal Debian tree (debootstrap, root, network), rewritten whole and used
 # bench   what a call, a start and a rewriting cost, beside strace, seccomp and Syscall User Dispatch
+# bench-real  redis, nginx, sqlite3, git, gcc, find, dd in a rewritten tree against the original (needs what `real` needs)
 # corpus  the programs of corpus/manifest.toml: rewritten, run, and compared with what was accepted of each (corpus/baselines/)
 # corpus-run  its programs as they are and rewritten, and whether a call escapes (flicker-aot report --run)
 # golden-accept  makes what `corpus` finds now the accepted results
+# real    real programs inside of a rewritten Debian tree, each beside the original, and python's own tests (debootstrap, root, a network)
 # sweep   every ELF file of SWEEP_PATHS rewritten in memory and verified, or refused with a reason: totals by class and tactic
 # attack  signals at every instruction of calls, handlers and children, where `test` takes samples (hours)
 # soak    the test programs SOAK_ROUNDS times while the machine is busy
@@ -29,7 +31,7 @@ SWEEP_PATHS ?= /usr/bin /usr/lib
 SOAK_ROUNDS ?= 20
 PYTEST_ARGS ?=
 
-.PHONY: setup stub check test packages demo bench engines corpus corpus-run golden-accept sweep attack soak exec mutants fuzz clean rootfs-demo
+.PHONY: setup stub check test packages demo bench bench-real engines corpus corpus-run golden-accept sweep attack soak exec mutants fuzz clean rootfs-demo real
 
 setup: $(READY) stub
 
@@ -69,6 +71,9 @@ bench: setup
 engines: setup
 	$(BIN)/python -m bench.engines
 
+bench-real: setup
+	$(BIN)/python -m bench.real
+
 corpus: setup
 	$(BIN)/python -m corpus
 
@@ -77,6 +82,10 @@ corpus-run: setup
 
 golden-accept: setup
 	$(BIN)/python -m corpus --accept
+
+real: setup
+	$(BIN)/python -m tests.real
+	$(BIN)/python -m tests.real.python_suite
 
 sweep: setup
 	$(BIN)/flicker-aot report $(SWEEP_PATHS)

@@ -19,6 +19,21 @@ def compile_static(name: str, directory: Path) -> Path:
     return out
 
 
+def compile_dynamic(name: str, directory: Path) -> Path:
+    """bench/src/NAME.c as a dynamic glibc program."""
+    out = directory / f"{name}.dynamic"
+    command: list[str | Path] = ["gcc", "-O2", "-Wall", "-Wextra", "-Werror", "-o", out, SOURCES / f"{name}.c"]
+    subprocess.run(command, check=True)
+    return out
+
+
+def make_bundle(program: Path, out: Path, *options: str) -> Path:
+    """``program`` in a bundle; what is to be run."""
+    command = [sys.executable, "-m", "flicker_aot", "bundle", str(program), str(out), "-q", *options]
+    subprocess.run(command, check=True, env=environment())
+    return out / "bin" / program.name
+
+
 def rewrite_command(source: Path, out: Path, *options: str | Path) -> list[str]:
     """The command line that rewrites ``source``."""
     return [sys.executable, "-m", "flicker_aot", "rewrite", str(source), str(out), "--force", "-q", *map(str, options)]

@@ -26,6 +26,7 @@ from ..model.options import OnRefusal, Options, Role
 from ..model.tree import FileRecord, Problem, TreeReport
 from ..pipeline import load_stages, peak_memory_bytes
 from ..toolchain import runtime_for
+from ..tree.mounted import mount_problems
 from ..tree.pool import available_memory_bytes, run
 from ..tree.walk import look
 from ..tree.work import Done, Item, Task, crashed, memory_of, sha256_of, work
@@ -68,7 +69,7 @@ def make_bundle(request: BundleRequest, listener: Listener) -> TreeReport:
     members, warnings = find_members(request.program, request.includes, follows=request.follows)
     with _staging(destination) as staging:
         done = _make(request, members, staging, listener)
-        problems = [*warnings, *(p for d in done for p in d.problems)]
+        problems = [*mount_problems(destination), *warnings, *(p for d in done for p in d.problems)]
         records = {d.record.path: d.record for d in done if d.record is not None}
         problems += _refused(request, members, records)
         if not any(p.exit_code for p in problems):

@@ -35,6 +35,7 @@ _SYM: Final = struct.Struct("<IBBHQQ")
 _STB_GLOBAL, _STT_OBJECT, _STT_FUNC = 1, 1, 2
 _SHN_LORESERVE: Final = 0xFF00
 _MAX_ALIGN: Final = 64
+_INTERP, _HIDDEN_INTERP = ".interp", ".flicker.interp"
 _CHDR: Final = struct.Struct("<IIQQ")
 _ELFCOMPRESS_ZLIB: Final = 1
 _LARGE_FRAMES: Final = 1 << 18  # bytes
@@ -81,6 +82,8 @@ def section_part(image: Image, layout: Layout, offset: int, *, with_symbols: boo
     strings = _movable(image, headers, names)
     if not headers[names].name:
         headers[names].name = _add(strings, ".shstrtab")
+    if layout.shown_phdrs is not None:
+        _hide_interpreter(image, headers, strings)
     numbers = {}
     for section in layout.sections:
         numbers[section] = len(headers)
@@ -92,6 +95,14 @@ def section_part(image: Image, layout: Layout, offset: int, *, with_symbols: boo
     if len(headers) >= _SHN_LORESERVE:
         raise InputError(f"{image.path}: {len(headers)} sections, expected fewer than {_SHN_LORESERVE}")
     return _place(headers, offset, names)
+
+
+def _hide_interpreter(image: Image, headers: Sequence[_Header], strings: bytearray) -> None:
+    """gdb would look for the interpreter by the section's name, as by PT_INTERP, and take it to be at the AT_BASE of
+    /proc/PID/auxv, which is 0."""
+    section = image.section(_INTERP)
+    if section is not None:
+        headers[section.index].name = _add(strings, _HIDDEN_INTERP)
 
 
 def _input_headers(image: Image) -> list[_Header]:

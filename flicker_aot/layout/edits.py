@@ -36,6 +36,11 @@ def make_edits(image: Image, trampolines: Iterable[Trampoline], moved: Mapping[i
     return tuple(edits)
 
 
+def jump_edit(image: Image, vaddr: int, target: int) -> Edit:
+    """A jmp rel32 at ``vaddr``."""
+    return _edit(image, vaddr, jmp_rel32(vaddr, target))
+
+
 def _edit(image: Image, vaddr: int, data: bytes) -> Edit:
     offset = image.offset_of(vaddr)
     if offset is None or image.offset_of(vaddr + len(data) - 1) != offset + len(data) - 1:

@@ -42,7 +42,7 @@ from .abi import (
     FlkConfig,
     FlkTemplate,
 )
-from .edits import make_edits
+from .edits import jump_edit, make_edits
 from .note import fixed_part, note_bytes, placed_part, runtime_sha256
 from .start import Start, copy_of, edit_of, read_start
 from .stub import Stub
@@ -127,7 +127,7 @@ def lay_out(image: Image, code: Code, plan: Plan, stub: Stub, options: Options) 
         _check_reach(image, where)
         moved = copies(slots, where.rx)
         segments = where.in_file(len(stub.data))
-        runtime = _runtime(stub, where, options.role)
+        runtime = _runtime(stub, where, options.role, tells=plan.debug_state is not None)
         if placed != (where.rx, where.text, where.frame_header):
             placed = where.rx, where.text, where.frame_header
             unwound = unwind.loaded(where.rx, where.frame_header)
@@ -149,6 +149,9 @@ def lay_out(image: Image, code: Code, plan: Plan, stub: Stub, options: Options) 
     if start is not None:
         code_parts.append((where.start_copy, copy_of(start, where.start_copy)))
         edits = tuple(sorted((*edits, edit_of(start, image, runtime["start"])), key=lambda e: e.offset))
+    if plan.debug_state is not None:
+        jump = jump_edit(image, plan.debug_state, runtime["debugger"])
+        edits = tuple(sorted((*edits, jump), key=lambda e: e.offset))
     return Layout(
         r=Placement(
             place=Place.R,
@@ -321,20 +324,22 @@ def _check_reach(image: Image, where: _Addresses) -> None:
         )
 
 
-def _runtime(stub: Stub, where: _Addresses, role: Role) -> dict[str, int]:
-    """Vaddrs of the runtime's entry points; "leave" is 0 where there is none. Of a client: of its slots."""
+def _runtime(stub: Stub, where: _Addresses, role: Role, *, tells: bool) -> dict[str, int]:
+    """Vaddrs of the entry points; "leave" and "debugger": 0 where there is none. Of a client: of its slots."""
     if role.is_client:
         return {
             "start": where.text + stub.start if role is Role.PROGRAM else 0,
             "enter": where.slots,
             "leave": where.slots + SLOTS_SIZE // 2,
             "config": where.text + stub.config,
+            "debugger": 0,
         }
     return {
         "start": where.text + stub.start,
         "enter": where.text + stub.enter,
         "leave": 0 if stub.leave is None else where.text + stub.leave,
         "config": where.text + stub.config,
+        "debugger": where.text + stub.debugger if tells else 0,
     }
 
 
@@ -412,8 +417,8 @@ def _config(
 
 
 def _bss(image: Image) -> tuple[int, int]:
-    """What kernels before 6.7 clear and map of the input: what follows its last file bytes. Of the output that is behind
-    the appended segments (fs/binfmt_elf.c, load_elf_interp)."""
+    """What kernels before 6.7 clear and map of the input: what follows its last file bytes. Of the output that is what
+    follows the appended segments (fs/binfmt_elf.c, load_elf_interp)."""
     return max(s.vaddr + s.filesz for s in image.loads), max(s.vaddr + s.memsz for s in image.loads)
 
 

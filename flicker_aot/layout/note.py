@@ -20,7 +20,7 @@ from .trampolines import Slot
 
 NOTE_NAME: Final = b"flicker-aot\0"
 NOTE_TYPE: Final = 1
-FORMAT: Final = 4
+FORMAT: Final = 5
 
 
 def fixed_part(image: Image, code: Code, plan: Plan, options: Options) -> dict[str, object]:
@@ -35,6 +35,7 @@ def fixed_part(image: Image, code: Code, plan: Plan, options: Options) -> dict[s
         "exe_path": "" if options.exe_path is None else str(options.exe_path),
         "bundle": _place(options.bundle),
         "tool": options.tool if options.hook is None else f"hook:{options.hook.name}",
+        "debug_state": plan.debug_state,
         "kept": [p.site.vaddr for p in plan.patches if p.tactic is Tactic.KEEP],
         "gs_uses": list(code.gs_uses),
         "unknown": [c.vaddr for c in code.candidates if c.verdict is Verdict.UNKNOWN],

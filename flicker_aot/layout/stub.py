@@ -24,6 +24,7 @@ _SHT_RELA, _SHT_REL = 4, 9
 _SHN_UNDEF, _SHN_ABS = 0, 0xFFF1
 _STT_OBJECT, _STT_FUNC = 1, 2
 _EH_FRAME: Final = b".eh_frame\0"
+_DEBUGGER: Final = "flk_debugger"
 _NEEDED: Final = ("flk_start", "flk_enter", "flk_config", "flk_has_leave")
 
 
@@ -53,6 +54,7 @@ class Stub:
     enter: int
     leave: int | None
     config: int
+    debugger: int = 0  # where an interpreter in a bundle tells a debugger; 0: not in this runtime
     symbols: tuple[StubSymbol, ...]
     frames: tuple[RawEntry, ...] = ()
 
@@ -131,6 +133,7 @@ def read_stub(data: bytes) -> Stub:
         enter=symbols["flk_enter"][0],
         leave=symbols["flk_leave"][0] if has_leave else None,
         config=config,
+        debugger=symbols.get(_DEBUGGER, (0,))[0],
         symbols=_named(symbols),
         frames=_frames(data, _EHDR.unpack_from(data)[13], sections),
     )

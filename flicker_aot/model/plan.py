@@ -116,6 +116,10 @@ class Patch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """A patch for every site, in address order; windows never overlap."""
+    """A patch for every site, in address order; windows never overlap.
+
+    ``debug_state``: where an interpreter in a bundle gets a jump to the runtime, for debuggers; five bytes.
+    """
 
     patches: tuple[Patch, ...]
+    debug_state: int | None = None

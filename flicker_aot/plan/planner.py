@@ -13,7 +13,9 @@ from ..model.code import Code, Site
 from ..model.image import ET_EXEC, Image
 from ..model.options import OnRefusal, Options, Role
 from ..model.plan import Patch, Plan, SoundnessClass, Tactic
+from ..x86.encode import JMP_REL32_SIZE
 from .claims import Claim, Claims
+from .debug_state import debug_state
 from .displace import ground_at
 from .keep import reason_to_keep
 from .neighbour import neighbour_eviction
@@ -37,6 +39,11 @@ def make_plan(image: Image, code: Code, options: Options) -> Plan:
     claims = _initial_claims(image, code)
     if options.role is Role.INTERPRETER:
         claims.add(Claim(image.entry, image.entry + _MAX_START, None, "the start of the runtime"))
+    told = None
+    if options.role is Role.INTERPRETER and options.bundle is not None:
+        told = debug_state(image, claims, closed=options.strict)
+    if told is not None:
+        claims.add(Claim(told, told + JMP_REL32_SIZE, None, "the jump for debuggers"))
     fixed = image.type == ET_EXEC
     patches: dict[int, Patch] = {}
     hard: list[Site] = []
@@ -62,7 +69,7 @@ def make_plan(image: Image, code: Code, options: Options) -> Plan:
     ordered = [patches[site.vaddr] for site in code.sites]
     if options.on_refusal is OnRefusal.FAIL:
         _fail_on_traps(image, ordered)
-    plan = Plan(patches=with_retargets(ordered, image, claims))
+    plan = Plan(patches=with_retargets(ordered, image, claims), debug_state=told)
     _check(code, plan)
     return plan
 

@@ -28,6 +28,7 @@ from ..pipeline import load_stages, peak_memory_bytes
 from ..toolchain import runtime_for, tool_key
 from ..tree.copy import set_attributes
 from ..tree.manifest import FOLDER, Journal, forget
+from ..tree.mounted import mount_problems
 from ..tree.pool import available_memory_bytes, run
 from ..tree.roles import Roles
 from ..tree.walk import walk
@@ -72,7 +73,7 @@ def rewrite_tree(request: TreeRequest, listener: Listener) -> TreeReport:
     found = walk(source)
     records = {} if known is None else known.records
     changes, roles = find_changes(source, destination, found, records, key_of)
-    problems = [*found.problems, *changes.problems]
+    problems = [*mount_problems(destination), *found.problems, *changes.problems]
     with _destination(destination, is_new) as folder:
         staging = folder / _STAGING
         items = [replace(item, staged=staging / str(n)) for n, item in enumerate(changes.items)]
@@ -142,6 +143,9 @@ def _destination(destination: Path, is_new: bool) -> Iterator[Path]:
         shutil.rmtree(folder / _STAGING, ignore_errors=True)
         (folder / _STAGING).mkdir(mode=0o700)
         yield folder
+    except OSError as error:  # a full disk: what is wrong with one file is a problem of that file
+        hint = "what is done is kept, and the next run goes on from there"
+        raise UsageError(f"{destination}: {error.strerror or error}; {hint}") from error
     finally:
         os.close(lock)
 

@@ -17,7 +17,7 @@ from .rawelf import PT_NOTE, RawElf, read_raw
 
 NOTE_NAME: Final = b"flicker-aot\0"
 NOTE_TYPE: Final = 1
-NOTE_FORMAT: Final = 4
+NOTE_FORMAT: Final = 5
 # A note is about 100 bytes a site after compression; a file that claims more than this is hostile.
 _MAX_NOTE_BYTES: Final = 256 << 20
 
@@ -119,6 +119,8 @@ class Claim:
     enter: int  # of a client: its slots' addresses
     leave: int
     config: int
+    debugger: int  # where the jump at `debug_state` leads to; 0 without one
+    debug_state: int | None
     displaced_start: StartClaim | None  # of an interpreter
     runtime_sha256: str
     unwind_sha256: tuple[str, str]  # of what is loaded, and of what .debug_frame got
@@ -214,6 +216,8 @@ def _claim(document: dict[str, Any], note_index: int) -> Claim:
         enter=_number(runtime, "enter"),
         leave=_number(runtime, "leave"),
         config=_number(runtime, "config"),
+        debugger=_number(runtime, "debugger"),
+        debug_state=None if document["debug_state"] is None else _number(document, "debug_state"),
         displaced_start=_start(document["start"]) if role == "interpreter" else None,
         runtime_sha256=_text(document, "runtime_sha256"),
         unwind_sha256=_two_texts(document["unwind_sha256"]),

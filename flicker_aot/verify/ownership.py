@@ -9,7 +9,7 @@ from typing import Final
 from .decode import LONGEST, Kind, decode
 from .finding import Finding, Unsound
 from .rawelf import EHDR_SIZE, PHDR_SIZE, SHDR_SIZE, SHF_ALLOC, SHT_NOBITS, SHT_NULL
-from .subject import SYSCALL, Subject
+from .subject import JMP_SIZE, SYSCALL, Subject
 from .tables import Tables
 from .unwind import loaded_parts
 
@@ -31,6 +31,9 @@ def check_ownership(subject: Subject, tables: Tables) -> Iterator[Finding]:
         moved = subject.claim.displaced_start
         offset = subject.original.offset(moved.start, moved.end - moved.start)
         owned.append((offset, offset + moved.end - moved.start))
+    if subject.claim.debug_state is not None:
+        offset = subject.original.offset(subject.claim.debug_state, JMP_SIZE)
+        owned.append((offset, offset + JMP_SIZE))
     for branch, old, new in subject.claim.retargets:
         try:
             owned.append(_retarget(subject, branch, old, new))

@@ -37,7 +37,7 @@ def check_sections(subject: Subject) -> Iterator[Finding]:
             yield _bad(None, f"section {name!r} ends at {new.offset + new.size:#x}, after the file's end")
         elif new.type == SHT_STRTAB and new.offset >= len(original.data) and output.data[new.offset + new.size - 1]:
             yield _bad(None, f"the strings of {name!r} do not end with a NUL")
-    yield from _kept(original, output)
+    yield from _kept(subject)
     yield from _added(subject)
     if output.sections:
         yield from _coverage(subject)
@@ -48,8 +48,10 @@ def _bad(vaddr: int | None, message: str) -> Finding:
     return Finding(code="sections", vaddr=vaddr, message=message)
 
 
-def _kept(original: RawElf, output: RawElf) -> Iterator[Finding]:
-    """The input's sections stand first and unchanged; only symbol and string tables that are not loaded may move."""
+def _kept(subject: Subject) -> Iterator[Finding]:
+    """The input's sections stand first and unchanged; only symbol and string tables that are not loaded may move.
+    The name that tells debuggers of an interpreter is another one where PT_INTERP is hidden."""
+    original, output = subject.original, subject.output
     for i, (old, old_name) in enumerate(zip(original.sections, original.names, strict=True)):
         new, name = output.sections[i], output.names[i]
         free = old.type in (SHT_SYMTAB, SHT_STRTAB) and not old.flags & SHF_ALLOC
@@ -60,6 +62,8 @@ def _kept(original: RawElf, output: RawElf) -> Iterator[Finding]:
         elif frames:  # unwind.py looks at what it holds
             flags = old.flags | new.flags & _SHF_COMPRESSED
             wanted = wanted._replace(offset=new.offset, size=new.size, flags=flags)
+        if subject.claim.role == "program" and old_name == b".interp":
+            old_name = b".flicker.interp"
         # A section without a name, or in a file without any (e_shstrndx 0), may get one from the extended string table.
         if (name != old_name and old_name) or new != wanted:
             yield _bad(old.vaddr or None, f"section {old_name!r} changed: {old} became {new}")

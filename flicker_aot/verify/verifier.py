@@ -12,6 +12,7 @@ import hashlib
 from collections.abc import Iterator
 
 from .closed import check_closed
+from .debug_state import check_debug_state
 from .finding import Finding, Unsound
 from .headers import check_headers, check_shown_table
 from .note import find_claim
@@ -70,6 +71,7 @@ def _verify(original: bytes, output: bytes) -> Iterator[Finding]:
     yield from check_windows(subject, tables.traps)
     yield from check_closed(subject)
     yield from check_trampolines(subject, tables)
+    yield from check_debug_state(subject)
     yield from check_reach(subject)
     yield from check_unwind_bytes(subject)
     yield from check_unwind(subject, tables)

@@ -19,6 +19,7 @@ void bundle_escapes(const char *path);       /* what is at `path` runs unhooked 
 /* entered.S: where the program starts, and AT_ENTRY's value, which leads to flk_entered until then. */
 extern u64 flk_program_entry, *flk_entry_slot;
 extern char flk_entered[];
+extern u64 flk_debug_state; /* the program's _dl_debug_state */
 
 #pragma GCC visibility pop
 #endif

@@ -50,7 +50,7 @@ static struct {
     char escapes[ESCAPE_BYTES];
 } bundle;
 
-u64 flk_program_entry, *flk_entry_slot;
+u64 flk_program_entry, *flk_entry_slot, flk_debug_state;
 
 struct note {
     u32 name_size, size, type;
@@ -77,6 +77,7 @@ void bundle_program(const struct flk_config *program, u64 bias) {
         return;
     bundle.program = program;
     bundle.program_bias = bias;
+    flk_debug_state = ADDR(program + 1); /* loader.S: right behind */
 }
 
 static void find_folder(const char *execfn, u32 depth) {

@@ -335,32 +335,6 @@ def test_started_by_an_interpreter(made: Bundle, program: Path) -> None:
     assert f"library.so => {program.parent / 'library.so'} ".encode() in listed.stdout
 
 
-def _gdb(*arguments: str | Path) -> str:
-    done = subprocess.run(["gdb", "-nx", "-batch", *arguments], capture_output=True, text=True, timeout=120)
-    return done.stdout
-
-
-def test_launched_by_a_debugger(made: Bundle) -> None:
-    """It runs to its end; at a stop, libraries and callers are those of the originals."""
-    assert "exited with code 04" in _gdb("-ex", "run", made.program)
-    commands = ("-ex", "catch syscall exit_group", "-ex", "run", "-ex", "sharedlibrary", "-ex", "info sharedlibrary")
-    text = _gdb(*commands, "-ex", "backtrace", made.program)
-    assert "/lib/x86_64-linux-gnu/libc.so.6" in text
-    assert "library.so" in text
-    assert "__libc_start_main" in text
-
-
-def test_attached_to_by_a_debugger(tmp_path: Path) -> None:
-    made = bundle(need("/usr/bin/sleep").resolve(), tmp_path / "bundle")
-    with subprocess.Popen([made.program, "60"]) as process:
-        while "nanosleep" not in Path(f"/proc/{process.pid}/wchan").read_text():
-            pass
-        text = _gdb("-p", str(process.pid), "-ex", "info sharedlibrary", "-ex", "backtrace")
-        process.kill()
-    assert "/lib/x86_64-linux-gnu/libc.so.6" in text
-    assert "__libc_start_main" in text
-
-
 def test_hook(program: Path, tmp_path: Path) -> None:
     """A hook of the user's own is in the bundle's runtime."""
     hook = tmp_path / "hook.c"

@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from ..bundle.bundles import SOURCES, compile_c
+from ..support.debugger import assert_callers, gdb, said
 from ..support.need import need
 from ..support.rewrite import differences
-from .trees import add_folder, add_program, rootfs, run_in, small_tree, trace_in
+from .trees import add_folder, add_program, command_in, rootfs, run_in, small_tree, trace_in
 
 # Each rewritten library has segments more to be mapped, and its program headers stand at its end.
 LOADING = frozenset(("mmap", "mprotect", "pread64"))
@@ -108,6 +110,7 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
     subprocess.run(["gcc", "-O1", "-w", "-static", "-o", root / "usr/bin/static-dlopen", source], check=True)
     add_program(root, Path("/usr/lib/x86_64-linux-gnu/libm.so.6"))
     source.unlink()
+    compile_c(SOURCES / "threads.c", root / "usr/bin/threads", "-g")
     return root
 
 
@@ -151,3 +154,14 @@ def test_empty_environment(original: Path, rewritten: Path) -> None:
     # bash, its child before exec and after, the child that becomes cat; cat closes its standard error before it ends.
     assert len(lines) == 4 and {line["exe"] for line in lines} <= {"/bin/bash", "/usr/bin/bash"}
     assert not seen.escapes()
+
+
+def test_debugger_attached(rewritten: Path) -> None:
+    """Threads, and their callers through the trampolines that they wait in; the tree is gdb's sysroot."""
+    with subprocess.Popen(command_in(rewritten, ["/usr/bin/threads"]), stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None and process.stdout.readline() == b"ready\n"
+        commands = said(f"set sysroot {rewritten}", "info threads", "thread apply all backtrace")
+        text = gdb(rewritten / "usr/bin/threads", "-p", str(process.pid), *commands)
+        process.kill()
+    assert text.count("Thread 0x") >= 4
+    assert_callers(text)

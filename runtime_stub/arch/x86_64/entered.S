@@ -20,4 +20,18 @@ flk_entered:
         .cfi_endproc
         .size flk_entered, .-flk_entered
 
+/* In place of an interpreter's _dl_debug_state, which does nothing: on to the program's, where a debugger may have its breakpoint.
+ * verify/debug_state.py knows these instructions. */
+        .globl flk_debugger
+        .type flk_debugger, @function
+flk_debugger:
+        .cfi_startproc
+        mov     flk_debug_state(%rip), %rax
+        test    %rax, %rax
+        je      1f
+        jmp     *%rax
+1:      ret
+        .cfi_endproc
+        .size flk_debugger, .-flk_debugger
+
         .section .note.GNU-stack, "", @progbits

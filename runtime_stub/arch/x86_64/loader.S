@@ -32,4 +32,15 @@ flk_start:
         .cfi_endproc
         .size flk_start, .-flk_start
 
+/* Where the interpreter tells a debugger of libraries (bundle.c), right behind flk_config. gdb looks for this name in a program that shows
+ * no interpreter (gdb/solib-svr4.c, enable_break). */
+        .section .flk_debug_state, "ax", @progbits
+        .globl _dl_debug_state
+        .type _dl_debug_state, @function
+_dl_debug_state:
+        .cfi_startproc
+        ret
+        .cfi_endproc
+        .size _dl_debug_state, .-_dl_debug_state
+
         .section .note.GNU-stack, "", @progbits

@@ -1,0 +1,10 @@
+# time
+sqlite3 x.db <<'S' >/dev/null
+create table t(i integer primary key, s text);
+with recursive n(i) as (select 1 union all select i + 1 from n where i < 200000) insert into t select i, hex(i * 7919 % 65537) from n;
+create index s on t(s);
+select count(*), sum(i), max(s) from t;
+delete from t where i % 3 = 0;
+vacuum;
+.dump t
+S

@@ -1,0 +1,3 @@
+# luajit
+# exit: 5
+luajit /mnt/src/real.lua

@@ -1,0 +1,3 @@
+# node
+# exit: 6
+node /mnt/src/real.js

@@ -1,0 +1,3 @@
+# perl
+# exit: 143
+perl /mnt/src/real.pl

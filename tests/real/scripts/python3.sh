@@ -1,0 +1,3 @@
+# python3
+# exit: 138
+python3 /mnt/src/real.py
