@@ -23,6 +23,9 @@
 #define FLK_F_LIBC 1024u   /* an interpreter that is the C library as well */
 #define FLK_F_NO_FSGSBASE 128u /* never written by the rewriter: tests take the way of machines without FSGSBASE */
 
+/* Among the flags of an open: it is the loader's, of an interpreter that is the C library as well. open(2) takes no notice of it. */
+#define FLK_LOADERS_OPEN 0x40000000
+
 /* Bytes of memory behind the runtime's bss that stay untouched until a thread has a gs of its own (own_gs.c): for each
  * trampoline, and for FLK_OWN_GS_EXTRA of the vDSO's. */
 #define FLK_OWN_GS_BYTES 80

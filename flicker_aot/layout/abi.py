@@ -24,6 +24,7 @@ F_FOLLOW: Final = 512
 F_LIBC: Final = 1024
 F_NO_FSGSBASE: Final = 128  # only tests set it, in a finished file
 
+F_LOADERS_OPEN: Final = 0x40000000  # among the flags of an open
 SLOTS_SIZE: Final = 16  # struct flk_slots
 OWN_GS_BYTES: Final = 80  # of memory behind the runtime's bss, for each trampoline and OWN_GS_EXTRA more
 OWN_GS_EXTRA: Final = 8

@@ -22,10 +22,10 @@ def make_edits(image: Image, trampolines: Iterable[Trampoline], moved: Mapping[i
     for trampoline in trampolines:
         patch = trampoline.patch
         if patch.tactic is Tactic.TRAP:
-            edits.append(_edit(image, patch.start, UD2))
+            edits.append(patched(image, patch.start, UD2))
         elif patch.hole is None:
             jump = jmp_rel32(patch.start, trampoline.vaddr)
-            edits.append(_edit(image, patch.start, _filled(patch, patch.start, patch.end, jump, moved)))
+            edits.append(patched(image, patch.start, _filled(patch, patch.start, patch.end, jump, moved)))
         else:
             edits += _short(image, patch, patch.hole, moved)
         edits += [_retarget(image, r, moved) for r in patch.retargets]
@@ -38,10 +38,10 @@ def make_edits(image: Image, trampolines: Iterable[Trampoline], moved: Mapping[i
 
 def jump_edit(image: Image, vaddr: int, target: int) -> Edit:
     """A jmp rel32 at ``vaddr``."""
-    return _edit(image, vaddr, jmp_rel32(vaddr, target))
+    return patched(image, vaddr, jmp_rel32(vaddr, target))
 
 
-def _edit(image: Image, vaddr: int, data: bytes) -> Edit:
+def patched(image: Image, vaddr: int, data: bytes) -> Edit:
     offset = image.offset_of(vaddr)
     if offset is None or image.offset_of(vaddr + len(data) - 1) != offset + len(data) - 1:
         raise InternalError(f"{image.path}: {len(data)} bytes at {vaddr:#x} are not in the file")
@@ -50,12 +50,12 @@ def _edit(image: Image, vaddr: int, data: bytes) -> Edit:
 
 def _short(image: Image, patch: Patch, hole: Hole, moved: Mapping[int, int]) -> tuple[Edit, Edit]:
     """The site's jmp rel8, and what it leads to: a hole in padding, or a run that is evicted and the hole in it."""
-    site = _edit(image, patch.start, b"\xeb" + rel8(patch.end, hole.vaddr))
+    site = patched(image, patch.start, b"\xeb" + rel8(patch.end, hole.vaddr))
     jump = jmp_rel32(hole.vaddr, moved[patch.start])
     if not patch.evicted:
-        return site, _edit(image, hole.vaddr, jump)
+        return site, patched(image, hole.vaddr, jump)
     head = jmp_rel32(hole.start, moved[hole.start]) + jump
-    return site, _edit(image, hole.start, _filled(patch, hole.start, hole.end, head, moved))
+    return site, patched(image, hole.start, _filled(patch, hole.start, hole.end, head, moved))
 
 
 def _filled(patch: Patch, start: int, end: int, head: bytes, moved: Mapping[int, int]) -> bytes:
@@ -79,4 +79,4 @@ def _retarget(image: Image, retarget: Retarget, moved: Mapping[int, int]) -> Edi
     field = detail(branch).branch
     if field is None or field.size != 4 or field.offset + 4 != branch.size:
         raise InternalError(f"{branch.vaddr:#x}: {branch.data.hex()} has no rel32 at its end")
-    return _edit(image, branch.vaddr + field.offset, rel32(branch.end, moved[retarget.target]))
+    return patched(image, branch.vaddr + field.offset, rel32(branch.end, moved[retarget.target]))

@@ -44,7 +44,7 @@ from .abi import (
 )
 from .edits import jump_edit, make_edits
 from .note import fixed_part, note_bytes, placed_part, runtime_sha256
-from .start import Start, copy_of, edit_of, read_start
+from .start import Start, copy_of, edit_of, open_edits, read_start
 from .stub import Stub
 from .tables import Tables, make_tables
 from .trampolines import Slot, build, copies, measure
@@ -103,7 +103,7 @@ def lay_out(image: Image, code: Code, plan: Plan, stub: Stub, options: Options) 
     if phnum > MAX_PHDRS:
         raise InputError(f"{image.path}: {phnum} program headers would be needed, at most {MAX_PHDRS} are possible")
     fixed = image.type == ET_EXEC
-    start = read_start(image) if options.role is Role.INTERPRETER else None
+    start = read_start(image, plan.loader_opens) if options.role is Role.INTERPRETER else None
     shape = Shape.CLIENT if is_client else Shape.ENTER if stub.leave is None else Shape.ENTER_LEAVE
     template = trampoline_template(shape)
     labels = _labels(template, has_leave=shape is not Shape.ENTER)
@@ -148,10 +148,10 @@ def lay_out(image: Image, code: Code, plan: Plan, stub: Stub, options: Options) 
     code_parts = [(t.vaddr, t.data) for t in trampolines]
     if start is not None:
         code_parts.append((where.start_copy, copy_of(start, where.start_copy)))
-        edits = tuple(sorted((*edits, edit_of(start, image, runtime["start"])), key=lambda e: e.offset))
+        edits = (*edits, edit_of(start, image, runtime["start"]), *open_edits(start, image, where.start_copy))
     if plan.debug_state is not None:
-        jump = jump_edit(image, plan.debug_state, runtime["debugger"])
-        edits = tuple(sorted((*edits, jump), key=lambda e: e.offset))
+        edits = (*edits, jump_edit(image, plan.debug_state, runtime["debugger"]))
+    edits = tuple(sorted(edits, key=lambda e: e.offset))
     return Layout(
         r=Placement(
             place=Place.R,

@@ -36,6 +36,7 @@ def fixed_part(image: Image, code: Code, plan: Plan, options: Options) -> dict[s
         "bundle": _place(options.bundle),
         "tool": options.tool if options.hook is None else f"hook:{options.hook.name}",
         "debug_state": plan.debug_state,
+        "loader_opens": [call.vaddr for call in plan.loader_opens],
         "kept": [p.site.vaddr for p in plan.patches if p.tactic is Tactic.KEEP],
         "gs_uses": list(code.gs_uses),
         "unknown": [c.vaddr for c in code.candidates if c.verdict is Verdict.UNKNOWN],

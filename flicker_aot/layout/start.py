@@ -1,7 +1,9 @@
-"""The first instructions of a program interpreter. In: ``Image``, where the runtime starts. Out: an edit and a copy.
+"""What changes of a program interpreter besides its sites. In: ``Image``, where the runtime starts. Out: edits, a copy.
 
 An interpreter compares AT_ENTRY with its own _start to see whether it was run as a program (glibc: elf/rtld.c), so
 e_entry stays and the bytes that stand there become a jump. Nothing else leads to them but the kernel.
+
+Behind the copy of these bytes stands the way by which a loader's opens get their flag (plan/loader_opens.py).
 """
 
 from __future__ import annotations
@@ -13,18 +15,23 @@ from ..model.code import Flow, Insn
 from ..model.image import Image
 from ..model.layout import Edit
 from ..x86.decode import decode_one
-from ..x86.encode import INT3, JMP_REL32_SIZE, jmp_rel32
+from ..x86.encode import INT3, JMP_REL32_SIZE, call_rel32, jmp_rel32
 from ..x86.relocate import Unrelocatable, relocate, relocated_size
+from .abi import F_LOADERS_OPEN
+from .edits import patched
 
 _MAX_INSN_SIZE = 15
+_SET_FLAG = b"\x81\xce" + F_LOADERS_OPEN.to_bytes(4, "little")  # or $?,%esi
+_WAY_SIZE = len(_SET_FLAG) + JMP_REL32_SIZE
 _FALLS_THROUGH = (Flow.NEXT, Flow.CALL)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Start:
-    """The displaced instructions at e_entry; ``size_bytes`` of their copy, the jump back included."""
+    """The instructions at e_entry; ``size_bytes`` of their copy, the jump back and the way of ``opens`` included."""
 
     insns: tuple[Insn, ...]
+    opens: tuple[Insn, ...]
     size_bytes: int
 
     @property
@@ -36,7 +43,7 @@ class Start:
         return self.insns[-1].end
 
 
-def read_start(image: Image) -> Start:
+def read_start(image: Image, opens: tuple[Insn, ...]) -> Start:
     """InputError where no jump has room at the entry point."""
     insns: list[Insn] = []
     size = JMP_REL32_SIZE
@@ -49,18 +56,29 @@ def read_start(image: Image) -> Start:
         insns.append(insn)
         size += copied
         at = insn.end
-    return Start(insns=tuple(insns), size_bytes=size)
+    return Start(insns=tuple(insns), opens=opens, size_bytes=size + (_WAY_SIZE if opens else 0))
 
 
 def copy_of(start: Start, vaddr: int) -> bytes:
-    """The copy at ``vaddr``, with its jump back."""
+    """The copy at ``vaddr``, with its jump back and what follows it."""
     code = b""
     for insn in start.insns:
         copy = relocate(insn, vaddr + len(code), fixed=False)
         if isinstance(copy, Unrelocatable):
             raise InputError(f"{insn.vaddr:#x}: {copy.reason}")
         code += copy
-    return code + jmp_rel32(vaddr + len(code), start.end)
+    code += jmp_rel32(vaddr + len(code), start.end)
+    if start.opens:
+        target = start.opens[0].target
+        assert target is not None  # a direct call
+        code += _SET_FLAG + jmp_rel32(vaddr + len(code) + len(_SET_FLAG), target)
+    return code
+
+
+def open_edits(start: Start, image: Image, copy: int) -> list[Edit]:
+    """The loader's calls, by way of the end of the copy at ``copy``."""
+    way = copy + start.size_bytes - _WAY_SIZE
+    return [patched(image, call.vaddr, call_rel32(call.vaddr, way)) for call in start.opens]
 
 
 def edit_of(start: Start, image: Image, runtime: int) -> Edit:

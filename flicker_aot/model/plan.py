@@ -119,7 +119,9 @@ class Plan:
     """A patch for every site, in address order; windows never overlap.
 
     ``debug_state``: where an interpreter in a bundle gets a jump to the runtime, for debuggers; five bytes.
+    ``loader_opens``: calls of ``open`` that get a flag, of a C library that is an interpreter in a bundle.
     """
 
     patches: tuple[Patch, ...]
     debug_state: int | None = None
+    loader_opens: tuple[Insn, ...] = ()

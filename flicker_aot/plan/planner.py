@@ -18,6 +18,7 @@ from .claims import Claim, Claims
 from .debug_state import debug_state
 from .displace import ground_at
 from .keep import reason_to_keep
+from .loader_opens import loader_opens
 from .neighbour import neighbour_eviction
 from .retarget import with_retargets
 from .short_jump import hole_bytes, holes, short_jump
@@ -44,6 +45,9 @@ def make_plan(image: Image, code: Code, options: Options) -> Plan:
         told = debug_state(image, claims, closed=options.strict)
     if told is not None:
         claims.add(Claim(told, told + JMP_REL32_SIZE, None, "the jump for debuggers"))
+    opens = loader_opens(image, claims) if options.bundle is not None and options.bundle.is_libc else ()
+    for call in opens:
+        claims.add(Claim(call.vaddr, call.end, None, "an open of the loader"))
     fixed = image.type == ET_EXEC
     patches: dict[int, Patch] = {}
     hard: list[Site] = []
@@ -69,7 +73,7 @@ def make_plan(image: Image, code: Code, options: Options) -> Plan:
     ordered = [patches[site.vaddr] for site in code.sites]
     if options.on_refusal is OnRefusal.FAIL:
         _fail_on_traps(image, ordered)
-    plan = Plan(patches=with_retargets(ordered, image, claims), debug_state=told)
+    plan = Plan(patches=with_retargets(ordered, image, claims), debug_state=told, loader_opens=opens)
     _check(code, plan)
     return plan
 

@@ -121,6 +121,7 @@ class Claim:
     config: int
     debugger: int  # where the jump at `debug_state` leads to; 0 without one
     debug_state: int | None
+    loader_opens: tuple[int, ...]  # calls that lead to what ends ``displaced_start``'s copy
     displaced_start: StartClaim | None  # of an interpreter
     runtime_sha256: str
     unwind_sha256: tuple[str, str]  # of what is loaded, and of what .debug_frame got
@@ -218,6 +219,7 @@ def _claim(document: dict[str, Any], note_index: int) -> Claim:
         config=_number(runtime, "config"),
         debugger=_number(runtime, "debugger"),
         debug_state=None if document["debug_state"] is None else _number(document, "debug_state"),
+        loader_opens=_list(document, "loader_opens", _integer),
         displaced_start=_start(document["start"]) if role == "interpreter" else None,
         runtime_sha256=_text(document, "runtime_sha256"),
         unwind_sha256=_two_texts(document["unwind_sha256"]),

@@ -34,6 +34,9 @@ def check_ownership(subject: Subject, tables: Tables) -> Iterator[Finding]:
     if subject.claim.debug_state is not None:
         offset = subject.original.offset(subject.claim.debug_state, JMP_SIZE)
         owned.append((offset, offset + JMP_SIZE))
+    for call in subject.claim.loader_opens:
+        offset = subject.original.offset(call, JMP_SIZE)
+        owned.append((offset + 1, offset + JMP_SIZE))
     for branch, old, new in subject.claim.retargets:
         try:
             owned.append(_retarget(subject, branch, old, new))

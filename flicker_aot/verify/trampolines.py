@@ -11,6 +11,7 @@ from typing import Final
 
 from .decode import Instr, Kind, decode
 from .finding import Finding, Unsound
+from .loader_opens import WAY_SIZE
 from .meaning import copy_size
 from .note import StartClaim
 from .rawelf import ET_EXEC, PAGE
@@ -105,6 +106,8 @@ def _check_start(subject: Subject, moved: StartClaim) -> int:
     for original in originals:
         cursor.skip(copy_size(original, cursor.rest, cursor.vaddr, False, subject.leads))
     _jump(cursor, moved.end, "the first instruction after those that moved")
+    if subject.claim.loader_opens:
+        cursor.skip(WAY_SIZE)  # loader_opens.py
     if cursor.rest:
         raise Unsound("start", cursor.vaddr, f"unexplained bytes {cursor.rest[:16].hex()}")
     return cursor.vaddr

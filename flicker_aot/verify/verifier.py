@@ -15,6 +15,7 @@ from .closed import check_closed
 from .debug_state import check_debug_state
 from .finding import Finding, Unsound
 from .headers import check_headers, check_shown_table
+from .loader_opens import check_loader_opens
 from .note import find_claim
 from .ownership import check_ownership
 from .rawelf import read_raw
@@ -72,6 +73,7 @@ def _verify(original: bytes, output: bytes) -> Iterator[Finding]:
     yield from check_closed(subject)
     yield from check_trampolines(subject, tables)
     yield from check_debug_state(subject)
+    yield from check_loader_opens(subject)
     yield from check_reach(subject)
     yield from check_unwind_bytes(subject)
     yield from check_unwind(subject, tables)

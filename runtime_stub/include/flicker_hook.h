@@ -70,6 +70,10 @@ __attribute__((visibility("hidden"))) long flicker_syscall(long nr, long a, long
 /* Reads the program's memory: 0, or -14 (EFAULT) where the address is bad. */
 __attribute__((visibility("hidden"))) long flicker_read(void *to, const void *from, unsigned long bytes);
 
+/* In a bundle: the path of a file whose code runs unhooked, since the bundle has no copy of it. The first one for 0, the next behind
+ * `last`, 0 where there is none (elsewhere always). */
+__attribute__((visibility("hidden"))) const char *flicker_escape(const char *last);
+
 /* What the hook defines. flicker_enter must be there, the others may. */
 __attribute__((visibility("hidden"))) int flicker_enter(struct flicker_call *c);
 __attribute__((visibility("hidden"))) void flicker_leave(struct flicker_return *r);

@@ -311,8 +311,9 @@ const struct flk_file *bundle_find_path(const char *path) {
 
 /* ---- The loader's opens ---- */
 
-static int is_loaders(const struct blk *b) {
-    if (!(flk_config.flags & FLK_F_INTERP) || !bundle.folder[0] || (flk_config.flags & FLK_F_LIBC && !flk_entry_slot))
+static int is_loaders(const struct blk *b, i64 flags) {
+    if (!(flk_config.flags & FLK_F_INTERP) || !bundle.folder[0] ||
+        (flk_config.flags & FLK_F_LIBC && !flk_entry_slot && !(flags & FLK_LOADERS_OPEN)))
         return 0;
     return b->sp_entry - (flk_config.tramp_vaddr + flk_rt.bias) < flk_config.tramp_size;
 }
@@ -336,7 +337,7 @@ i64 bundle_opened(const struct blk *b, i64 result, const i64 *args) {
     const struct flk_file *file = 0;
     u32 at = (u32)b->call_nr == __NR_openat;
     i64 flags = args[at + 1];
-    if (!is_loaders(b) || (!at && (u32)b->call_nr != __NR_open) || flags & (O_ACCMODE | O_PATH | O_DIRECTORY) ||
+    if (!is_loaders(b, flags) || (!at && (u32)b->call_nr != __NR_open) || flags & (O_ACCMODE | O_PATH | O_DIRECTORY) ||
         !may_call(OWN_OPENAT) || !may_call(OWN_CLOSE) || !may_call(OWN_STAT))
         return result;
     if (result < 0 && result != -ENOENT && result != -ENOTDIR)

@@ -18,5 +18,6 @@ void tool_forked(struct blk *b) { (void)b; }
 long flicker_syscall(long nr, long a, long b, long c, long d, long e, long f) { return flk_sys(nr, a, b, c, d, e, f); }
 
 long flicker_read(void *to, const void *from, unsigned long bytes) { return user_read(to, from, bytes); }
+const char *flicker_escape(const char *last) { return bundle_escape(last); }
 int tool_counts_vdso(void) { return 0; }
 int tool_guards_stack(void) { return 1; }

@@ -10,9 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from flicker_aot.verify import verify
+
 from ..support import oracle
 from ..support.execute import Outcome, run
 from ..support.need import need
+from ..support.note import read_note
 from ..support.rewrite import counted_calls, differences
 from .bundles import LOADING, SOURCES, TIMING, Bundle, bundle, compile_c
 
@@ -123,6 +126,29 @@ def test_musl(tmp_path: Path) -> None:
     )
     made = bundle(program, tmp_path / "bundle", "--tool", "count")
     _check(made, program, tmp_path / "count.json", str(library))
+
+
+def test_musl_dlopen(tmp_path: Path) -> None:
+    """What dlopen opens is the copy, whatever is opened before and after it; the program's opens are the original's."""
+    library = compile_c(SOURCES / "library.c", tmp_path / "app" / "library.so", "-shared", "-fPIC", compiler="musl-gcc")
+    program = compile_c(SOURCES / "opens.c", tmp_path / "app" / "opens", compiler="musl-gcc")
+    made = bundle(program, tmp_path / "bundle", "--tool", "count", "--include", library)
+    _check(made, program, tmp_path / "count.json", str(library))
+    libc = next(made.folder.rglob("libc.so"))
+    original = Path("/lib/ld-musl-x86_64.so.1").resolve().read_bytes()
+    data, note = libc.read_bytes(), read_note(libc)
+    assert len(note["loader_opens"]) >= 2 and not verify(original, data)
+    way = sum(note["start"][2:]) - 11
+    vaddr, offset, _, _ = note["segments"]["rx"]
+    for place in (
+        note["loader_opens"][0],
+        note["loader_opens"][1] + 2,
+        way - vaddr + offset + 1,
+        way - vaddr + offset + 8,
+    ):
+        changed = bytearray(data)
+        changed[place] ^= 1
+        assert "open" in {f.code for f in verify(original, bytes(changed))}, hex(place)
 
 
 def test_bash(tmp_path: Path) -> None:

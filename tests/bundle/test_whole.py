@@ -348,6 +348,21 @@ def test_hook(program: Path, tmp_path: Path) -> None:
     assert flicker_aot("verify", made.folder).returncode == 0
 
 
+def test_hook_asks_for_escapes(program: Path, tmp_path: Path) -> None:
+    """A hook hears of the files that the bundle lacks, as `count` does."""
+    hook = tmp_path / "hook.c"
+    hook.write_text(
+        '#include "flicker_hook.h"\nint flicker_enter(struct flicker_call *c) {\n'
+        "    for (const char *p = 0; flicker_nr(c) == 231 && (p = flicker_escape(p));) {\n"
+        "        long n = 0;\n        while (p[n]) n++;\n        flicker_syscall(1, 2, (long)p, n, 0, 0, 0);\n    }\n"
+        "    return FLICKER_CALL;\n}\n"
+    )
+    hooked = bundle(program, tmp_path / "hooked", "--hook", hook)
+    assert run([hooked.program]).stderr == b""
+    other = compile_c(SOURCES / "library.c", tmp_path / "other.so", "-shared", "-fPIC", "-g")
+    assert run([hooked.program], env={"LD_PRELOAD": str(other)}).stderr == bytes(other)
+
+
 def test_same_input_same_bytes(program: Path, tmp_path: Path) -> None:
     first, second = (bundle(program, tmp_path / name, "--follow-exec") for name in ("one", "two"))
     files = [p.relative_to(first.folder) for p in sorted(first.folder.rglob("*")) if p.is_file()]
