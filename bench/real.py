@@ -18,7 +18,7 @@ from tests.support.rewrite import ROOT
 from .table import table
 
 SCRIPTS = Path(__file__).parent / "scripts"
-ROUNDS = 7
+ROUNDS = 5
 TIMEOUT_SECONDS = 300.0
 
 

@@ -59,6 +59,14 @@ def test_moved(made: Bundle, program: Path, tmp_path: Path) -> None:
     assert flicker_aot("verify", copied.folder).returncode == 0
 
 
+def test_started_by_another_loader(made: Bundle, tmp_path: Path) -> None:
+    """qemu-user starts the program as the kernel does, and computes AT_PHDR from e_phoff."""
+    report = tmp_path / "count.json"
+    done = run([need("qemu-x86_64-static"), made.program], env={"FLICKER_AOT_OUTPUT": str(report)})
+    assert done.status == 4
+    assert not json.loads(report.read_text())["escapes"]
+
+
 def test_works_without_the_originals(made: Bundle, program: Path, tmp_path: Path) -> None:
     """The library and the program are gone from the machine: their copies serve."""
     (program.parent / "library.so").unlink()

@@ -15,6 +15,7 @@ from flicker_aot.layout.abi import CONFIG_SIZE, FlkTemplate
 from flicker_aot.model.options import Role
 
 from ..support.execute import Outcome, run
+from ..support.need import need
 from ..support.note import read_note
 from ..support.prefix import rewrite_as
 
@@ -89,6 +90,14 @@ def test_starts_under_old_rules(
         old, there = _counted((old_kernel, each, "x"), tmp_path / "report")
         assert old == new == Outcome(b"2 0 x 1\n", b"", 3)
         assert here > 10 and there == here
+
+
+def test_starts_under_qemu(library: tuple[str, Path], tmp_path: Path) -> None:
+    """Another loader than the kernel: rewritten program and interpreter, and AT_PHDR computed from e_phoff."""
+    compiler, interpreter = library
+    client = rewrite_as(_build(tmp_path / "program", compiler, interpreter), tmp_path / "client", Role.CLIENT)
+    outcome, calls = _counted([need("qemu-x86_64-static"), client, "x"], tmp_path / "report")
+    assert outcome == Outcome(b"2 0 x 1\n", b"", 3) and calls > 10
 
 
 def test_the_old_rules_are_felt(old_kernel: Path, library: tuple[str, Path], tmp_path: Path) -> None:

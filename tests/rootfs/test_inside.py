@@ -38,20 +38,6 @@ int main(int argc, char **argv) {
 }
 """
 
-# A static program that loads libc.so.6 and its ld.so into a process that has a runtime already.
-STATIC_DLOPEN = """
-#include <dlfcn.h>
-#include <stdio.h>
-int main(void) {
-    void *h = dlopen("libm.so.6", RTLD_NOW);
-    double (*c)(double) = h ? (double (*)(double))dlsym(h, "cos") : 0;
-    void *l = dlopen("libc.so.6", RTLD_NOW);
-    int (*pid)(void) = l ? (int (*)(void))dlsym(l, "getpid") : 0;
-    printf("%s %.1f %d\\n", h ? "loaded" : dlerror(), c ? c(0.0) : -1.0, pid && pid() > 0);
-    return 0;
-}
-"""
-
 EXACT = {
     "ls": ["/bin/ls", "/"],
     "busybox": ["/usr/bin/busybox", "ls", "-l", "/etc"],
@@ -66,6 +52,8 @@ EXACT = {
     "static dlopen": ["/usr/bin/static-dlopen"],
     "perl": ["/usr/bin/perl", "-e", "print join(q(,), map { $_ * 2 } 1 .. 5), qq(\\n)"],
 }
+# Loads libc.so.6 and its ld.so into a process that has a runtime already.
+STATIC_DLOPEN = Path(__file__).parent.parent / "dynamic" / "src" / "static_dlopen.c"
 # Children and their parents meet in another order each time.
 SHAPED = {
     "pipes": ["/bin/bash", "-c", "for i in 3 1 2; do echo $i | cat; done | sort | while read -r x; do echo x$x; done"],
@@ -106,8 +94,7 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (root / "usr/lib/x86_64-linux-musl").mkdir()
     shutil.copy2(libc, root / "usr/lib/x86_64-linux-musl/libc.so")
     (root / "usr/lib/ld-musl-x86_64.so.1").symlink_to("x86_64-linux-musl/libc.so")
-    source.write_text(STATIC_DLOPEN)
-    subprocess.run(["gcc", "-O1", "-w", "-static", "-o", root / "usr/bin/static-dlopen", source], check=True)
+    compile_c(STATIC_DLOPEN, root / "usr/bin/static-dlopen", "-static", "-w")
     add_program(root, Path("/usr/lib/x86_64-linux-gnu/libm.so.6"))
     source.unlink()
     compile_c(SOURCES / "threads.c", root / "usr/bin/threads", "-g")
