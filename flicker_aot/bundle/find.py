@@ -165,7 +165,7 @@ def _matches(pattern: str) -> Iterable[Path]:
         files = [f for p in paths for f in (sorted(p.rglob("*")) if p.is_dir() else [p]) if f.is_file()]
         if files:
             return files
-    raise UsageError(f"--include {pattern}: no such file")
+    raise UsageError(f"--include {pattern}: no such file, or no regular one")
 
 
 def _variants(path: Path) -> Iterator[Path]:

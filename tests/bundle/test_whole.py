@@ -269,6 +269,21 @@ def test_wrong_inputs(program: Path, tmp_path: Path) -> None:
     _refused(tmp_path, program, 2, "--include nowhere*: no such file", "--include", "nowhere*")
 
 
+def test_included_things_that_are_no_files(program: Path, tmp_path: Path) -> None:
+    """A FIFO or a dangling link by its name is refused; in a folder that is included they are left out."""
+    folder = tmp_path / "odd"
+    folder.mkdir()
+    os.mkfifo(folder / "fifo")
+    (folder / "dangling").symlink_to("nowhere")
+    (folder / "loop").symlink_to("loop")
+    for name in ("fifo", "dangling", "loop"):
+        _refused(tmp_path, program, 2, "no such file, or no regular one", "--include", folder / name)
+    shutil.copy(program.parent / "library.so", folder / "other.so")
+    made = bundle(program, tmp_path / "bundle", "--include", folder)
+    files = {f["original"] for f in json.loads((made.folder / "manifest.json").read_text())["files"]}
+    assert {p for p in files if p.startswith(f"{folder}/")} == {str(folder / "other.so")}
+
+
 def test_circular_closure(tmp_path: Path) -> None:
     """Two libraries that need each other."""
     for name in "ab":
