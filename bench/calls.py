@@ -35,6 +35,7 @@ def _variants(program: Path, directory: Path) -> list[Variant]:
         Variant(name="native, once more (the noise)", before=native),
         Variant(name="rewritten, tool none", before=(str(rewrite(program, directory, "none")),)),
         Variant(name="rewritten, tool count", before=(str(rewrite(program, directory, "count", "--tool", "count")),)),
+        Variant(name="the guard armed", before=(str(rewrite(program, directory, "armed", "--guard", "on")),)),
     ]
     left_alone = rewrite(program, directory, "except", "--tool", "count", "--except", "getppid")
     found.append(Variant(name="the same, --except getppid", before=(str(left_alone),)))

@@ -202,12 +202,21 @@ u64 entry_of_call(const struct blk *b, u64 ret, u64 *resume) {
         *resume = b->sp_resume;
         return 0;
     }
-    u64 entry = ret - flk_config.tpl.ret, at = site_return(b, ret);
+    u64 at = site_return(b, ret), entry = ret - flk_config.tpl.ret;
     const struct flk_template *t = &flk_config.tpl;
     if (at != ret || !holds(&flk_config, flk_rt.bias, ret)) {
-        struct where w = where_is(at);
-        t = w.tpl;
-        entry = w.entry;
+        /* A trampoline's own call returns to it: the file's template says how far it is from there to T. */
+        const struct module *m = at == ret ? next_module(0) : 0;
+        while (m && !holds(m->config, m->bias, ret))
+            m = next_module(m);
+        if (m) {
+            t = &m->config->tpl;
+            entry = ret - t->ret;
+        } else {
+            struct where w = where_is(at);
+            t = w.tpl;
+            entry = w.entry;
+        }
     }
     *resume = entry + t->lea;
     return entry;

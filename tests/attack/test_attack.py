@@ -157,7 +157,17 @@ ARMED = [
     "vfork child",
     "-c clone child childmark",
 ]
-USR1, USR2 = "10", "12"
+# By one thread to another, when the first code is made.
+TOLD = [
+    "getppid before",
+    "getppid made",
+    "getppid before gs",
+    "action after",
+    "fork child",
+    "vfork child",
+    "clone child",
+]
+USR1, USR2, SYS = "10", "12", "31"
 
 
 @pytest.fixture(scope="module")
@@ -276,6 +286,13 @@ def test_signal_with_vectors(driver: Path, targets: dict[str, Path], artifacts: 
 def test_signal_while_armed(driver: Path, armed: dict[str, Path], mode: str, case: str) -> None:
     """The same where the guard is armed, in a process whose runtime is its interpreter's."""
     _attack(driver, armed[mode], case, *SINGLE_POINTS)
+
+
+@pytest.mark.parametrize("mode", ["gcc", "hook-leave"])
+@pytest.mark.parametrize("case", TOLD)
+def test_told_to_arm(driver: Path, targets: dict[str, Path], mode: str, case: str) -> None:
+    """The signal by which one thread tells another to arm the guard changes nothing, wherever it comes."""
+    _attack(driver, targets[mode], case, "-1", SYS, *SINGLE_POINTS)
 
 
 @pytest.mark.parametrize("case", LEAVE_DOUBLE)
