@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from array import array
 from dataclasses import dataclass, field, replace
+from functools import cache
 from typing import Final, NamedTuple
 
 from ..errors import InputError
 from ..model.code import Candidate, CandidateKind, Code, Flow, Insn, Site, Verdict
 from ..model.image import ET_EXEC, SHF_EXECINSTR, Image
+from ..x86.decode import MAX_INSN_SIZE
 from . import gaps
 from .candidates import find_candidates
 from .covered import is_covered
@@ -185,6 +187,18 @@ def _decode_gaps(
     undecided: list[Candidate] = []
     effort = gaps.Effort(sum(s.filesz for s in image.exec_loads))
     tried_end = 0
+
+    @cache
+    def is_run_into(start: int) -> bool:
+        """Whether code from the nearest known start below has an instruction across ``start``: one of both is none."""
+        below = functions.known_starts(start - gaps.REACH_BYTES, start)
+        if not below:
+            return False
+        root = below[-1][0]
+        decoded = _descend(image, root, start + MAX_INSN_SIZE, [root], returns, whole=False)
+        effort.spend(len(decoded.insns))
+        return covering_insn(decoded.insns, start) is not None
+
     for gap, vaddr, kind in candidates:
         if effort.left <= 0:
             undecided.append(_unknown(vaddr, kind, ("in no known function", "too many starts to be tried")))
@@ -208,7 +222,7 @@ def _decode_gaps(
                 continue
             finder = NumberFinder(r.decoded, frozenset(roots), _is_go(r), r.decoded.complete)
             numbers = finder.find(vaddr) if is_site else Numbers((), False)
-            if gaps.believable(image, start, r.decoded, numbers):
+            if gaps.believable(image, start, r.decoded, numbers) and not is_run_into(start.vaddr):
                 r.candidates.append((vaddr, kind))
                 break
         else:
