@@ -25,6 +25,7 @@
 #define MEMBARRIER_PRIVATE_EXPEDITED 8
 #define MEMBARRIER_REGISTER_PRIVATE_EXPEDITED 16
 #define EINTR 4
+#define ENOSYS 38
 #define SA_RESTART 0x10000000u
 #define SYSCALL_BYTES 2
 #define AT_FDCWD (-100)
@@ -257,7 +258,10 @@ static void trapped(struct blk *b, struct sigframe *f, u64 *gs) {
     b->sp_resume = uc->rip;
     if (arch == AUDIT_ARCH_I386) {
         b->int80++;
-        uc->rip = ADDR(flk_int80);
+        if (has_own_gs(b)) /* the way back is read by way of gs */
+            uc->rax = -(u64)ENOSYS;
+        else
+            uc->rip = ADDR(flk_int80);
         return;
     }
     uc->rcx = uc->rsp;

@@ -241,7 +241,7 @@ static u64 translate(struct blk *b, struct kucontext *uc, int refused) {
                 i64 result = special_finish(b, refused ? -ENOSYS : (i64)uc->rax, args);
                 if (!refused)
                     uc->rax = (u64)result;
-                leaves = flk_config.tpl.has_leave;
+                leaves = flk_config.tpl.has_leave && (b->sp_entry || !has_own_gs(b)); /* flk_guard_after needs the block in gs */
             }
             if (leaves)
                 resume = b->sp_entry ? w.entry + w.tpl->after : ADDR(flk_guard_after);
