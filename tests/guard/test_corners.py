@@ -26,6 +26,7 @@ CASES = (
     "inherited",
     "first",
     "asleep",
+    "own_gs",
 )
 PAIRS = """
 #include "flicker_hook.h"
@@ -89,3 +90,10 @@ def test_left_alone_has_no_leave_part(original: Path, tmp_path: Path) -> None:
     hook.write_text(PAIRS)
     done = run([rewrite(original, tmp_path / "pairs", "--hook", hook, "--only", "uname"), "in_image"])
     assert (done.status, done.stdout) == (0, b"ok in_image\n")
+
+
+def test_leave_part_and_own_gs(original: Path, tmp_path: Path) -> None:
+    """A call that a handler interrupts goes on without its leave part."""
+    hook = SOURCE.parents[2] / "attack" / "hook_leave.c"
+    done = run([rewrite(original, tmp_path / "leaves", "--hook", hook), "own_gs"])
+    assert (done.status, done.stdout) == (0, b"ok own_gs\n")

@@ -212,6 +212,22 @@ static void asleep(void)
     pthread_join(b, NULL);
 }
 
+/* Interrupted in a call of made code, with a gs of its own: nothing is written there. */
+static void own_gs(void)
+{
+    unsigned char *gs = mmap(NULL, 1 << 16, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    struct itimerval often = {.it_value = {.tv_usec = 50000}, .it_interval = {.tv_usec = 50000}};
+    struct timespec t = {.tv_sec = 60};
+    memset(gs, 0x55, 1 << 16);
+    CHECK_EQ(syscall(SYS_arch_prctl, 0x1001 /* ARCH_SET_GS */, gs), 0);
+    jit_fn *f = jit_new();
+    signal(SIGALRM, count);
+    setitimer(ITIMER_REAL, &often, NULL);
+    CHECK_EQ(JIT(f, SYS_nanosleep, &t, NULL), -EINTR);
+    for (int i = 0; i < 1 << 16; i++)
+        CHECK_EQ(gs[i], 0x55);
+}
+
 int main(int argc, char **argv)
 {
     CHECK_EQ(argc, 2);
@@ -233,5 +249,6 @@ int main(int argc, char **argv)
     CASE("in_image", in_image())
     CASE("in_segment", in_segment())
     CASE("asleep", asleep())
+    CASE("own_gs", own_gs())
     return 9;
 }
