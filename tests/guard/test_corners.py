@@ -1,4 +1,4 @@
-"""What the guard must not change, case by case: who is told, which calls end, what is inherited, and which hooks are asked.
+"""What the guard must not change: who is told, which calls end, what is inherited, and which hooks are asked.
 
 tests/guard/src/corners.c natively and rewritten.
 """
