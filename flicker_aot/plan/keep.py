@@ -18,6 +18,7 @@ ALWAYS_HOOKED: Final = frozenset(
         *(157, 158, 317),  # prctl, arch_prctl, seccomp
         *(270, 271, 281, 441, 333, 282, 289),  # pselect6, ppoll, epoll_pwait(2), io_pgetevents, signalfd(4)
         *(216, 329, 462),  # remap_file_pages, pkey_mprotect, mseal
+        *(30, 67, 127),  # shmat, shmdt, rt_sigpending
     )
 )
 

@@ -255,6 +255,10 @@ struct blk {
         u64 ip, sp;
         i64 nr;
     } slept;
+    struct { /* an S that the kernel or the guard went back to for the guard's signal; ip 0: none */
+        u64 ip, sp;
+        u32 restarts; /* SA_RESTART: a handler with that flag does not end the call */
+    } remade;
 
     u32 precord, pfp_size;
     struct sigframe pframe;
@@ -565,6 +569,7 @@ u64 segment_bytes(i64 id); /* of System V shared memory; 0: no such */
 int exec_map_before(struct blk *b, const struct frame *f); /* a call on the address space; 1: exec_map_after is to follow */
 void exec_map_after(struct blk *b, u32 nr, i64 result, const i64 *args);
 int exec_map_any(void);
+int exec_map_holds(u64 at); /* or may hold it: the table was full */
 void exec_map_unproved(u64 at, u64 bytes); /* single files: code without a plan */
 
 /* user_dispatch.c */
@@ -583,6 +588,7 @@ void guard_sync(struct blk *b);         /* this thread as the process is */
 void guard_thread_started(struct blk *b); /* or a forked process */
 enum guard_signal { GUARD_SIGNAL_DONE /* f goes on, with *gs */, GUARD_SIGNAL_TRAP /* the application's, of its own instruction */, GUARD_SIGNAL_SENT };
 enum guard_signal guard_signal(struct blk *b, struct sigframe *f, u64 *gs); /* SIGSYS */
+void guard_interrupts(struct blk *b, struct kucontext *uc, u64 flags); /* before a handler with these flags is entered on uc */
 int guard_is_kept(u64 site); /* left alone on purpose: no hook is asked */
 const char *guard_missing(void); /* why it cannot be armed; 0: it can, or never was to */
 void flk_far(struct frame *f);
@@ -611,8 +617,8 @@ void send_again(u32 sig, const struct siginfo *info); /* to this thread */
 void prepare_sigreturn(struct blk *b, struct frame *f);
 void signals_start(void);
 void signals_served(u32 flags); /* a client with these FLK_F_ has come */
-void exec_prepare_signals(const struct blk *b);
-void exec_undo_signals(const struct blk *b);
+void exec_prepare_signals(struct blk *b);
+void exec_undo_signals(struct blk *b);
 u64 hidden_mask(void); /* signals that never reach the kernel's mask */
 const struct record *record_of_kernel(u32 sig); /* 0: default or ignored */
 void set_default(u32 sig);

@@ -117,7 +117,7 @@ void unchange(struct blk *b, i64 *args) {
 
 /* For calls that do not come to flk_leave. The hook is told the number where the way back finds `action`. */
 static void leave(struct blk *b, struct frame *f) {
-    if (!flk_config.tpl.has_leave)
+    if (!flk_config.tpl.has_leave || (f->ret == ADDR(flk_guard_ret) && guard_is_kept(special_site(b))))
         return;
     tool_leave(b, f);
     f->action = 0;
@@ -258,6 +258,7 @@ i64 special_finish(struct blk *b, i64 result, i64 *args) {
             guard_thread_started(b);
         } else if (result == 0) {
             blocks_after_fork(b);
+            b->vpending = 0;
             guard_thread_started(b);
             tool_forked(b);
         } else if (b->sp_child && result < 0) {
@@ -307,7 +308,8 @@ void flk_post(struct frame *f) {
     }
     if (has_own_gs(b))
         own_gs_leave_by(b, f, b->sp_resume);
-    leave(b, f);
+    if (b->sp_entry || !guard_is_kept(special_site(b))) /* else the hook has not been asked, either */
+        leave(b, f);
 }
 
 /* exit: the last thread ends the process. A vfork child's block is its parent's to free; that of a process's first thread

@@ -61,6 +61,8 @@ static void add(u64 lo, u64 hi) {
         hi = END_OF_USER;
     if (lo >= hi)
         return;
+    if ((hi - lo) >> PAGE_SHIFT > COUNT_MAX)
+        __atomic_store_n(&map.lost, 1, __ATOMIC_SEQ_CST);
     for (u32 i = 0; i < map.used; i++) { /* one that overlaps or touches grows */
         u64 *word = &map.ranges[i], was = __atomic_load_n(word, __ATOMIC_SEQ_CST);
         while (was && low(was) <= hi && lo <= high(was)) {
@@ -105,6 +107,8 @@ static void take(u64 lo, u64 hi) {
         }
     }
 }
+
+int exec_map_holds(u64 at) { return map.lost || overlaps(at, at + 1); }
 
 int exec_map_any(void) {
     if (map.lost || __atomic_load_n(&map.changing, __ATOMIC_SEQ_CST))
@@ -296,8 +300,10 @@ void exec_map_after(struct blk *b, u32 nr, i64 result, const i64 *args) {
         }
         break;
     case __NR_shmat:
-        if (!failed)
-            add(at, at + PAGES(segment_bytes(args[0])));
+        if (failed)
+            break;
+        bytes = segment_bytes(args[0]); /* 0: that may not be asked. One page keeps the guard armed as well, until it is detached */
+        add(at, at + PAGES(bytes | !bytes));
         break;
     case __NR_shmdt:
         bytes = end_of_range_at(lo) - lo;
@@ -312,6 +318,8 @@ void exec_map_after(struct blk *b, u32 nr, i64 result, const i64 *args) {
         if (failed) {
             take(lo, lo + PAGES(bytes));
             look(lo, lo + PAGES(bytes));
+        } else if (args[2] & PROT_EXEC) { /* another thread may have taken it out between, for what was there before */
+            add(lo, lo + PAGES(bytes));
         }
     }
     if (!b->sp_arg)

@@ -25,6 +25,8 @@
 #define MEMBARRIER_PRIVATE_EXPEDITED 8
 #define MEMBARRIER_REGISTER_PRIVATE_EXPEDITED 16
 #define EINTR 4
+#define ENOSYS 38
+#define SA_RESTART 0x10000000u
 #define SYSCALL_BYTES 2
 #define AT_FDCWD (-100)
 #define O_CLOEXEC 02000000
@@ -45,24 +47,28 @@ static void tell_missing(const char *why) {
     tell("\n");
 }
 
-static void set_dispatch(struct blk *b, int on) {
+static int set_dispatch(struct blk *b, u32 on) {
     u64 start = flk_config.tramp_vaddr + flk_rt.bias;
     if (!may_call(OWN_PRCTL)) {
         if (on)
             tell_missing("a seccomp filter of the program's forbids prctl");
-        return;
+        return 0;
     }
     i64 r = flk_sys(__NR_prctl, PR_SET_SYSCALL_USER_DISPATCH, on, on ? (i64)start : 0, on ? (i64)(ADDR(flk_text_end) - start) : 0, 0, 0);
     if (!r)
-        b->armed = (u32)on;
+        __atomic_store_n(&b->armed, on, __ATOMIC_SEQ_CST);
     else if (on)
         tell_missing("this kernel has no Syscall User Dispatch (Linux 5.11)");
+    return !r;
 }
 
+/* Whoever arms looks at b->armed behind its change of the state, so the state is looked at behind every change of b->armed: one of the
+ * two sees the other. A SIGSYS in the middle of this comes to the same end. */
 void guard_sync(struct blk *b) {
-    u32 wanted = state() >= GUARD_ARMING;
-    if (b->armed != wanted && !missing)
-        set_dispatch(b, (int)wanted);
+    u32 wanted;
+    do
+        wanted = state() >= GUARD_ARMING;
+    while (b->armed != wanted && !missing && set_dispatch(b, wanted));
 }
 
 void guard_thread_started(struct blk *b) {
@@ -70,6 +76,7 @@ void guard_thread_started(struct blk *b) {
     if (!guard_enabled())
         return;
     u32 tid = may_call(OWN_GETTID) ? (u32)SYS0(__NR_gettid) : 0;
+    b->slept.ip = b->remade.ip = 0;
     __atomic_store_n(&b->tid, tid, __ATOMIC_SEQ_CST); /* before the state is looked at: see guard_arm */
     guard_sync(b);
 }
@@ -81,7 +88,6 @@ static void note_sleep(struct blk *b, u32 tid) {
     char path[sizeof dir + sizeof file + 10], text[256];
     u64 field[9] = {0};
     u32 n = 0, digits = 1;
-    b->slept.ip = 0;
     if (!may_call(OWN_OPENAT) || !may_call(OWN_READ) || !may_call(OWN_CLOSE))
         return;
     for (const char *s = dir; *s; s++)
@@ -98,7 +104,7 @@ static void note_sleep(struct blk *b, u32 tid) {
         return;
     i64 bytes = SYS3(__NR_read, fd, text, sizeof text);
     SYS2(__NR_close, fd, 0);
-    if (bytes <= 0 || text[0] < '0' || text[0] > '9') /* "running" */
+    if (bytes <= 0 || text[0] < '0' || text[0] > '9') /* "running": another thread's signal has woken it, perhaps, whose note it needs */
         return;
     for (i64 i = 0, at = 0; i < bytes && at < 9; i++) {
         char c = text[i];
@@ -132,22 +138,35 @@ static void sleeps_the_rest(struct blk *b, struct kucontext *uc, const struct wh
     uc->rip = ADDR(flk_pl_sys);
 }
 
-/* The signal that told this thread has ended its call with EINTR (those that SA_RESTART is for have not ended): it is made again. */
+/* The signal that told this thread has ended its call with EINTR (those that SA_RESTART is for have not ended): it is made again. At a site that
+ * was left alone it traps then, and is let pass. A handler's signal that was pending along with ours comes at exactly this
+ * S, before the call is made: it has to end it, unless the kernel would have restarted it for that handler, too. */
 static void goes_on_sleeping(struct blk *b, struct kucontext *uc) {
     u64 ip = uc->rip;
-    if (uc->rax != -(u64)EINTR)
-        return;
-    if (ip == ADDR(flk_pl_after)) {
-        uc->rax = (u64)b->sp_nr;
-        uc->rip = ADDR(flk_pl_sys);
-    } else if (ip == b->slept.ip && uc->rsp == b->slept.sp) {
-        struct where w = where_is(ip);
-        if (!w.found || ip != w.entry + w.tpl->after)
-            return;
-        uc->rax = (u64)b->slept.nr;
+    int is_noted = uc->rsp == b->slept.sp;
+    if (uc->rax == -(u64)EINTR && (ip == ADDR(flk_pl_after) || (is_noted && ip == b->slept.ip))) {
+        uc->rax = (u64)(ip == ADDR(flk_pl_after) ? b->sp_nr : b->slept.nr);
         uc->rip = ip - SYSCALL_BYTES;
-        sleeps_the_rest(b, uc, &w);
+        struct where w = where_is(ip);
+        if (w.found && ip == w.entry + w.tpl->after)
+            sleeps_the_rest(b, uc, &w);
+        b->remade.restarts = 0;
+    } else if (is_noted && ip + SYSCALL_BYTES == b->slept.ip && uc->rax == (u64)b->slept.nr) {
+        b->remade.restarts = SA_RESTART;
+    } else {
+        return;
     }
+    b->remade.ip = uc->rip;
+    b->remade.sp = uc->rsp;
+    b->slept.ip = 0;
+}
+
+void guard_interrupts(struct blk *b, struct kucontext *uc, u64 flags) {
+    if (uc->rip == b->remade.ip && uc->rsp == b->remade.sp && !(flags & b->remade.restarts)) {
+        uc->rip += SYSCALL_BYTES;
+        uc->rax = -(u64)EINTR;
+    }
+    b->remade.ip = 0;
 }
 
 /* In the parent of a clone flk_wrap_entry has put gs back, which is what these instructions are about to do. */
@@ -162,16 +181,18 @@ static void past_clone(struct kucontext *uc) {
 static void call_others(const struct blk *mine) {
     struct siginfo info = {.signo = SIGSYS, .code = SI_QUEUE};
     int several = 0;
-    if (!may_call(OWN_SIGQUEUE))
+    if (!may_call(OWN_SIGQUEUE) || !may_call(OWN_GETPID))
         return;
+    i64 pid = SYS0(__NR_getpid);
     info.rest[0] = COOKIE; /* si_value */
     for (struct blk *b = __atomic_load_n(&flk_rt.all, __ATOMIC_ACQUIRE); b; b = b->all_next) {
         u32 tid = __atomic_load_n(&b->tid, __ATOMIC_SEQ_CST);
-        if (b == mine || !b->in_use || b->armed || !tid || !b->process->tid)
+        /* Of another process that shares the memory nobody says when it has ended, and its number is somebody else's. */
+        if (b == mine || !b->in_use || b->process != mine->process || !tid || __atomic_load_n(&b->armed, __ATOMIC_SEQ_CST))
             continue;
         several = 1;
         note_sleep(b, tid);
-        SYS4(__NR_rt_tgsigqueueinfo, b->process->tid, tid, SIGSYS, &info);
+        SYS4(__NR_rt_tgsigqueueinfo, pid, tid, SIGSYS, &info);
     }
     if (!several || !may_call(OWN_MEMBARRIER))
         return;
@@ -181,10 +202,11 @@ static void call_others(const struct blk *mine) {
 
 /* While there is one thread, its mask is its own: nobody has to be told. Threads inherit the mask. */
 void guard_before_thread(struct blk *b) {
-    if (!guard_enabled() || flk_rt.guard_hides || !may_call(OWN_SIGPROCMASK))
+    if (!guard_enabled() || flk_rt.guard_hides)
         return;
     __atomic_store_n(&flk_rt.guard_hides, 1, __ATOMIC_SEQ_CST);
-    signal_hide(b, SIGSYS);
+    if (may_call(OWN_SIGPROCMASK)) /* else only the masks of handlers that run from now on go without it */
+        signal_hide(b, SIGSYS);
 }
 
 void guard_arm(struct blk *b) {
@@ -257,7 +279,10 @@ static void trapped(struct blk *b, struct sigframe *f, u64 *gs) {
     b->sp_resume = uc->rip;
     if (arch == AUDIT_ARCH_I386) {
         b->int80++;
-        uc->rip = ADDR(flk_int80);
+        if (has_own_gs(b)) /* the way back is read by way of gs */
+            uc->rax = -(u64)ENOSYS;
+        else
+            uc->rip = ADDR(flk_int80);
         return;
     }
     uc->rcx = uc->rsp;
@@ -290,6 +315,7 @@ enum guard_signal guard_signal(struct blk *b, struct sigframe *f, u64 *gs) {
     return GUARD_SIGNAL_DONE;
 }
 
+/* The image has data, too, and what becomes executable of it nobody has left alone. */
 static int keeps(const struct flk_config *c, u64 bias, u64 site) {
     return c->flags & FLK_F_KEPT && site - (c->image_vaddr + bias) < c->sites_vaddr - c->image_vaddr;
 }
@@ -298,5 +324,5 @@ int guard_is_kept(u64 site) {
     int kept = keeps(&flk_config, flk_rt.bias, site);
     for (const struct module *m = next_module(0); m && !kept; m = next_module(m))
         kept = keeps(m->config, m->bias, site);
-    return kept;
+    return kept && !exec_map_holds(site);
 }

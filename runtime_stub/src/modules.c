@@ -64,9 +64,12 @@ static i64 bind(u64 at) {
     i64 r = SYS3(__NR_mprotect, page, PAGE, PROT_READ | PROT_WRITE);
     if (r)
         return r;
-    slots->leave = flk_config.tpl.has_leave ? ADDR(flk_leave) : 0;
+    u64 leave = flk_config.tpl.has_leave ? ADDR(flk_leave) : 0;
     u64 enter = ADDR(__atomic_load_n(&flk_rt.guard, __ATOMIC_SEQ_CST) == GUARD_NEVER ? flk_enter : flk_enter_far);
-    __atomic_store_n(&slots->enter, enter, __ATOMIC_SEQ_CST);
+    /* Another thread may unload the file meanwhile. */
+    if (flk_copy(&slots->leave, &leave, sizeof leave) || flk_copy(&slots->enter, &enter, sizeof enter))
+        return -14; /* EFAULT */
+    __atomic_thread_fence(__ATOMIC_SEQ_CST);
     return SYS3(__NR_mprotect, page, PAGE, PROT_READ);
 }
 

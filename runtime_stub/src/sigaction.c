@@ -167,27 +167,6 @@ static int is_ignored(u32 sig) {
     return r && r->act.handler == SIG_IGN;
 }
 
-/* An ignored signal is inherited by exec, and so is the mask; a handler, which is what the kernel has, becomes the default. */
-void exec_prepare_signals(const struct blk *b) {
-    u64 hidden = b->vmask;
-    if (hidden)
-        SYS4(__NR_rt_sigprocmask, 0 /* SIG_BLOCK */, &hidden, 0, 8);
-    struct ksigaction ignore = {.handler = SIG_IGN, .flags = SA_RESTORER, .restorer = ADDR(flk_restorer)};
-    for (u32 i = 0; i < SERVED; i++)
-        if (is_ignored(served[i]))
-            kernel_sigaction(served[i], &ignore, 0);
-}
-
-void exec_undo_signals(const struct blk *b) {
-    struct ksigaction now;
-    u64 hidden = b->vmask;
-    if (hidden)
-        SYS4(__NR_rt_sigprocmask, 1 /* SIG_UNBLOCK */, &hidden, 0, 8);
-    for (u32 i = 0; i < SERVED; i++)
-        if (serves(served[i]) && may_call(OWN_SIGACTION) && !kernel_sigaction(served[i], 0, &now) && now.handler == SIG_IGN)
-            set_served(served[i], SIG_IGN);
-}
-
 /* CLONE_CLEAR_SIGHAND makes the runtime's handlers the default; ignored signals would have stayed so (kernel/fork.c). */
 u32 signals_before_clear(void) {
     u32 ignored = 0;
@@ -244,10 +223,37 @@ static void set_vmask(struct blk *b, u64 vmask) {
     }
 }
 
+/* An ignored signal is inherited by exec; a handler, which is what the kernel has, becomes the default. Of threads that live on if the
+ * exec fails a trap would end the process: with the guard armed beside others SIGSYS stays ours. What the block has of the mask,
+ * and what waits for it, is inherited as well: that goes back to the kernel. */
+void exec_prepare_signals(struct blk *b) {
+    struct ksigaction ignore = {.handler = SIG_IGN, .flags = SA_RESTORER, .restorer = ADDR(flk_restorer)};
+    for (u32 i = 0; i < SERVED; i++)
+        if (!(served[i] == SIGSYS && b->armed && b->process->threads > 1) && is_ignored(served[i]))
+            kernel_sigaction(served[i], &ignore, 0);
+    u64 vmask = b->vmask;
+    if (!vmask || !may_call(OWN_SIGPROCMASK))
+        return;
+    SYS4(__NR_rt_sigprocmask, 0 /* SIG_BLOCK */, &vmask, 0, 8);
+    set_vmask(b, 0); /* sends what waits: it stays in the kernel now */
+    b->vmask = vmask;
+}
+
+void exec_undo_signals(struct blk *b) {
+    struct ksigaction now;
+    if (b->vmask && may_call(OWN_SIGPROCMASK))
+        SYS4(__NR_rt_sigprocmask, 1 /* SIG_UNBLOCK */, &b->vmask, 0, 8);
+    for (u32 i = 0; i < SERVED; i++)
+        if (serves(served[i]) && may_call(OWN_SIGACTION) && !kernel_sigaction(served[i], 0, &now) && now.handler == SIG_IGN)
+            set_served(served[i], SIG_IGN);
+}
+
 /* A signal leaves the mask that the kernel has of this thread; the block keeps it. The bit is in the block first, so that one that
  * waits in the kernel stays pending. */
 void signal_hide(struct blk *b, u32 sig) {
     u64 bit = SIGBIT(sig), was, vmask = b->vmask;
+    if (b->in_wrap) /* the mask is the wrapper's; push_handler takes the interrupted one apart */
+        return;
     int deferred = b->pending != 0;
     b->vmask |= bit;
     SYS4(__NR_rt_sigprocmask, 1 /* SIG_UNBLOCK */, &bit, &was, 8);

@@ -21,6 +21,8 @@
 #define TRAP_TRACE 2
 #define SIGSEGV 11
 #define STDERR 2
+#define ENOSYS 38
+#define SYSCALL_BYTES 2
 #define SA_ONSTACK 0x08000000ul
 #define SA_RESTORER 0x04000000ul
 #define SA_NODEFER 0x40000000ul
@@ -140,6 +142,8 @@ static struct sigframe *default_action(u32 sig, const struct record *r, struct s
     set_default(sig);
     if (!sync) /* a synchronous one comes again by itself, with the registers of the fault in the core file */
         requeue(sig, f);
+    else if (sig == SIGSYS) /* where the instruction is made again */
+        f->uc.rip -= SYSCALL_BYTES;
     f->uc.sigmask &= ~SIGBIT(sig);
     return f;
 }
@@ -211,8 +215,9 @@ int show_changes(struct blk *b, struct kucontext *uc) {
     return 1;
 }
 
-/* Translates f's context to what the application would see, and leaves in priv where to go on. Returns what was blocked. */
-static u64 translate(struct blk *b, struct kucontext *uc) {
+/* Translates f's context to what the application would see, and leaves in priv where to go on. Returns what was blocked.
+ * `refused`: a filter has trapped the call, and rax is its number, no result. */
+static u64 translate(struct blk *b, struct kucontext *uc, int refused) {
     u64 ip = uc->rip, show = ip, resume = 0, blocked = uc->sigmask | b->vmask;
     for (u32 i = 0; i < 8; i++)
         uc->priv[i] = 0;
@@ -233,8 +238,10 @@ static u64 translate(struct blk *b, struct kucontext *uc) {
             if (ip == ADDR(flk_pl_after))
                 blocked = temporary_mask_of(b, (i64)uc->rax, blocked);
             if (ip < ADDR(plain ? flk_pl_jump : flk_sp_jump)) { /* flk_post has not run */
-                uc->rax = (u64)special_finish(b, (i64)uc->rax, args);
-                leaves = flk_config.tpl.has_leave;
+                i64 result = special_finish(b, refused ? -ENOSYS : (i64)uc->rax, args);
+                if (!refused)
+                    uc->rax = (u64)result;
+                leaves = flk_config.tpl.has_leave && (b->sp_entry || !has_own_gs(b)); /* flk_guard_after needs the block in gs */
             }
             if (leaves)
                 resume = b->sp_entry ? w.entry + w.tpl->after : ADDR(flk_guard_after);
@@ -338,6 +345,8 @@ struct resume flk_wrap(u32 sig, struct sigframe *f, u32 index, struct sigframe *
         if (sync) {
             if (ip >= ADDR(flk_copy_start) && ip < ADDR(flk_copy_end))
                 f->uc.rip = ADDR(flk_copy_fault);
+            else if (sig == SIGSYS) /* a call of ours that a filter traps which we do not know: inherited */
+                f->uc.rax = -(u64)ENOSYS;
             else
                 set_default(sig); /* a fault of the runtime or of the hook: it comes again and ends the process */
             return (struct resume){f, gs};
@@ -356,11 +365,12 @@ struct resume flk_wrap(u32 sig, struct sigframe *f, u32 index, struct sigframe *
         if (own_gs_trap(b, &f->uc))
             return (struct resume){f, ADDR(b)};
     }
-    if (r->act.handler <= 1)
+    if (r->act.handler <= 1 || (sync && b->vmask & SIGBIT(sig))) /* forced: kernel/signal.c, force_sig_info_to_task */
         return (struct resume){default_action(sig, r, f), gs_at(b, &f->uc, gs)};
     if (r->act.flags & SA_RESETHAND)
         reset_handler(sig);
-    u64 blocked = translate(b, &f->uc);
+    guard_interrupts(b, &f->uc, r->act.flags);
+    u64 blocked = translate(b, &f->uc, sig == SIGSYS && sync);
     if ((SIGBIT(sig) & AT_INSTRUCTION) && f->info.addr_or_pid && f->info.code > 0) {
         struct where w = where_is(f->info.addr_or_pid);
         if (f->info.addr_or_pid == ADDR(flk_pl_after))
