@@ -55,11 +55,12 @@ def test_loaded_code_is_hooked(made: Single, library: Path, tmp_path: Path, mode
     assert not _escapes(tmp_path / "count.json")
 
 
-def test_block_is_not_given_back(made: Single, library: Path) -> None:
-    """With the code and what is behind it: its slots would be empty again."""
-    native, ours = run([made.original, "around", library]), run([made.program, "around", library], env=QUIET)
+def test_block_is_not_given_back(made: Single, library: Path, tmp_path: Path) -> None:
+    """With the code and what is behind it: its slots would be empty again, and its calls unhooked."""
+    native, ours = run([made.original, "around", library]), _counted(made, tmp_path / "count.json", "around", library)
     assert native.stdout == b"advised, 1\n"
     assert ours == native
+    assert counted_calls(tmp_path / "count.json")["getppid"] == 2
 
 
 def test_code_is_copied_to_its_place(made: Single, library: Path, tmp_path: Path) -> None:
