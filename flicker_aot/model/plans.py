@@ -23,7 +23,7 @@ class FilePlan:
     nothing is to be hooked. ``build_id``: as the runtime finds it; b"" if it does not; then ``digest`` tells the file.
 
     ``low``, ``span``: vaddr and bytes of the pages of its image; ``first_offset``: of the file, mapped at ``low``;
-    ``is_aligned``: segments want more than a page.
+    ``is_aligned``: segments want more than a page, and the loader reserves addresses for such.
     ``runs``: (vaddr, bytes) of pages as they are to be, where several in a row change. ``r``, ``rx``: likewise the
     segments of the appended block.
     """

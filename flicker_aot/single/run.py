@@ -35,6 +35,7 @@ def rewrite_single(request: Request, includes: Sequence[str], listener: StageLis
     check_destination(request)
     members, warnings = find_members(request.source, includes, follows=False)
     planned = [_planned(member, request, listener) for member in members[1:]]
+    reserves = not any(member.place is not None and member.place.is_libc for member in members)
     told = [f"{warning.path}: {warning.message}" for warning in warnings]
     told += [f"{report.path}: is not hooked: {report.refusal}" for _, report in planned if report.refusal]
     if request.options.strict:
@@ -43,7 +44,9 @@ def rewrite_single(request: Request, includes: Sequence[str], listener: StageLis
         replace(
             request,
             options=replace(request.options, role=Role.SINGLE),
-            plans=tuple(plan for plan, _ in planned if plan is not None),
+            plans=tuple(
+                replace(plan, is_aligned=plan.is_aligned and reserves) for plan, _ in planned if plan is not None
+            ),
         ),
         listener,
     )

@@ -21,6 +21,7 @@ struct patches {
     const struct flk_patch *list;
     const struct flk_run *runs; /* pages that can be mapped from `fd` instead; `bytes` stands there at `offset` */
     u32 count, restores, run_count;
+    u32 others; /* other threads run in this process, but not there */
     u64 base;
     i64 fd;
     u64 offset;
@@ -28,7 +29,12 @@ struct patches {
 u32 text_count(const struct patches *p, const struct mapping *m);   /* how many lie in it */
 int text_matches(const struct patches *p, const struct mapping *m); /* 1: what those are to change is there, and to the end */
 i64 text_write(const struct patches *p, const struct mapping *m);   /* 0, or -errno: the mapping is as it was */
+
+/* transient.c */
+i64 transient_open(const char *path, int flags);
 i64 memory_file(void); /* an empty file without a name */
+void transient_close(i64 fd);
+void transient_after_fork(int shares_files);
 
 /* plans.c */
 void plans_start(u64 at, const void *table, u64 count); /* `table`: the program headers of the file that runs */

@@ -504,9 +504,12 @@ const char *bundle_escape(const char *last); /* path after path of what runs unh
 /* plans.c: in the runtimes of single files alone */
 int plans_map(struct frame *f);              /* mmap: 1: the first mapping of an image, answered, f->rax is the result */
 int plans_advise(struct frame *f);           /* madvise: 1: answered, f->rax is the result */
+int plans_advise_process(struct frame *f);   /* process_madvise: likewise */
+void plans_after_fork(int shares_files);     /* in the child: of other threads nothing is left */
 int plans_concern(u64 from, u64 bytes);      /* 1: an image, or what was mapped for one, is there */
 int plans_mapped(u64 addr, u64 bytes, const i64 *args); /* mmap has returned `addr`. 1: nothing in there that is not hooked */
-void plans_unmapped(u64 from, u64 bytes);                /* it is gone */
+void plans_unmapping(u64 from, u64 end);                 /* before the call */
+void plans_unmapped(u64 from, u64 end, int is_gone);     /* after it */
 int plans_own(u64 from, u64 end, u64 *start, u64 *own_end); /* 1: the lowest of the runtime's own pages among them */
 
 /* sites.c */

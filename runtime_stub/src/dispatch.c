@@ -21,6 +21,8 @@
 #define PR_SET_SECCOMP 22
 #define PR_SET_SYSCALL_USER_DISPATCH 59
 #define MAP_FIXED 0x10
+#define NR_PROCESS_MADVISE 440
+#define CLONE_FILES 0x400ul
 #define SECCOMP_MODE_STRICT 1
 #define SECCOMP_SET_MODE_STRICT 0
 #define SECCOMP_SET_MODE_FILTER 1
@@ -82,6 +84,9 @@ const u8 flk_kinds[COUNTED] = {
     [__NR_remap_file_pages] = MAPPING,
     [__NR_pkey_mprotect] = MAPPING,
     [462 /* mseal */] = MAPPING,
+#ifdef IN_SINGLE
+    [NR_PROCESS_MADVISE] = MAPPING,
+#endif
     [__NR_open] = PATH,
     [__NR_openat] = PATH,
     [437 /* openat2 */] = PATH,
@@ -179,6 +184,7 @@ static void start_clone(struct blk *b, struct frame *f) {
             child->threads = 1;
         }
     }
+    b->sp_value = (i64)flags;
     begin_special(b, f, SPECIAL_CLONE, child);
     if (!child)
         return;
@@ -259,6 +265,9 @@ i64 special_finish(struct blk *b, i64 result, i64 *args) {
         } else if (result == 0) {
             blocks_after_fork(b);
             b->vpending = 0;
+#ifdef IN_SINGLE
+            plans_after_fork((b->sp_value & CLONE_FILES) != 0);
+#endif
             guard_thread_started(b);
             tool_forked(b);
         } else if (b->sp_child && result < 0) {
@@ -417,12 +426,15 @@ static int plans_call(struct blk *b, struct frame *f, u32 kind) {
         return plans_map(f);
     if ((u32)f->rax == __NR_madvise)
         return plans_advise(f);
+    if ((u32)f->rax == NR_PROCESS_MADVISE)
+        return plans_advise_process(f);
     if (kind != MUNMAP || from % 4096 || !plans_concern(from, bytes))
         return 0;
     int changes = exec_map_before(b, f);
-    f->rax = own_pages_unmap_around(from, (from + bytes + 4095) & -4096ul);
-    if (!f->rax)
-        plans_unmapped(from, bytes);
+    u64 end = (from + bytes + 4095) & -4096ul;
+    plans_unmapping(from, end);
+    f->rax = own_pages_unmap_around(from, end);
+    plans_unmapped(from, end, !f->rax);
     if (changes)
         exec_map_after(b, __NR_munmap, f->rax, f->args);
     return 1;
@@ -507,6 +519,8 @@ static void dispatch_special(struct frame *f, u32 kind) {
             answer(f, f->rax);
             break;
         }
+        if ((u32)f->rax == NR_PROCESS_MADVISE)
+            return;
 #endif
         if (kind == MUNMAP)
             module_unmapped((u64)f->args[0], (u64)f->args[1]);

@@ -6,22 +6,21 @@
  *
  * An image's block stands behind it, at the distance for which its code was made. So the image's first mapping, which tells by its size whose it
  * is, is put into a stretch with room for both. A file is known by its size and build-id, and what is to be changed is compared before
- * anything is written. Once something of the image's code is executable the block is mapped from the program's own file, and lives as long as
- * any of that code.
+ * anything is written. Once something of the image's code is executable the block is mapped from the program's own file, and lives until
+ * the place of that code is unmapped: what is mapped over it may be a copy of it, whose jumps lead to the block.
  */
 #include <asm/unistd_64.h>
 
 #include "../include/image.h"
 #include "../include/plans.h"
 
-#define AT_FDCWD (-100)
 #define AT_EMPTY_PATH 0x1000
-#define O_CLOEXEC 02000000
 #define PAGE 4096ul
 #define PAGE_DOWN(x) ((x) & -PAGE)
 #define PAGE_UP(x) (((x) + PAGE - 1) & -PAGE)
 #define PROT_NONE 0
 #define PROT_READ 1
+#define PROT_WRITE 2
 #define PROT_EXEC 4
 #define MAP_PRIVATE 2
 #define MAP_TYPE 15
@@ -32,16 +31,21 @@
 #define MAP_FIXED_NOREPLACE 0x100000
 #define MADV_DONTNEED 4
 #define MADV_DONTNEED_LOCKED 24
+#define NR_PROCESS_MADVISE 440
+#define IOV_MAX 1024
+#define EFAULT 14
+#define EINVAL 22
 #define IMAGES 1024
 
-enum { FREE, CLAIMED, READY };
+enum { FREE, CLAIMED, LEAVING, READY }; /* LEAVING: its code is being unmapped; the block is still the runtime's */
 
 struct image {
     u32 state;
     u32 patched; /* something of it is: the block is a client */
     const struct flk_plan *plan;
     u64 base;              /* where its first page is */
-    u64 text_lo, text_hi;  /* what may be mapped of the pages that patches change */
+    u64 text_lo, text_hi;   /* what may be mapped of the pages that patches change */
+    u64 place_lo, place_hi; /* of where they are or were: not unmapped yet */
     u64 block_lo, block_hi; /* reserved behind the image */
     u64 dev, ino;
 };
@@ -56,7 +60,8 @@ static struct {
     u32 pad;
     u64 lo, hi; /* every image is in here */
     const struct image *loader;
-    u64 reserved_lo, reserved_hi; /* what the loader has reserved for an aligned image, and what was added: the loader's lock serves */
+    const struct blk *reserver;   /* whose the next three are, by compare-and-swap; 0: nobody's */
+    u64 reserved_lo, reserved_hi; /* what the loader has reserved for an aligned image, and what was added */
     u64 reserved_end;             /* of what it knows of */
     struct image images[IMAGES];
 } all;
@@ -134,27 +139,35 @@ static struct image *claim(void) {
     return 0;
 }
 
-/* The first image from `im` on (0: of all) that has something in [from, end), its block counted. */
-static struct image *image_in(u64 from, u64 end, struct image *im) {
+/* The first image from `im` on (0: of all) that has something in [from, end), its block counted, and is at least in `state`. */
+static struct image *image_from(u64 from, u64 end, struct image *im, u32 state) {
     if (end <= all.lo || from >= all.hi)
         return 0;
     u32 used = __atomic_load_n(&all.used, __ATOMIC_ACQUIRE);
     for (im = im ? im : all.images; im < all.images + used; im++)
-        if (__atomic_load_n(&im->state, __ATOMIC_ACQUIRE) == READY && from < im->block_hi && end > im->base)
+        if (__atomic_load_n(&im->state, __ATOMIC_ACQUIRE) >= state && from < im->block_hi && end > im->base)
             return im;
     return 0;
+}
+
+static struct image *image_in(u64 from, u64 end, struct image *im) { return image_from(from, end, im, READY); }
+
+static u64 first_page(const struct image *im) { return PAGE_DOWN(im->base + all.patches[im->plan->patch_first].vaddr); }
+
+static u64 last_page(const struct image *im) {
+    const struct flk_patch *last = all.patches + im->plan->patch_first + im->plan->patch_count - 1;
+    return PAGE_UP(im->base + last->vaddr + last->size);
 }
 
 struct image *image_add(const struct flk_plan *plan, u64 base, const struct kstat *st) {
     struct image *im = claim();
     if (!im)
         return 0;
-    const struct flk_patch *first = all.patches + plan->patch_first, *last = first + plan->patch_count - 1;
     im->plan = plan;
     im->patched = 0;
     im->base = base;
-    im->text_lo = PAGE_DOWN(base + first->vaddr);
-    im->text_hi = PAGE_UP(base + last->vaddr + last->size);
+    im->text_lo = im->place_lo = first_page(im);
+    im->text_hi = im->place_hi = last_page(im);
     im->block_lo = base + plan->span;
     im->block_hi = base + block_end(plan) - plan->low;
     im->dev = st->dev;
@@ -195,7 +208,7 @@ static i64 map_part(const struct image *im, i64 fd, u64 offset, u64 vaddr, u64 b
 /* From the file that runs; from a copy where that is out of reach (no /proc). */
 static int map_block(const struct image *im, i64 fd) {
     const struct flk_plan *plan = im->plan;
-    i64 r = -1, own = fd;
+    i64 r, own = fd;
     u64 r_at = all.file_offset + plan->r_at, rx_at = all.file_offset + plan->rx_at;
     if (failed(fd)) {
         fd = memory_file();
@@ -209,12 +222,22 @@ static int map_block(const struct image *im, i64 fd) {
     r = map_part(im, fd, r_at, plan->r_vaddr, plan->r_bytes, PROT_READ);
     r = r ? r : map_part(im, fd, rx_at, plan->rx_vaddr, plan->rx_bytes, PROT_READ | PROT_EXEC);
     if (fd != own)
-        SYS2(__NR_close, fd, 0);
+        transient_close(fd);
     return !r;
 }
 
 static int may_map(void) {
     return may_call(OWN_MMAP) && may_call(OWN_OPENAT) && may_call(OWN_CLOSE) && may_call(OWN_MUNMAP) && may_call(OWN_STAT);
+}
+
+/* Patched pages are mapped there, perhaps once more. */
+static void text_appears(struct image *im, const struct mapping *m) {
+    u64 lo = m->addr, hi = PAGE_UP(m->addr + m->bytes), first = first_page(im), last = last_page(im);
+    int is_empty = im->text_lo >= im->text_hi;
+    lo = lo < first ? first : lo;
+    hi = hi > last ? last : hi;
+    im->text_lo = is_empty || lo < im->text_lo ? lo : im->text_lo;
+    im->text_hi = is_empty || hi > im->text_hi ? hi : im->text_hi;
 }
 
 int image_text(struct image *im, const struct mapping *m) {
@@ -224,7 +247,8 @@ int image_text(struct image *im, const struct mapping *m) {
         return 1;
     int is_good = may_map();
     u32 was = im->patched;
-    p.fd = is_good ? SYS4(__NR_openat, AT_FDCWD, "/proc/self/exe", O_CLOEXEC, 0) : -1;
+    p.others = !was && self_blk()->process->threads > 1;
+    p.fd = is_good ? transient_open("/proc/self/exe", 0) : -1;
     if (!failed(p.fd)) {
         p.runs = all.runs + plan->run_first;
         p.run_count = plan->run_count;
@@ -234,9 +258,10 @@ int image_text(struct image *im, const struct mapping *m) {
         is_good = map_block(im, p.fd) && module_mapped(im->base + plan->rx_vaddr - plan->low, PAGE_UP(plan->rx_bytes));
     is_good = is_good && !text_write(&p, m);
     if (!failed(p.fd))
-        SYS2(__NR_close, p.fd, 0);
+        transient_close(p.fd);
     if (is_good) {
         im->patched = 1;
+        text_appears(im, m);
         return 1;
     }
     if (!was)
@@ -259,17 +284,22 @@ static void unmap(u64 from, u64 end) {
 }
 
 /* glibc's loader reserves addresses where an image wants to be aligned, maps it somewhere in there, and gives back what is around
- * (elf/dl-map-segments.h). Nothing tells whose they are yet, so there is room for the largest block behind them. */
+ * (elf/dl-map-segments.h), under its lock. Nothing tells whose they are yet, so there is room for the largest block behind them. Where
+ * another thread has the record (a loader that gave up keeps it) nothing is added. No plan is of that kind where the loader is all of
+ * libc: it reserves nothing for images, but thread stacks, and memory for malloc. */
 static int reserve(struct frame *f) {
     u64 room = 0, bytes = PAGE_UP((u64)f->args[1]);
     for (u32 i = 0; i < all.head->plan_count; i++)
         if (all.plans[i].flags & FLK_PLAN_ALIGNED && plan_room(&all.plans[i]) > room)
             room = plan_room(&all.plans[i]);
-    if (!room)
+    const struct blk *none = 0;
+    if (!room || !__atomic_compare_exchange_n(&all.reserver, &none, self_blk(), 0, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE))
         return 0;
     f->rax = flk_sys(__NR_mmap, f->args[0], (i64)(bytes + room), f->args[2], f->args[3], -1, 0);
-    if (failed(f->rax))
+    if (failed(f->rax)) {
+        __atomic_store_n(&all.reserver, 0, __ATOMIC_RELEASE);
         return 0;
+    }
     all.reserved_lo = (u64)f->rax;
     all.reserved_end = all.reserved_lo + bytes;
     all.reserved_hi = all.reserved_end + room;
@@ -279,7 +309,13 @@ static int reserve(struct frame *f) {
 /* The image at `addr` is there: what is behind its block, 0: all that was added, goes. */
 static void end_reservation(u64 block_hi) {
     unmap(block_hi > all.reserved_end ? block_hi : all.reserved_end, all.reserved_hi);
-    all.reserved_hi = all.reserved_lo = 0;
+    __atomic_store_n(&all.reserver, 0, __ATOMIC_RELEASE);
+}
+
+void plans_after_fork(int shares_files) {
+    if (all.reserver && all.reserver != self_blk())
+        __atomic_store_n(&all.reserver, 0, __ATOMIC_RELEASE); /* of a thread that is not here; its room stays mapped */
+    transient_after_fork(shares_files);
 }
 
 /* An image is mapped at `base`, with room for its block behind it. */
@@ -289,7 +325,7 @@ static void mapped_first(struct frame *f, const struct flk_plan *plan, u64 base,
     if (!im)
         unmap(failed(f->rax) ? base : end, end + room);
     else if (f->args[2] & PROT_EXEC &&
-             !image_text(im, &(struct mapping){base, (u64)f->args[1], f->args[2], (int)f->args[4], f->args[5]}))
+             (!image_text(im, &(struct mapping){base, (u64)f->args[1], f->args[2], (int)f->args[4], f->args[5]}) || f->args[2] & PROT_WRITE))
         exec_map_unproved(base, (u64)f->args[1]);
 }
 
@@ -300,9 +336,9 @@ int plans_map(struct frame *f) {
     if (!all.head || (flags & MAP_TYPE) != MAP_PRIVATE || flags & (MAP_32BIT | MAP_FIXED_NOREPLACE) || !may_map())
         return 0;
     if (flags & MAP_ANONYMOUS)
-        return !hint && !prot && is_loaders(f) && !all.reserved_hi && reserve(f);
+        return !hint && !prot && is_loaders(f) && reserve(f);
     u64 at = flags & MAP_FIXED ? hint : 0;
-    int is_reserved = all.reserved_hi && is_loaders(f);
+    int is_reserved = __atomic_load_n(&all.reserver, __ATOMIC_ACQUIRE) == self_blk() && is_loaders(f);
     if ((at && (!is_reserved || at - all.reserved_lo >= all.reserved_end - all.reserved_lo)) || fd < 0)
         return 0;
     u32 i = 0;
@@ -327,20 +363,36 @@ int plans_map(struct frame *f) {
 
 int plans_concern(u64 from, u64 bytes) { return all.head && image_in(from, PAGE_UP(from + bytes), 0) != 0; }
 
-/* What is left of an image's code without [from, end). */
-static void trim(struct image *im, u64 from, u64 end) {
-    if (from <= im->text_lo)
-        im->text_lo = end > im->text_lo ? end : im->text_lo;
-    else if (end >= im->text_hi)
-        im->text_hi = from < im->text_hi ? from : im->text_hi;
-    if (im->text_lo >= im->text_hi)
-        forget(im);
+/* What is left of [*lo, *hi) without [from, end). */
+static void shrink(u64 *lo, u64 *hi, u64 from, u64 end) {
+    if (from <= *lo)
+        *lo = end > *lo ? end : *lo;
+    else if (end >= *hi)
+        *hi = from < *hi ? from : *hi;
 }
 
-void plans_unmapped(u64 from, u64 bytes) {
-    u64 end = PAGE_UP(from + bytes);
-    for (struct image *im = image_in(from, end, 0); im; im = image_in(from, end, im + 1))
-        trim(im, from, end);
+/* Before the kernel's call: behind it the addresses may be another thread's, for another image. */
+void plans_unmapping(u64 from, u64 end) {
+    for (struct image *im = image_in(from, end, 0); im; im = image_in(from, end, im + 1)) {
+        u64 lo = im->place_lo, hi = im->place_hi;
+        u32 ready = READY;
+        shrink(&lo, &hi, from, end);
+        if (lo >= hi) {
+            __atomic_compare_exchange_n(&im->state, &ready, LEAVING, 0, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE);
+            continue;
+        }
+        im->place_lo = lo;
+        im->place_hi = hi;
+        shrink(&im->text_lo, &im->text_hi, from, end);
+    }
+}
+
+void plans_unmapped(u64 from, u64 end, int is_gone) {
+    for (struct image *im = image_from(from, end, 0, LEAVING); im; im = image_from(from, end, im + 1, LEAVING)) {
+        u32 leaving = LEAVING;
+        if (__atomic_compare_exchange_n(&im->state, &leaving, is_gone ? CLAIMED : READY, 0, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE) && is_gone)
+            forget(im);
+    }
 }
 
 /* The image with the lowest patched code in [from, end). */
@@ -352,20 +404,56 @@ static const struct image *text_in(u64 from, u64 end) {
     return lowest;
 }
 
+static int drops_pages(int advice) { return advice == MADV_DONTNEED || advice == MADV_DONTNEED_LOCKED; }
+
+/* What is neither patched nor the runtime's of [from, end) is given back, by process_madvise to the process `pidfd` if that is not -1. */
+static i64 advise(const struct frame *f, u64 from, u64 end, int advice, i64 pidfd) {
+    i64 r = 0;
+    while (!r && from < end) {
+        const struct image *im = text_in(from, end);
+        u64 stop = im && im->text_lo < end ? im->text_lo : end;
+        struct frame piece = *f;
+        piece.rax = __NR_madvise;
+        piece.args[0] = (i64)from;
+        piece.args[1] = (i64)(stop - from);
+        u64 vector[2] = {from, stop - from};
+        if (stop > from && own_pages_refuse(&piece))
+            r = piece.rax;
+        else if (stop > from)
+            r = pidfd < 0 ? SYS3(__NR_madvise, from, stop - from, advice) : flk_sys(NR_PROCESS_MADVISE, pidfd, (i64)vector, 1, advice, 0, 0);
+        r = r > 0 ? 0 : r;
+        from = im ? im->text_hi : end;
+    }
+    return r;
+}
+
 /* Patched pages that are given back would be the file's again. To the program nothing differs if they stay. */
 int plans_advise(struct frame *f) {
     u64 from = (u64)f->args[0], end = PAGE_UP(from + (u64)f->args[1]);
     int advice = (int)f->args[2];
-    if (!all.head || from % PAGE || (advice != MADV_DONTNEED && advice != MADV_DONTNEED_LOCKED) || !text_in(from, end))
+    if (!all.head || from % PAGE || !drops_pages(advice) || !text_in(from, end))
         return 0;
-    f->rax = 0;
-    while (!f->rax && from < end) {
-        const struct image *im = text_in(from, end);
-        u64 stop = im ? im->text_lo : end;
-        if (stop > from)
-            f->rax = SYS3(__NR_madvise, from, stop - from, advice);
-        from = im ? im->text_hi : end;
+    f->rax = advise(f, from, end, advice, -1);
+    return 1;
+}
+
+/* process_madvise: the kernel drops pages of the caller's own process alone, and says so for no range as well. */
+int plans_advise_process(struct frame *f) {
+    u64 vector[2], at = (u64)f->args[1], count = (u64)f->args[2], total = 0;
+    int advice = (int)f->args[3];
+    if (!all.head || !drops_pages(advice) || count > IOV_MAX)
+        return 0;
+    i64 r = flk_sys(NR_PROCESS_MADVISE, f->args[0], (i64)at, 0, advice, f->args[4], 0);
+    for (u64 i = 0; !r && i < count; i++) {
+        if (user_read(vector, (const void *)(at + i * sizeof vector), sizeof vector))
+            r = -EFAULT;
+        else if (vector[0] % PAGE)
+            r = -EINVAL;
+        else
+            r = advise(f, vector[0], PAGE_UP(vector[0] + vector[1]), advice, f->args[0]);
+        total += r ? 0 : vector[1];
     }
+    f->rax = total ? (i64)total : r;
     return 1;
 }
 
@@ -395,14 +483,15 @@ int plans_mapped(u64 addr, u64 bytes, const i64 *args) {
         if (is_file && im->dev == st.dev && im->ino == st.ino)
             same = im;
         else
-            trim(im, addr, end);
+            shrink(&im->text_lo, &im->text_hi, addr, end);
     if (!(m.prot & PROT_EXEC))
         return 1;
     if (args[3] & MAP_ANONYMOUS)
         return 0;
-    if (same)
+    int is_private = (args[3] & MAP_TYPE) == MAP_PRIVATE;
+    if (same && is_private)
         return image_text(same, &m);
-    if (all.head && is_file && identity_is_own(&st))
+    if (all.head && is_file && identity_is_own(&st) && (is_private || !(m.prot & PROT_WRITE)))
         return !show_original(&m);
     const struct flk_plan *plan = all.head ? plan_of(m.fd, &st) : 0;
     if (plan && !plan->patch_count)
@@ -414,7 +503,7 @@ int plans_mapped(u64 addr, u64 bytes, const i64 *args) {
 /* For own_pages.c: the first block in [from, end). */
 int plans_own(u64 from, u64 end, u64 *start, u64 *own_end) {
     int found = 0;
-    for (struct image *im = image_in(from, end, 0); im; im = image_in(from, end, im + 1))
+    for (struct image *im = image_from(from, end, 0, LEAVING); im; im = image_from(from, end, im + 1, LEAVING))
         if (from < im->block_hi && end > im->block_lo && (!found || im->block_lo < *start)) {
             *start = im->block_lo;
             *own_end = im->block_hi;

@@ -3,7 +3,8 @@
  * In: patches, ascending, and the mapping. Out: all of those that lie in it are written, or the mapping is as it was. Own stack, signals
  * deferred, any thread; nothing is kept, no descriptor either. The ways, in this order:
  *
- * - pages that all change are mapped from the program's own file, and share the page cache; /proc/self/mem writes the rest, where the program may not (kernel: mm/gup.c, FOLL_FORCE), page by page. Rights never change;
+ * - pages that all change are mapped from the program's own file, and share the page cache; /proc/self/mem writes the rest, where the program may not (kernel: mm/gup.c, FOLL_FORCE), page by page. Rights never change.
+ *   Not where another thread could fork, and give its child that descriptor;
  * - the text is writable for a moment. Not under MDWE or a filter that forbids making memory executable: then the last call fails, and
  *   the file is mapped anew;
  * - copies of the pages in a memory file, mapped over the text.
@@ -12,10 +13,7 @@
 
 #include "../include/plans.h"
 
-#define AT_FDCWD (-100)
 #define O_RDWR 2
-#define O_CLOEXEC 02000000
-#define MFD_CLOEXEC 1
 #define PAGE 4096ul
 #define CHUNK 16384
 #define PAGE_UP(x) (((x) + PAGE - 1) & -PAGE)
@@ -171,7 +169,7 @@ static i64 by_process_memory(const struct patches *p, const struct mapping *m) {
     i64 r = 0;
     if (!may_call(OWN_OPENAT) || !may_call(OWN_PWRITE) || !may_call(OWN_CLOSE))
         return -EPERM;
-    i64 fd = SYS4(__NR_openat, AT_FDCWD, "/proc/self/mem", O_RDWR | O_CLOEXEC, 0);
+    i64 fd = transient_open("/proc/self/mem", O_RDWR);
     if (fd < 0)
         return fd;
     while (r >= 0 && (r = next_page(p, m, &next, &from, &page)) > 0) {
@@ -180,7 +178,7 @@ static i64 by_process_memory(const struct patches *p, const struct mapping *m) {
         if (r != wanted)
             r = r < 0 ? r : -EIO;
     }
-    SYS2(__NR_close, fd, 0);
+    transient_close(fd);
     return r < 0 ? r : 0;
 }
 
@@ -198,8 +196,6 @@ static i64 by_rights(const struct patches *p, const struct mapping *m) {
             ((volatile u8 *)page.addr)[k] = page.bytes[k];
     return r ? r : SYS3(__NR_mprotect, m->addr, m->bytes, m->prot);
 }
-
-i64 memory_file(void) { return may_call(OWN_MEMFD) ? SYS2(__NR_memfd_create, "flicker-aot", MFD_CLOEXEC) : -EPERM; }
 
 static i64 by_copies(const struct patches *p, const struct mapping *m) {
     struct page page;
@@ -219,7 +215,7 @@ static i64 by_copies(const struct patches *p, const struct mapping *m) {
             r = r < 0 ? r : -EIO;
         r = r < 0 && r > -4096 ? r : 0;
     }
-    SYS2(__NR_close, fd, 0);
+    transient_close(fd);
     return r;
 }
 
@@ -233,7 +229,7 @@ i64 text_write(const struct patches *p, const struct mapping *m) {
     struct patches written = *p;
     written.run_count = 0;
     i64 r = map_runs(p, m);
-    r = r ? r : by_process_memory(p, m);
+    r = r ? r : p->others ? by_rights(p, m) : by_process_memory(p, m);
     if (r && p->run_count && !(r = map_anew(m)))
         r = by_process_memory(&written, m);
     if (r && !(r = map_anew(m)))

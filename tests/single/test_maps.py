@@ -20,6 +20,7 @@ SOURCES = Path(__file__).parent / "src"
 LIBRARY = ("-shared", "-fPIC")
 # /proc/self/maps is longer.
 MAPS = frozenset(("read",))
+QUIET = {"FLICKER_AOT_OUTPUT": "/dev/null"}
 
 
 @pytest.fixture(scope="module")
@@ -47,14 +48,53 @@ def _escapes(report: Path) -> list[str]:
     return sorted({path for line in report.read_text().splitlines() for path in json.loads(line)["escapes"]})
 
 
-@pytest.mark.parametrize("mode", ["reload", "threads", "advise"])
+@pytest.mark.parametrize("mode", ["reload", "threads", "advise", "process", "over"])
 def test_loaded_code_is_hooked(made: Single, library: Path, tmp_path: Path, mode: str) -> None:
     """Each time, from the first call on; a block goes with its library."""
     made.check(tmp_path / "count.json", mode, library, exact=mode != "threads", leave_out=MAPS)
     assert not _escapes(tmp_path / "count.json")
 
 
-@pytest.mark.parametrize("mode", ["over", "again"])
+def test_block_is_not_given_back(made: Single, library: Path, tmp_path: Path) -> None:
+    """With the code and what is behind it: its slots would be empty again, and its calls unhooked."""
+    native, ours = run([made.original, "around", library]), _counted(made, tmp_path / "count.json", "around", library)
+    assert native.stdout == b"advised, 1\n"
+    assert ours == native
+    assert counted_calls(tmp_path / "count.json")["getppid"] == 2
+
+
+def test_code_is_copied_to_its_place(made: Single, library: Path, tmp_path: Path) -> None:
+    """The block stays as long as something may jump there."""
+    native, ours = run([made.original, "copy", library]), _counted(made, tmp_path / "count.json", "copy", library)
+    assert ours == native
+    assert counted_calls(tmp_path / "count.json")["getppid"] == 2
+
+
+def test_code_that_the_program_writes(made: Single, library: Path, tmp_path: Path) -> None:
+    """The first mapping of a planned file is writable: the guard finds what is written there."""
+    native, ours = run([made.original, "write", library]), _counted(made, tmp_path / "count.json", "write", library)
+    assert ours == native
+    assert counted_calls(tmp_path / "count.json")["getppid"] == 20
+
+
+def test_shared_code(made: Single, library: Path, tmp_path: Path) -> None:
+    """What is mapped as shared is the file itself: it is not patched."""
+    before = library.read_bytes()
+    native, ours = run([made.original, "shared", library]), _counted(made, tmp_path / "count.json", "shared", library)
+    after = library.read_bytes()
+    library.write_bytes(before)
+    assert after == before
+    assert ours == native
+    assert counted_calls(tmp_path / "count.json")["getppid"] == 2
+
+
+def test_children_of_other_threads(made: Single, library: Path) -> None:
+    """No child is left with a descriptor of the memory of its parent, which it could write to."""
+    native = run([made.original, "fork", library])
+    assert run([made.program, "fork", library], env=QUIET) == native
+
+
+@pytest.mark.parametrize("mode", ["again"])
 def test_code_mapped_otherwise(made: Single, library: Path, tmp_path: Path, mode: str) -> None:
     """It is as in the file; that it is not hooked is told."""
     native, ours = run([made.original, mode, library]), _counted(made, tmp_path / "count.json", mode, library)

@@ -71,6 +71,21 @@ def test_musl(tmp_path: Path) -> None:
     made.check(tmp_path / "count.json", str(library))
 
 
+def test_musl_reserves_for_others(tmp_path: Path) -> None:
+    """musl's loader is where the program reserves addresses, too: they are as long as it said."""
+    library = compile_c(
+        SOURCES / "library.c",
+        tmp_path / "aligned.so",
+        "-shared",
+        "-fPIC",
+        "-Wl,-z,max-page-size=0x200000",
+        compiler="musl-gcc",
+    )
+    program = compile_c(Path(__file__).parent / "src" / "reserve.c", tmp_path / "app" / "reserve", compiler="musl-gcc")
+    made = single(program, tmp_path / "reserve", "--tool", "count", "--include", library)
+    made.check(tmp_path / "count.json", leave_out=frozenset(("read",)))
+
+
 def test_bash(tmp_path: Path) -> None:
     """Pipes, subshells, substitution; the programs that it runs are the machine's own."""
     made = single(need("/usr/bin/bash").resolve(), tmp_path / "bash", "--tool", "count")

@@ -6,6 +6,12 @@
  *   maps again LIBRARY    maps its code once more, elsewhere
  *   maps own              maps its own code once more
  *   maps advise LIBRARY   gives its code's pages back
+ *   maps around LIBRARY   gives back all from its code on, and what is behind it
+ *   maps process LIBRARY  the same as `advise` by process_madvise
+ *   maps copy LIBRARY     copies its code onto fresh pages, as those do who want huge pages
+ *   maps shared LIBRARY   maps its code again at its place, as shared and writable
+ *   maps write LIBRARY    maps it once more, writable and executable, and writes a call into it
+ *   maps fork LIBRARY     loads and closes it in a thread, and forks meanwhile: what do children have open?
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -20,6 +26,8 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/time.h>
+#include <sys/uio.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 typedef long calls_type(void);
@@ -189,12 +197,131 @@ static void advise(const char *path)
     printf("advised %d, %d\n", r, calls() == getppid());
 }
 
+/* Its data, too. Nothing that is needed is behind the library: gaps are filled, and it comes below what was mapped last. */
+static void around(const char *path)
+{
+    for (int i = 0; i < 64; i++)
+        mmap(0, 5 * 4096, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    char *behind = mmap(0, 3 << 19, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    void *library = dlopen(path, RTLD_NOW);
+    calls_type *calls = (calls_type *)dlsym(library, "calls");
+    struct code c = code_at((void *)calls);
+    if ((char *)calls > behind || behind - (char *)calls > 1 << 20)
+        exit(1);
+    madvise((void *)c.start, 1 << 20, MADV_DONTNEED); /* natively it succeeds; the block is in the way here: ENOMEM */
+    printf("advised, %d\n", calls() == getppid());
+    fflush(stdout);
+    _exit(0);
+}
+
+static void process(const char *path)
+{
+    void *library = dlopen(path, RTLD_NOW);
+    calls_type *calls = (calls_type *)dlsym(library, "calls");
+    struct code c = code_at((void *)calls);
+    int *data = mmap(0, 8192, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    struct iovec all[] = {{(void *)c.start, c.size}, {data, 8192}};
+    int self = (int)syscall(SYS_pidfd_open, getpid(), 0);
+    data[0] = 5;
+    long r = syscall(440, self, all, 2L, (long)MADV_DONTNEED, 0L);
+    printf("advised %ld, %d, %d\n", r, data[0], calls() == getppid());
+    printf("no process: %ld\n", syscall(440, -1, all, 2L, (long)MADV_DONTNEED, 0L));
+    close(self);
+}
+
+static void copy(const char *path)
+{
+    void *library = dlopen(path, RTLD_NOW);
+    calls_type *calls = (calls_type *)dlsym(library, "calls");
+    struct code c = code_at((void *)calls);
+    void *aside = malloc(c.size);
+    memcpy(aside, (void *)c.start, c.size);
+    void *r = mmap((void *)c.start, c.size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
+    int was = *(int *)c.start;
+    memcpy((void *)c.start, aside, c.size);
+    int e = mprotect((void *)c.start, c.size, PROT_READ | PROT_EXEC);
+    printf("%d %d %d, %d\n", r == (void *)c.start, was, e, calls() == getppid());
+    int before = mappings();
+    e = dlclose(library);
+    printf("closed: %d %d\n", e, mappings() < before);
+}
+
+static void shared(const char *path)
+{
+    void *library = dlopen(path, RTLD_NOW);
+    calls_type *calls = (calls_type *)dlsym(library, "calls");
+    struct code c = code_at((void *)calls);
+    int fd = open(path, O_RDWR | O_CLOEXEC);
+    void *r = mmap((void *)c.start, c.size, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_SHARED | MAP_FIXED, fd, (long)c.offset);
+    printf("%d, %d\n", r == (void *)c.start, calls() == getppid());
+}
+
+/* As long as a loader's first mapping of it. */
+static void write_into(const char *path)
+{
+    static const unsigned char code[] = {0x48, 0x89, 0xf8, 0x0f, 0x05, 0xc3};
+    struct link_map *map = dlopen(path, RTLD_NOW);
+    const Elf64_Ehdr *file = (const Elf64_Ehdr *)map->l_addr;
+    const Elf64_Phdr *table = (const Elf64_Phdr *)((const char *)file + file->e_phoff);
+    unsigned long span = 0;
+    for (int i = 0; i < file->e_phnum; i++)
+        if (table[i].p_type == PT_LOAD)
+            span = (table[i].p_vaddr + table[i].p_memsz + 4095) & -4096ul;
+    int fd = open(path, O_RDONLY | O_CLOEXEC), same = 0;
+    char *p = mmap(0, span, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE, fd, 0);
+    memcpy(p, code, sizeof code);
+    for (int i = 0; i < 10; i++)
+        same += ((long (*)(long))p)(SYS_getppid) == getppid();
+    printf("%d\n", same);
+}
+
+static volatile int is_over;
+
+static void *loads(void *p)
+{
+    (void)p;
+    while (!is_over)
+        once(the_path);
+    return 0;
+}
+
+static int has_memory_open(void)
+{
+    char link[64], to[64];
+    for (int fd = 3; fd < 20; fd++) {
+        snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+        long n = readlink(link, to, sizeof to - 1);
+        if (n > 4 && !memcmp(to + n - 4, "/mem", 4))
+            return 1;
+    }
+    return 0;
+}
+
+static void forks(const char *path)
+{
+    pthread_t other;
+    int count = 0, status;
+    the_path = path;
+    pthread_create(&other, 0, loads, 0);
+    for (int i = 0; i < 400; i++) {
+        pid_t child = fork();
+        if (!child)
+            _exit(has_memory_open());
+        waitpid(child, &status, 0);
+        count += status != 0;
+    }
+    is_over = 1;
+    pthread_join(other, 0);
+    printf("children with the memory of their parent: %d\n", count);
+}
+
 int main(int argc, char **argv)
 {
     static const struct {
         const char *name;
         void (*run)(const char *);
-    } modes[] = {{"reload", reload}, {"threads", threads}, {"over", over}, {"again", again}, {"advise", advise}};
+    } modes[] = {{"reload", reload}, {"threads", threads}, {"over", over}, {"again", again}, {"advise", advise}, {"around", around},
+                 {"process", process}, {"copy", copy}, {"shared", shared}, {"write", write_into}, {"fork", forks}};
     if (argc == 2 && !strcmp(argv[1], "own"))
         own();
     for (unsigned i = 0; argc == 3 && i < sizeof modes / sizeof *modes; i++)
