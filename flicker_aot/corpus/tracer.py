@@ -1,7 +1,7 @@
 """Which system calls a program makes, and from where. In: a command. Out: how it ended, and a count for each place.
 
 ptrace(2): every process and thread of the command stops at each entry of the kernel, which says from which instruction
-(PTRACE_GET_SYSCALL_INFO, Linux 5.3). For a process without other children: all children are waited for.
+(PTRACE_GET_SYSCALL_INFO, Linux 5.3). A child of the caller's own that ends meanwhile is reaped along with them.
 """
 
 from __future__ import annotations
@@ -19,7 +19,9 @@ from typing import Final, NamedTuple
 from ..errors import InternalError
 
 _TRACEME, _SYSCALL, _SETOPTIONS, _GET_SYSCALL_INFO = 0, 24, 0x4200, 0x420E
+_GETEVENTMSG: Final = 0x4201
 _EVENT_EXEC: Final = 4
+_EVENTS_NEW: Final = (1, 2, 3)  # FORK, VFORK, CLONE
 # TRACESYSGOOD, FORK, VFORK, CLONE, EXEC, EXITKILL: children are traced, and die with the tracer.
 _OPTIONS: Final = 1 | 2 | 4 | 8 | 16 | 0x100000
 _STOP_AT_CALL: Final = signal.SIGTRAP | 0x80
@@ -74,6 +76,12 @@ def trace(
         pointer = ctypes.cast(data, ctypes.c_void_p) if not isinstance(data, int) else ctypes.c_void_p(data)
         return int(libc.ptrace(ctypes.c_long(request), ctypes.c_long(pid), ctypes.c_void_p(address), pointer))
 
+    message = ctypes.create_string_buffer(8)
+
+    def told(pid: int) -> int:
+        """The number that an event comes with; 0 of a task that is gone."""
+        return int.from_bytes(message.raw, "little") if ptrace(_GETEVENTMSG, pid, 0, message) == 0 else 0
+
     child = os.fork()
     if child == 0:
         _become(command, executable, env, folder, output, errors, ptrace)
@@ -86,13 +94,18 @@ def trace(
     processes: dict[int, _Process] = {}
     others: Counter[Place] = Counter()
     hooked = ended = 0
+    tasks, announced = {child}, {child}  # what is traced; the caller may have children of its own, which go on
     ptrace(_SYSCALL, child)
-    while True:
+    while tasks:
         try:
             thread, status = os.waitpid(-1, _WALL)
         except ChildProcessError:
-            return Traced(ended, hooked, others)
-        if not os.WIFSTOPPED(status):
+            break
+        if os.WIFSTOPPED(status):
+            tasks.add(thread)
+            announced.add(thread)
+        else:
+            tasks.discard(thread)
             processes.pop(thread, None)
             if thread == child:
                 ended = os.waitstatus_to_exitcode(status)
@@ -121,9 +134,18 @@ def trace(
                             others[place] += 1
         elif event == _EVENT_EXEC:
             processes.pop(thread, None)
+            if (
+                told(thread) != thread
+            ):  # the thread that called exec has taken the first one's number, and its own never ends
+                tasks.discard(told(thread))
+        elif event in _EVENTS_NEW:
+            # The new one may have been seen before its parent's event, and be gone by now.
+            tasks |= {told(thread)} - announced - {0}
+            announced.add(told(thread))
         elif event == 0 and stop not in (signal.SIGTRAP, signal.SIGSTOP):
             given = stop
         ptrace(_SYSCALL, thread, 0, given)
+    return Traced(ended, hooked, others)
 
 
 def _become(
