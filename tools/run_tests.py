@@ -14,10 +14,8 @@ from typing import Final
 
 ROOT: Final = Path(__file__).parent.parent
 NONE_CHOSEN: Final = 5  # pytest's exit code where -k leaves nothing
-RUNNING: Final = (
-    "tests/e2e",
-    "tests/attack",
-)  # programs of every link mode, and signals at every instruction: half of the time
+# Programs of every link mode, dynamic ones, and signals at every instruction: half of the time.
+RUNNING: Final = ("tests/e2e", "tests/attack", "tests/dynamic", "tests/guard")
 
 
 def main(arguments: list[str]) -> int:
