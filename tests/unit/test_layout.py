@@ -109,10 +109,10 @@ def test_vdso_flags(vdso: str, flag: int) -> None:
     assert config(laid_out(Options(vdso=vdso))[2]).flags & 12 == flag
 
 
-@pytest.mark.parametrize(("guard", "flag"), [("auto", 0), ("on", 2048), ("off", 4096)])
+@pytest.mark.parametrize(("guard", "flag"), [("auto", 0), ("on", 4096), ("off", 8192)])
 def test_guard_flags(guard: str, flag: int) -> None:
     """--guard reaches the runtime."""
-    assert config(laid_out(Options(guard=guard))[2]).flags & 6144 == flag
+    assert config(laid_out(Options(guard=guard))[2]).flags & 12288 == flag
 
 
 def test_tables() -> None:
