@@ -13,7 +13,7 @@ import zlib
 from bisect import bisect_right
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from .cfi import R11, RCX, RIP, RSP, Fde, Machine, Read, Rules, evaluate, read_fde, walk
@@ -323,6 +323,7 @@ def _check_trampoline(
     for row in fde.rows:
         if claim.trampoline <= row.start < claim.trampoline_end and row.start not in {p.vaddr for p in places}:
             yield _bad(row.start, "the rules change inside an instruction, or at one where nothing changes them")
+    state = _machine(claim.trampoline)
     for place in places:
         wanted = expected.at(place.original)
         if wanted is None and place.original == claim.site + 2:
@@ -332,10 +333,10 @@ def _check_trampoline(
         if wanted is None or wanted[1] != fde.signal:
             yield _bad(place.vaddr, f"the original at {place.original:#x} has no rules, or a signal frame's")
             continue
-        here = _machine(place.vaddr)
+        here = replace(state, registers=dict(state.registers), patches={})
         rsp = here.registers[RSP]
         if place.vaddr not in expected.wanted:
-            expected.wanted[place.vaddr] = evaluate(wanted[0], _machine(place.vaddr))
+            expected.wanted[place.vaddr] = evaluate(wanted[0], state)
         if place.rsp == "rcx":
             here.registers |= {RCX: rsp, RSP: 0x1000}
         elif place.rsp == "pushed":
