@@ -478,6 +478,19 @@ extern struct vdso_site flk_vdso_sites[VDSO_SITES];
 extern u64 flk_vdso_back[VDSO_SITES], flk_vdso_real[VDSO_EXPORTS];
 extern char flk_vdso_tramps[], flk_vdso_stubs[];
 
+/* Bounds of what a table without a lock has: they only widen. 0: nothing yet. */
+static inline void lower(u64 *bound, u64 value) {
+    u64 now = __atomic_load_n(bound, __ATOMIC_ACQUIRE);
+    while ((!now || value < now) && !__atomic_compare_exchange_n(bound, &now, value, 0, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE))
+        ;
+}
+
+static inline void raise(u64 *bound, u64 value) {
+    u64 now = __atomic_load_n(bound, __ATOMIC_ACQUIRE);
+    while (value > now && !__atomic_compare_exchange_n(bound, &now, value, 0, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE))
+        ;
+}
+
 /* modules.c */
 struct module {
     u32 state, pad;

@@ -45,18 +45,6 @@ void tell(const char *what) {
         SYS3(__NR_write, 2, what, n);
 }
 
-static void lower(u64 *bound, u64 value) {
-    u64 now = __atomic_load_n(bound, __ATOMIC_ACQUIRE);
-    while ((!now || value < now) && !__atomic_compare_exchange_n(bound, &now, value, 0, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE))
-        ;
-}
-
-static void raise(u64 *bound, u64 value) {
-    u64 now = __atomic_load_n(bound, __ATOMIC_ACQUIRE);
-    while (value > now && !__atomic_compare_exchange_n(bound, &now, value, 0, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE))
-        ;
-}
-
 /* The slots are in a private read-only mapping; nobody else writes there, so rights are changed for the moment of the write. */
 static i64 bind(u64 at) {
     struct flk_slots *slots = (struct flk_slots *)at;

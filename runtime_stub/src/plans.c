@@ -115,18 +115,6 @@ u64 plan_room(const struct flk_plan *plan) {
 
 /* ---- Images ---- */
 
-static void lower(u64 *bound, u64 value) {
-    u64 now = __atomic_load_n(bound, __ATOMIC_ACQUIRE);
-    while ((!now || value < now) && !__atomic_compare_exchange_n(bound, &now, value, 0, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE))
-        ;
-}
-
-static void raise(u64 *bound, u64 value) {
-    u64 now = __atomic_load_n(bound, __ATOMIC_ACQUIRE);
-    while (value > now && !__atomic_compare_exchange_n(bound, &now, value, 0, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE))
-        ;
-}
-
 static struct image *claim(void) {
     for (u32 i = 0; i < IMAGES; i++) {
         u32 state = FREE, used = __atomic_load_n(&all.used, __ATOMIC_ACQUIRE);
