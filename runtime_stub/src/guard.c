@@ -33,7 +33,7 @@
 
 #define COOKIE 0x6472617567u /* si_value of what arms other threads */
 
-static const char *missing;
+static const char *missing; /* any thread sets it, once it knows: two at once tell it twice, no more */
 const char *guard_missing(void) { return missing; }
 
 static u32 state(void) { return __atomic_load_n(&flk_rt.guard, __ATOMIC_SEQ_CST); }
