@@ -92,10 +92,7 @@ def _make(folder: Path, kind: str) -> Path:
     bundles.compile_c(bundles.SOURCES / "spaces.c", originals / "spaces", *place)
     bundles.compile_c(bundles.SOURCES / "spaces.c", originals / "plain", place[0])
     for path in originals.iterdir():
-        try:
-            KINDS[kind](path, folder / path.name)
-        except Exception:  # nothing in it to hook
-            shutil.copy(path, folder / path.name)
+        KINDS[kind](path, folder / path.name)
     return folder
 
 
