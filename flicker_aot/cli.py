@@ -102,11 +102,12 @@ def _raise_if_debugging(error: Exception) -> None:
 
 
 def _rewrite(parsed: argparse.Namespace) -> int:
-    from .pipeline import rewrite
+    from .pipeline import rewrite, verifiers_reader
     from .single import is_dynamic_program, rewrite_single
 
     request = _request(parsed)
-    with _progress(parsed) as listener:
+    with verifiers_reader() as reader, _progress(parsed) as listener:
+        request = replace(request, reader=reader)
         if is_dynamic_program(request.source):
             report = rewrite_single(request, parsed.include, listener)
         elif parsed.include:
@@ -294,12 +295,13 @@ def _tell(report: Report, parsed: argparse.Namespace) -> None:
 
 def _verify(parsed: argparse.Namespace) -> int:
     from .pipeline import read_file
-    from .verify import verify
+    from .verify import reader_process, verify
 
     if parsed.destination is None:
         return _verify_bundle(parsed)
-    output = read_file(parsed.destination)
-    findings: list[object] = list(verify(read_file(parsed.source), output))
+    with reader_process() as reader:
+        output = read_file(parsed.destination)
+        findings: list[object] = list(verify(read_file(parsed.source), output, reader))
     if not findings:
         findings += _check_plans(parsed, output)
     return _tell_findings(parsed, parsed.destination, findings, f"verified against {parsed.source}")

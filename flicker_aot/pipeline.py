@@ -10,7 +10,8 @@ import resource
 import stat
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from .model.plans import FilePlan
     from .report.syscalls import SyscallSet
     from .verify import Finding
+    from .verify.second_reader import Reader
 
 _MAX_FILE_BYTES: Final = 1 << 31  # what a jump's rel32 reaches
 
@@ -39,7 +41,8 @@ class Request:
     """One rewriting. ``excluded``: system call numbers not asked for (--except); ``force``: OUT may exist.
 
     ``only_with_sites``: a file without a single site is not written (``Report.output`` is None), unless it is an
-    interpreter or a program in a bundle: there is nothing in it to hook. ``plans``: of what a single program may map.
+    interpreter or a program in a bundle: there is nothing in it to hook. ``plans``: of what a single program may map,
+    asked for when the file is laid out. ``reader``: of the verifier; None: LIEF in this process.
     """
 
     source: Path
@@ -48,7 +51,8 @@ class Request:
     excluded: frozenset[int] | None = None
     force: bool = False
     only_with_sites: bool = False
-    plans: tuple[FilePlan, ...] = ()
+    plans: Callable[[], tuple[FilePlan, ...]] = tuple
+    reader: Reader | None = None
 
 
 class Stages:
@@ -113,6 +117,12 @@ class _Made:
 
 def _make(image: Image, request: Request, stages: Stages) -> _Made:
     """Every stage between reading and writing. The request's role is the file's."""
+    with ThreadPoolExecutor(1) as threads:
+        threads.submit(lambda: image.sha256)  # needed later; Python holds no lock while it is computed
+        return _make_beside(image, request, stages)
+
+
+def _make_beside(image: Image, request: Request, stages: Stages) -> _Made:
     if request.options.role is not Role.CLIENT:
         from .elf.read import refuse_unsupported
 
@@ -147,10 +157,11 @@ def _make(image: Image, request: Request, stages: Stages) -> _Made:
         _require_strict(file)
     if request.only_with_sites and not code.sites and request.options.role not in _STARTS:
         return _Made(file=file)
+    plans = request.plans()
     with stages("lay out"):
         from .layout import lay_out
 
-        layout = lay_out(image, code, plan, stub, options, request.plans, _asked(request))
+        layout = lay_out(image, code, plan, stub, options, plans, _asked(request))
     with stages("emit"):
         from .emit import emit
 
@@ -158,7 +169,7 @@ def _make(image: Image, request: Request, stages: Stages) -> _Made:
     with stages("verify"):
         from .verify import verify
 
-        findings = verify(image.data, output)
+        findings = verify(image.data, output, request.reader)
     if findings:
         more = f" (and {len(findings) - 1} more)" if len(findings) > 1 else ""
         raise VerificationError(f"{image.path}: the output failed verification: {findings[0]}{more}")
@@ -273,6 +284,13 @@ def verify_file(original: bytes, output: bytes) -> tuple[Finding, ...]:
     from .verify import verify
 
     return verify(original, output)
+
+
+def verifiers_reader() -> AbstractContextManager[Reader]:
+    """For ``Request.reader``: LIEF in a process of its own, which is ready when the verifier needs it."""
+    from .verify import reader_process
+
+    return reader_process()
 
 
 def load_stages() -> None:

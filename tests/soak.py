@@ -29,6 +29,7 @@ from .support.build import MODES, Program, all_programs
 from .support.execute import Outcome, run
 
 TIMEOUT_FACTOR = 4  # of a program's own limit: a busy machine is slow
+PROGRESS = 500  # runs from one line to the next
 FORMS: dict[str, tuple[str, ...]] = {"native": (), "none": ("--tool", "none"), "count": ("--tool", "count")}
 
 
@@ -132,6 +133,8 @@ def main() -> int:
         with _load(options.load), ThreadPoolExecutor(options.jobs) as pool:
             for case, (was_run, outcome) in zip(runs, pool.map(run_in_time, runs), strict=True):
                 made += was_run
+                if made % PROGRESS == 0:
+                    print(f"{made} of {len(runs)} runs, {time.monotonic() - start:.0f} s", file=sys.stderr, flush=True)
                 if was_run and outcome != expected[case.program, case.mode]:
                     wrong[str(case), str(outcome)] += 1
                     print(f"{case}: {outcome}", flush=True)

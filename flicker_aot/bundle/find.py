@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from ..elf.closure import closure_of, library_folders
+from ..elf.heads import read_heads
 from ..elf.read import interpreter_of, read_headers, read_image
 from ..errors import InputError, UsageError
 from ..model.image import Image
@@ -87,7 +88,10 @@ def find_members(program: Path, patterns: Sequence[str], *, follows: bool) -> tu
 
 
 def _read(path: Path) -> Image:
-    return read_headers(path, read_file(path))
+    try:
+        return read_headers(path, read_heads(path))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
 
 
 def _members(

@@ -76,20 +76,22 @@ def _make(
 
 def _rewrite(request: RunRequest, program: Path, folder: Path, listener: StageListener) -> list[Path]:
     """The program alone, as FOLDER/NAME; what else it was made of."""
-    from ..pipeline import Request, rewrite
+    from ..pipeline import Request, rewrite, verifiers_reader
     from ..single import is_dynamic_program, rewrite_single
 
     folder.mkdir(parents=True)
-    wanted = Request(
-        source=program,
-        destination=folder / program.name,
-        options=replace(request.options, exe_path=program),
-        excluded=request.excluded,
-    )
-    if not is_dynamic_program(program):
-        rewrite(wanted, listener)
-        return []
-    return [Path(plan.path) for plan in rewrite_single(wanted, request.includes, listener).plans]
+    with verifiers_reader() as reader:
+        wanted = Request(
+            source=program,
+            destination=folder / program.name,
+            options=replace(request.options, exe_path=program),
+            excluded=request.excluded,
+            reader=reader,
+        )
+        if not is_dynamic_program(program):
+            rewrite(wanted, listener)
+            return []
+        return [Path(plan.path) for plan in rewrite_single(wanted, request.includes, listener).plans]
 
 
 def _bundle_request(request: RunRequest, program: Path, destination: Path) -> BundleRequest:
@@ -117,7 +119,6 @@ def _key(request: RunRequest, program: Path) -> str:
         options.strict,
         options.on_refusal.value,
         options.vdso,
-        options.guard,
         options.guard,
         None if options.only is None else sorted(options.only),
         None if request.excluded is None else sorted(request.excluded),

@@ -6,7 +6,6 @@ Unwind tables and note would be found by nobody: the loader knows the file's own
 
 from __future__ import annotations
 
-import hashlib
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import fields as dataclass_fields
@@ -37,7 +36,7 @@ def plan_of_client(image: Image, layout: Layout | None) -> FilePlan:
     plan = FilePlan(
         path=image.path,
         size_bytes=len(image.data),
-        sha256=hashlib.sha256(image.data).hexdigest(),
+        sha256=image.sha256,
         build_id=build_id,
         digest=(0, 0) if build_id else digest(image.data),
         low=low,

@@ -36,7 +36,7 @@ def fixed_part(
     return {
         "format": FORMAT,
         "tool_version": __version__,
-        "input_sha256": hashlib.sha256(image.data).hexdigest(),
+        "input_sha256": image.sha256,
         "input_size": len(image.data),
         "role": options.role.value,
         "vdso": options.vdso,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from dataclasses import dataclass
 
@@ -153,7 +152,7 @@ def make_file_report(image: Image, code: Code, plan: Plan, only: frozenset[int] 
     return FileReport(
         path=str(image.path),
         size_bytes=len(image.data),
-        sha256=hashlib.sha256(image.data).hexdigest(),
+        sha256=image.sha256,
         elf_type="ET_EXEC" if image.type == ET_EXEC else "ET_DYN",
         entry=image.entry,
         root_sources=code.root_sources,

@@ -2,32 +2,25 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
-from typing import Final
 
 from ..elf.dynamic import soname_of
+from ..elf.heads import read_heads
 from ..elf.notes import build_id_of
 from ..elf.read import interpreter_of, is_library, read_headers
 from ..errors import InputError
 from ..model.image import ET_DYN, ET_REL
 from ..model.tree import Facts, Kind
 
-_MAGIC: Final = b"\x7fELF"
-
 
 def classify(path: Path) -> Facts:
     """OSError where the file cannot be read."""
-    handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
-    with os.fdopen(handle, "rb") as file:
-        head = file.read(len(_MAGIC))
-        if head != _MAGIC:
-            return Facts(kind=Kind.OTHER)
-        return classify_elf(path, head + file.read())
+    heads = read_heads(path)
+    return classify_elf(path, heads) if heads else Facts(kind=Kind.OTHER)
 
 
 def classify_elf(path: Path, data: bytes) -> Facts:
-    """Of an ELF file's bytes. ``path`` is for messages."""
+    """Of an ELF file's bytes, or of its ``read_heads``. ``path`` is for messages."""
     try:
         image = read_headers(path, data)
     except InputError as error:

@@ -11,6 +11,7 @@ import os
 import signal
 from bisect import insort
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkProcess
 from pathlib import Path
@@ -134,6 +135,45 @@ def run(
                     workers.remove(worker)  # it would keep most of that memory
                     worker.stop()
                 yield result
+    finally:
+        for worker in workers:
+            worker.stop()
+
+
+@contextmanager
+def beside(
+    tasks: Sequence[T], function: Callable[[T], R], crashed: Callable[[T, str], R], *, jobs: int
+) -> Iterator[Callable[[], list[R]]]:
+    """``function`` of every task, in ``jobs`` processes, while the caller goes on with something else.
+
+    What is yielded waits, and returns the results in the order of ``tasks``. ``crashed``: as for ``run``. Each process
+    has its share from the start, so ``tasks`` are few and small.
+    """
+    costliest = sorted(range(len(tasks)), key=lambda index: -tasks[index].cost_bytes)
+    shares = [share for share in (costliest[job::jobs] for job in range(jobs)) if share]
+    workers: list[_Worker[T, R]] = []
+    results: dict[int, R] = {}
+
+    def wait_for_all() -> list[R]:
+        for worker, share in zip(workers, shares, strict=True):
+            for position, index in enumerate(share):
+                if index in results:
+                    continue
+                try:
+                    results[index] = worker.pipe.recv()
+                except (EOFError, OSError):
+                    how = worker.end()
+                    results.update({lost: crashed(tasks[lost], how) for lost in share[position:]})
+                    break
+        return [results[index] for index in range(len(tasks))]
+
+    try:
+        for share in shares:
+            workers.append(_Worker(function, [w.pipe for w in workers]))
+            with suppress(OSError):  # seen when its results are read
+                for index in share:
+                    workers[-1].pipe.send(tasks[index])
+        yield wait_for_all
     finally:
         for worker in workers:
             worker.stop()

@@ -5,6 +5,7 @@ Independent of every other stage by design: see ``verifier``.
 
 from .finding import Finding, Unsound
 from .note import Claim, read_note
+from .reader_process import reader_process
 from .verifier import verify
 
-__all__ = ["Claim", "Finding", "Unsound", "read_note", "verify"]
+__all__ = ["Claim", "Finding", "Unsound", "read_note", "reader_process", "verify"]

@@ -10,14 +10,14 @@ from __future__ import annotations
 import hashlib
 import struct
 import zlib
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Final
 
 from .cfi import R11, RCX, RIP, RSP, Fde, Machine, Read, Rules, evaluate, read_fde, walk
-from .decode import Kind, decode
+from .decode import Kind, lengths
 from .finding import Finding, Unsound
 from .rawelf import PAGE, PT_GNU_EH_FRAME, Phdr, RawElf, Shdr
 from .subject import JMP_SIZE, Subject, Window
@@ -247,14 +247,15 @@ class _Expected:
 def _check_entries(subject: Subject, tables: Tables, expected: _Expected, fdes: list[Fde]) -> Iterator[Finding]:
     """Each of ``fdes`` covers whole trampolines, or a restorer; none covers what another does."""
     windows = sorted(subject.windows, key=lambda w: w.claim.trampoline)
+    trampolines = [w.claim.trampoline for w in windows]
     closings = _closing(tables)
     end = 0
-    covered: list[Window] = []
+    covered: set[int] = set()
     for fde in sorted(fdes, key=lambda f: f.start):
         if fde.start < end:
             yield _bad(fde.start, "two entries cover this")
         end = fde.end
-        inside = [w for w in windows if fde.start <= w.claim.trampoline < fde.end]
+        inside = windows[bisect_left(trampolines, fde.start) : bisect_left(trampolines, fde.end)]
         if not inside:
             if not expected.is_restorer(fde.start, fde.end) or not fde.signal:
                 yield _bad(fde.start, f"an entry up to {fde.end:#x} that covers no trampoline")
@@ -263,12 +264,12 @@ def _check_entries(subject: Subject, tables: Tables, expected: _Expected, fdes: 
         spans = [(w.claim.trampoline, w.claim.trampoline_end) for w in inside]
         if spans[0][0] != fde.start or spans[-1][1] != fde.end:
             yield _bad(fde.start, f"an entry up to {fde.end:#x} does not cover whole trampolines")
-        covered += inside
+        covered.update(w.claim.trampoline for w in inside)
         for window in inside:
             closing = closings.get(window.claim.trampoline, 0)
             yield from _check_trampoline(subject, expected, fde, window, closing)
     for window in windows:
-        if window not in covered and expected.at(window.claim.site) and _is_plain(expected, window):
+        if window.claim.trampoline not in covered and expected.at(window.claim.site) and _is_plain(expected, window):
             yield _bad(window.claim.trampoline, f"no unwind entry, though {window.claim.site:#x} has one")
 
 
@@ -324,7 +325,13 @@ def _check_trampoline(
         if claim.trampoline <= row.start < claim.trampoline_end and row.start not in {p.vaddr for p in places}:
             yield _bad(row.start, "the rules change inside an instruction, or at one where nothing changes them")
     state = _machine(claim.trampoline)
+    checked: set[tuple[int, int, str]] = set()
     for place in places:
+        rules = fde.at(place.vaddr)
+        key = (id(rules), place.original, place.rsp)  # all that the rest depends on: neighbours have it in common
+        if key in checked:
+            continue
+        checked.add(key)
         wanted = expected.at(place.original)
         if wanted is None and place.original == claim.site + 2:
             wanted = expected.at(claim.site)  # the site ends its function
@@ -344,7 +351,7 @@ def _check_trampoline(
             here.patches[0x1000] = rsp
         elif place.rsp == "called":
             here.registers[RSP] = rsp - 8
-        if evaluate(fde.at(place.vaddr), here) != expected.wanted[place.vaddr]:
+        if evaluate(rules, here) != expected.wanted[place.vaddr]:
             yield _bad(place.vaddr, f"the rules differ from those of the original at {place.original:#x}")
 
 
@@ -355,7 +362,7 @@ def _places(window: Window, template: dict[str, int], code: bytes, closing: int)
     moved = (*window.evicted, *window.before, *window.after)
     calls = {i.vaddr for i in moved if i.kind in (Kind.CALL, Kind.INDIRECT_CALL)}
     answered = 0
-    for vaddr in (i.vaddr for i in decode(code, claim.trampoline)):
+    for vaddr in _starts(code, claim.trampoline):
         label = vaddr - claim.entry
         if window.evicted_end is not None and label == -JMP_SIZE:
             yield _Place(vaddr, window.evicted_end, "rsp")
@@ -377,6 +384,14 @@ def _places(window: Window, template: dict[str, int], code: bytes, closing: int)
         else:
             answered = answered or vaddr
             yield _Place(vaddr, claim.site + 2, "pushed" if vaddr == answered else "rsp")
+
+
+def _starts(code: bytes, vaddr: int) -> list[int]:
+    """Where the instructions of ``code`` start. Raises Unsound where they do not end with it."""
+    starts = sorted(lengths(code + b"\xcc", vaddr))  # which shows whether all before it was decoded
+    if starts[-1:] != [vaddr + len(code)]:
+        raise Unsound("decode", vaddr, "the trampoline's instructions do not end where it does")
+    return starts[:-1]
 
 
 def _closing(tables: Tables) -> dict[int, int]:

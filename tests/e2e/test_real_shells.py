@@ -64,7 +64,7 @@ SCRIPTS = {
     "here-document": "cat <<X | tr a-z A-Z\none $((1 + 1))\nX",
     "trap": "trap 'echo got USR1' USR1; trap 'echo bye' EXIT; kill -USR1 $$; echo after",
     "background": "(sleep 0.05; echo first) & wait $!; echo status $?; (exit 5) & wait $!; echo status $?",
-    # Whether "Terminated" is printed depends on who reaps the child first, `wait` itself or the reaping before any builtin.
+    # Whether "Terminated" is printed depends on who reaps the child: `wait`, or what is done before any builtin.
     "killed": "sleep 10 & p=$!; { kill -TERM $p; wait $p; } 2>/dev/null; echo $?",
     "interrupt": "trap 'echo int; exit 4' INT; kill -INT $$; sleep 1; echo not reached",
     "redirection": "exec 3>&1; { echo to 3 >&3; echo err >&2; } 2>&1 | sed 's/^/> /'; exec 3>&-",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import shutil
 import struct
@@ -115,6 +116,15 @@ def test_refused(made: Single, tmp_path: Path) -> None:
     static = compile_c(source, tmp_path / "static", "-static")
     assert flicker_aot("rewrite", static, tmp_path / "out", "--include", "libm.so.6").returncode == 2
     assert not (tmp_path / "out").exists()
+
+
+def test_symbolic_link(tmp_path: Path) -> None:
+    """A program that is named by a link, as /bin/sh is, is the one that the link leads to."""
+    link = tmp_path / "link"
+    link.symlink_to("/usr/bin/true")
+    made = single(link, tmp_path / "out")
+    assert run([made.program]).status == 0
+    assert read_note(made.program)["exe_path"] == os.path.realpath(link)
 
 
 def test_runs_elsewhere(made: Single, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from flicker_aot.verify import rawelf, verify
-from flicker_aot.verify.second_reader import check_second_reader
+from flicker_aot.verify.second_reader import check_second_reader, read_by_lief
 from flicker_aot.verify.subject import make_subject
 from flicker_aot.verify.tables import CONFIG_SIZE
 
@@ -367,4 +367,4 @@ def test_second_reader_disagrees(pair: Pair) -> None:
     raw = rawelf.read_raw(pair.output, "output")
     told = replace(raw, entry=raw.entry + 1, segments=(raw.segments[0]._replace(memsz=1), *raw.segments[1:]))
     subject = make_subject(rawelf.read_raw(pair.original, "input"), told, pair.claim, ())
-    assert [f.code for f in check_second_reader(subject)] == ["reader", "reader"]
+    assert [f.code for f in check_second_reader(subject, read_by_lief)] == ["reader", "reader"]
