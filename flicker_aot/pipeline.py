@@ -42,7 +42,8 @@ class Request:
 
     ``only_with_sites``: a file without a single site is not written (``Report.output`` is None), unless it is an
     interpreter or a program in a bundle: there is nothing in it to hook. ``plans``: of what a single program may map,
-    asked for when the file is laid out. ``reader``: of the verifier; None: LIEF in this process.
+    asked for when the file is laid out. ``reader``: of the verifier; None: LIEF in this process. ``is_kept``: whether
+    the output becomes a file, whose headers others will read.
     """
 
     source: Path
@@ -53,6 +54,7 @@ class Request:
     only_with_sites: bool = False
     plans: Callable[[], tuple[FilePlan, ...]] = tuple
     reader: Reader | None = None
+    is_kept: bool = True
 
 
 class Stages:
@@ -167,9 +169,9 @@ def _make_beside(image: Image, request: Request, stages: Stages) -> _Made:
 
         output = emit(image, layout)
     with stages("verify"):
-        from .verify import verify
+        from .verify import read_by_lief, verify
 
-        findings = verify(image.data, output, request.reader)
+        findings = verify(image.data, output, (request.reader or read_by_lief) if request.is_kept else None)
     if findings:
         more = f" (and {len(findings) - 1} more)" if len(findings) > 1 else ""
         raise VerificationError(f"{image.path}: the output failed verification: {findings[0]}{more}")
@@ -185,7 +187,12 @@ def plan_file(
     stages = Stages(listener)
     options = replace(options, role=Role.CLIENT, tool="none", hook=None, exe_path=None)
     request = Request(
-        source=image.path, destination=image.path, options=options, excluded=excluded, only_with_sites=True
+        source=image.path,
+        destination=image.path,
+        options=options,
+        excluded=excluded,
+        only_with_sites=True,
+        is_kept=False,
     )
     made = _make(image, request, stages)
     return plan_of_client(image, made.layout), made.file

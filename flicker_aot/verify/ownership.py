@@ -17,7 +17,7 @@ from .unwind import loaded_parts
 _HEADER_FIELDS: Final = ((24, 32), (32, 40), (40, 48), (56, 58), (60, EHDR_SIZE))
 _SHENTSIZE: Final = (58, 60)  # only where the input has no sections
 _DIRECT: Final = (Kind.JUMP, Kind.BRANCH, Kind.COUNTED, Kind.CALL)
-_CHUNK: Final = 1 << 20
+_CHUNK: Final = 1 << 16  # bytes; malloc takes larger ones from the kernel, page by page
 
 
 def check_ownership(subject: Subject, tables: Tables) -> Iterator[Finding]:

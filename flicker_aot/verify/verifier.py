@@ -31,10 +31,10 @@ from .unwind import check_unwind, check_unwind_bytes
 from .windows import check_windows
 
 
-def verify(original: bytes, output: bytes, read: Reader | None = None) -> tuple[Finding, ...]:
+def verify(original: bytes, output: bytes, read: Reader | None = read_by_lief) -> tuple[Finding, ...]:
     """Everything that is wrong with ``output`` as a rewriting of ``original``; empty for a good one. Never raises.
 
-    ``read``: how LIEF is asked; None: in this process.
+    ``read``: how LIEF is asked; None: not at all.
     """
     findings: list[Finding] = []
     claim: Claim | None = None
@@ -48,7 +48,7 @@ def verify(original: bytes, output: bytes, read: Reader | None = None) -> tuple[
                 return (Finding(code="note", vaddr=None, message="the output has no flicker-aot note"),)
             if claim.input_size != len(original):
                 return (_other_input(claim, len(original), digest.result()),)
-            for finding in _findings(before, after, claim, read or read_by_lief):
+            for finding in _findings(before, after, claim, read):
                 findings.append(finding)  # one by one: what was found stays, whatever the next check does
         except Unsound as stop:
             findings.append(stop.finding)
@@ -67,7 +67,7 @@ def _other_input(claim: Claim, size: int, digest: str) -> Finding:
     return Finding(code="input", vaddr=None, message=message)
 
 
-def _findings(before: RawElf, after: RawElf, claim: Claim, read: Reader) -> Iterator[Finding]:
+def _findings(before: RawElf, after: RawElf, claim: Claim, read: Reader | None) -> Iterator[Finding]:
     windows: list[Window] = []
     for found in read_windows(before, claim):
         if isinstance(found, Finding):
@@ -90,4 +90,5 @@ def _findings(before: RawElf, after: RawElf, claim: Claim, read: Reader) -> Iter
     yield from check_reach(subject)
     yield from check_unwind_bytes(subject)
     yield from check_unwind(subject, tables)
-    yield from check_second_reader(subject, read)
+    if read is not None:
+        yield from check_second_reader(subject, read)
