@@ -27,7 +27,7 @@ extern char flk_special_plain[], flk_pl_sys[], flk_pl_after[], flk_pl_ret[], flk
 extern char flk_enter_far[], flk_far_full[], flk_far_near[], flk_guard_enter[], flk_guard_ret[], flk_guard_after[], flk_guard_after_end[];
 extern char flk_int80[], flk_int80_after[];
 
-/* entry.S */
+/* entry.S, access.S */
 long flk_copy(void *to, const void *from, u64 bytes); /* 0, or -EFAULT where either side faulted; bytes % 8 == 0 */
 i64 flk_length(const char *s); /* without its NUL; -EFAULT where it cannot be read */
 void flk_sigreturn(struct sigframe *f, u64 gs) __attribute__((noreturn));

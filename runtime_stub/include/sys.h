@@ -4,7 +4,7 @@
 
 #pragma GCC visibility push(hidden)
 
-long flk_sys(long nr, long a, long b, long c, long d, long e, long f); /* entry.S */
+long flk_sys(long nr, long a, long b, long c, long d, long e, long f); /* access.S */
 
 /* The same with fewer arguments, in place: shorter than the call. What a call does not take is whatever the registers hold. */
 static inline long flk_sys4(long nr, long a, long b, long c, long d) {
