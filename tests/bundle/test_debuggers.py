@@ -1,4 +1,4 @@
-"""gdb on a bundle's program: launched, attached to, and on its core.
+"""gdb on a bundle's program: launched, attached to, and on its core; perf's names.
 What gdb is to be told for callers behind a trampoline in a library: the copies, in `files` (docs/design.md, "Bundles").
 """
 
@@ -12,6 +12,8 @@ import pytest
 from flicker_aot.verify import verify
 
 from ..support.debugger import assert_callers, gdb, said
+from ..support.execute import clean_environment
+from ..support.need import need
 from ..support.note import read_note
 from .bundles import SOURCES, Bundle, bundle, compile_c
 
@@ -100,3 +102,23 @@ def test_in_no_other_file(made: Bundle) -> None:
             except AssertionError:
                 continue
             assert (note["debug_state"], note["runtime"]["debugger"]) == (None, 0)
+
+
+def test_perf_names_functions(tmp_path: Path) -> None:
+    """The copies' functions have the originals' names, in the program and in libc, under the originals' file names."""
+    program = compile_c(SOURCES / "sorts.c", tmp_path / "sorts")
+    made = bundle(program, tmp_path / "bundle")
+    native, bundled = (_hot(path, tmp_path / "data") for path in (program, made.program))
+    assert ("sorts", "compare") in native and any(library == "libc.so.6" for library, _ in native), native
+    assert bundled == native
+
+
+def _hot(program: Path, data: Path) -> set[tuple[str, str]]:
+    """(file, function) of each that takes a tenth of the samples."""
+    environment = clean_environment()
+    record = [need("perf"), "record", "-q", "-F", "5000", "-e", "cpu-clock:u", "-o", data, program]
+    subprocess.run(record, env=environment, check=True)
+    report = [need("perf"), "report", "-i", data, "--stdio", "-q", "-s", "dso,sym", "-t", ";", "--percent-limit", "10"]
+    told = subprocess.run(report, env=environment, check=True, capture_output=True, text=True).stdout
+    rows = [[field.strip() for field in line.split(";")] for line in told.splitlines() if line.strip()]
+    return {(library, name.removeprefix("[.] ")) for _, library, name in rows}
