@@ -159,7 +159,10 @@ def _make_beside(image: Image, request: Request, stages: Stages) -> _Made:
         _require_strict(file)
     if request.only_with_sites and not code.sites and request.options.role not in _STARTS:
         return _Made(file=file)
-    plans = request.plans()
+    plans: tuple[FilePlan, ...] = ()
+    if request.options.role is Role.SINGLE:
+        with stages("wait for plans"):  # which are made beside
+            plans = request.plans()
     with stages("lay out"):
         from .layout import lay_out
 

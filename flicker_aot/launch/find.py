@@ -37,6 +37,7 @@ def find_start(command: str, arguments: Sequence[str]) -> Start:
     if found is None:
         raise UsageError(f"{command}: not found in PATH")
     start = Start(program=Path(found), arguments=(command, *arguments))
+    name = found  # as it was written: a script is told its path, and Path makes "s" of "./s"
     for _ in range(_DEEPEST):
         _check(start.program)
         line = _first_line(start.program)
@@ -46,9 +47,10 @@ def find_start(command: str, arguments: Sequence[str]) -> Start:
         shown = [os.fsdecode(part) for part in (interpreter, argument.strip()) if part]
         start = Start(
             program=Path(shown[0]),
-            arguments=(*shown, str(start.program), *start.arguments[1:]),
+            arguments=(*shown, name, *start.arguments[1:]),
             script=start.script or start.program,
         )
+        name = shown[0]
     raise InputError(f"{found}: too many interpreters of interpreters")
 
 

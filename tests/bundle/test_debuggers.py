@@ -116,9 +116,22 @@ def test_perf_names_functions(tmp_path: Path) -> None:
 def _hot(program: Path, data: Path) -> set[tuple[str, str]]:
     """(file, function) of each that takes a tenth of the samples."""
     environment = clean_environment()
-    record = [need("perf"), "record", "-q", "-F", "5000", "-e", "cpu-clock:u", "-o", data, program]
+    record: list[str | Path] = [need("perf"), "record", "-q", "-F", "5000", "-e", "cpu-clock:u", "-o", data, program]
     subprocess.run(record, env=environment, check=True)
-    report = [need("perf"), "report", "-i", data, "--stdio", "-q", "-s", "dso,sym", "-t", ";", "--percent-limit", "10"]
+    report: list[str | Path] = [
+        need("perf"),
+        "report",
+        "-i",
+        data,
+        "--stdio",
+        "-q",
+        "-s",
+        "dso,sym",
+        "-t",
+        ";",
+        "--percent-limit",
+        "10",
+    ]
     told = subprocess.run(report, env=environment, check=True, capture_output=True, text=True).stdout
     rows = [[field.strip() for field in line.split(";")] for line in told.splitlines() if line.strip()]
     return {(library, name.removeprefix("[.] ")) for _, library, name in rows}

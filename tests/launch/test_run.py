@@ -235,6 +235,9 @@ def test_script_runs_its_interpreter(line: str, probe: Path, store: Path, tmp_pa
     native = run([script, "a"], env={"PYTHONPATH": str(ROOT)})
     assert native.status == 7
     assert start(store, script, "a") == native
+    near = run(["./script", "a"], env={"PYTHONPATH": str(ROOT)}, cwd=tmp_path)
+    assert near != native, "the script is told how it was named"
+    assert start(store, "./script", "a", cwd=tmp_path) == near
 
 
 def test_what_cannot_be_run(store: Path, tmp_path: Path, probe: Path) -> None:
