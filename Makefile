@@ -74,6 +74,7 @@ bench: setup
 	$(BIN)/python -m bench
 
 engines: setup
+	$(BIN)/python -m pip install -q -e '.[engines]'
 	$(BIN)/python -m bench.engines
 
 bench-real: setup
@@ -93,6 +94,7 @@ real: setup
 	$(BIN)/python -m tests.real.python_suite
 
 real-single: setup
+	$(BIN)/python -m pip install -q -e '.[engines]'
 	$(BIN)/python -m tests.real.singles
 	$(BIN)/python -m tests.real.python_suite --single
 

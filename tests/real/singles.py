@@ -8,6 +8,7 @@ what `flicker-aot rewrite` made of them. What a script runs besides is the machi
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import shutil
 import subprocess
 import sys
@@ -35,10 +36,12 @@ PROGRAMS: dict[str, tuple[str, ...]] = {
     "gcc": ("gcc", "cc1", "collect2", "as", "ld"),
     "redis": ("redis-server", "redis-cli", "redis-benchmark"),
     "qemu-user": ("qemu-x86_64",),
+    "wasmtime": ("python3",),
+    "dotnet": ("dotnet",),
 }
 _PACKAGES = (
     *("git", "perl", "gcc", "nodejs", "openjdk-17-jdk-headless", "luajit", "php-cli", "ruby", "pypy3", "redis-server"),
-    *("redis-tools", "sqlite3", "qemu-user", "busybox-static", "xz-utils", "iproute2"),
+    *("redis-tools", "sqlite3", "qemu-user", "busybox-static", "xz-utils", "iproute2", "mono-mcs"),
 )
 _ENTER = """
 mount -t tmpfs tmpfs /mnt
@@ -75,13 +78,18 @@ class Machine(Place):
 
 
 def _find(name: str) -> Path:
-    path = shutil.which(name, path=clean_environment()["PATH"])
-    if path is None:  # a part of gcc
+    found = shutil.which(name, path=clean_environment()["PATH"])
+    path = Path(found or name)
+    package = importlib.util.find_spec("dotnetcore2")
+    if name == "dotnet" and package and package.origin:
+        path = Path(package.origin).parent / "bin/dotnet"
+    elif not found and shutil.which("gcc"):  # a part of it
         told = subprocess.run(["gcc", f"-print-prog-name={name}"], capture_output=True, text=True, check=True)
-        path = told.stdout.strip()
-    if not Path(path).exists():
-        raise SystemExit(f"not installed: {name}; needed are: apt-get install {' '.join(_PACKAGES)}")
-    return Path(path).resolve()
+        path = Path(told.stdout.strip())
+    if not path.exists():
+        needed = f"pip install '.[engines]', apt-get install {' '.join(_PACKAGES)}"
+        raise SystemExit(f"not installed: {name}; needed are: {needed}")
+    return path.resolve()
 
 
 def make_places(cases: Iterable[str], folder: Path) -> tuple[Machine, Machine]:
