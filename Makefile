@@ -10,6 +10,7 @@
 # corpus-run  its programs as they are and rewritten, and whether a call escapes (flicker-aot report --run)
 # golden-accept  makes what `corpus` finds now the accepted results
 # real    real programs inside of a rewritten Debian tree, each beside the original, and python's own tests (debootstrap, root, a network)
+# real-single  this machine's programs (ls ... node, java, redis, qemu-user) as single files, each beside the original, and python's own tests (root)
 # sweep   every ELF file of SWEEP_PATHS rewritten in memory and verified, or refused with a reason: totals by class and tactic
 # attack  signals at every instruction of calls, handlers and children, where `test` takes samples (hours)
 # soak    the test programs SOAK_ROUNDS times while the machine is busy (SOAK_ARGS: --minutes, --modes, ...)
@@ -35,7 +36,7 @@ SUITES ?=
 PYTEST_ARGS ?=
 
 .PHONY: setup stub check test packages demo bench bench-real engines corpus corpus-run golden-accept sweep attack soak suites exec mutants fuzz \
-	clean rootfs-demo real
+	clean rootfs-demo real real-single
 
 setup: $(READY) stub
 
@@ -73,6 +74,7 @@ bench: setup
 	$(BIN)/python -m bench
 
 engines: setup
+	$(BIN)/python -m pip install -q -e '.[engines]'
 	$(BIN)/python -m bench.engines
 
 bench-real: setup
@@ -90,6 +92,11 @@ golden-accept: setup
 real: setup
 	$(BIN)/python -m tests.real
 	$(BIN)/python -m tests.real.python_suite
+
+real-single: setup
+	$(BIN)/python -m pip install -q -e '.[engines]'
+	$(BIN)/python -m tests.real.singles
+	$(BIN)/python -m tests.real.python_suite --single
 
 sweep: setup
 	$(BIN)/flicker-aot report $(SWEEP_PATHS)

@@ -12,7 +12,8 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.real.trees import Trees, make_trees, run_in
+from tests.real.place import Place, run_in
+from tests.real.trees import Trees, make_trees
 from tests.support.rewrite import ROOT
 
 from .table import table
@@ -30,7 +31,7 @@ class Sample:
     cpu_seconds: float
 
 
-def _sample(tree: Path, script: str, reports: Path, *, is_rate: bool) -> Sample:
+def _sample(tree: Place, script: str, reports: Path, *, is_rate: bool) -> Sample:
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     run = run_in(tree, script, reports, TIMEOUT_SECONDS)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -42,8 +43,8 @@ def _sample(tree: Path, script: str, reports: Path, *, is_rate: bool) -> Sample:
 def _row(path: Path, trees: Trees, scratch: Path, rounds: int) -> list[str]:
     script = path.read_text()
     is_rate = script.startswith("# rate")
-    folders = (trees.original, trees.rewritten)
-    samples = [[_sample(t, script, scratch / "reports", is_rate=is_rate) for t in folders] for _ in range(rounds)]
+    places = (trees.original, trees.rewritten)
+    samples = [[_sample(t, script, scratch / "reports", is_rate=is_rate) for t in places] for _ in range(rounds)]
     native, hooked = ([pair[i] for pair in samples] for i in (0, 1))
     if is_rate:
         a, b = (max(s.value for s in each) for each in (native, hooked))

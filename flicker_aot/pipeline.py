@@ -113,7 +113,12 @@ class _Made:
 
     def described(self, path: str, options: Options) -> OutputReport:
         return OutputReport(
-            path=path, size_bytes=len(self.output or b""), hole_bytes=self.hole_bytes, tool=_tool_name(options)
+            path=path,
+            size_bytes=len(self.output or b""),
+            hole_bytes=self.hole_bytes,
+            tool=_tool_name(options),
+            vdso=options.vdso,
+            guard=options.guard,
         )
 
 

@@ -36,6 +36,8 @@ def to_document(report: Report) -> dict[str, Any]:
             "growth_bytes": report.growth_bytes,
             "growth_percent": round(report.growth_percent, 3),
             "tool": output.tool,
+            "vdso": output.vdso,
+            "guard": output.guard,
         },
         "summary": _summary(file),
         "sites": [_site(s) for s in file.sites],

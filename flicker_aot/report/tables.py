@@ -70,6 +70,7 @@ def print_note(document: Mapping[str, Any], console: Console, *, with_sites: boo
     sites: Sequence[Mapping[str, Any]] = document["sites"]
     facts = [
         ("rewritten", f"by flicker-aot {document['tool_version']}, tool {document['tool']}"),
+        ("options", f"vdso {document['vdso']}, guard {document['guard']}"),
         ("input", f"{document['input_size']} bytes, sha256 {document['input_sha256']}"),
         ("sites", f"{len(sites)} patched, {len(document['kept'])} kept, {len(document['unknown'])} unknown"),
     ]
@@ -116,7 +117,7 @@ def _facts(report: Report) -> list[tuple[str, str]]:
     ]
     if output is not None:
         growth = f"+{bytes_text(report.growth_bytes)}, {report.growth_percent:.2f} %"
-        facts.insert(0, ("output", f"{output.path}: verified, tool {output.tool}, {growth}"))
+        facts.insert(0, ("output", f"{output.path}: verified, tool {output.tool}, guard {output.guard}, {growth}"))
     return facts
 
 

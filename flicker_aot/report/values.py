@@ -109,6 +109,8 @@ class OutputReport:
     size_bytes: int
     hole_bytes: int
     tool: str
+    vdso: str
+    guard: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

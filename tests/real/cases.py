@@ -26,9 +26,9 @@ class Case:
     timeout_seconds: float
 
 
-def read_cases() -> tuple[Case, ...]:
+def read_cases(scripts: Path = _SCRIPTS) -> tuple[Case, ...]:
     """By name."""
-    return tuple(_read(path) for path in sorted(_SCRIPTS.glob("*.sh")) if not path.name.endswith(_TRACED))
+    return tuple(_read(path) for path in sorted(scripts.glob("*.sh")) if not path.name.endswith(_TRACED))
 
 
 def _read(path: Path) -> Case:

@@ -1,7 +1,7 @@
-"""python -m tests.real.python_suite [--trees DIR] [MODULE...]: python's own tests, as Debian ships them, in both trees.
+"""python -m tests.real.python_suite [--trees DIR | --single] [MODULE...]: python's own tests, as Debian ships them.
 
-In: the trees of `trees.py`. Out: a table of outcomes, and each test that ends otherwise in ROUNDS runs of both; exit 1
-if there is one.
+In: the trees of `trees.py`, or this machine's python3 and a single file of it (`singles.py`). Out: a table of outcomes,
+and each test that ends otherwise in ROUNDS runs of both; exit 1 if there is one.
 """
 
 from __future__ import annotations
@@ -14,7 +14,9 @@ from collections import Counter
 from pathlib import Path
 
 from ..support.rewrite import ROOT
-from .trees import Trees, make_trees, run_in
+from .place import Place, run_in
+from .singles import FOLDER, make_places
+from .trees import make_trees
 
 MODULES = (
     *("test_os", "test_posix", "test_subprocess", "test_signal", "test_threading", "test_thread", "test_socket"),
@@ -32,7 +34,7 @@ _COUNTED = re.compile(r'\{"pid":\d+,.*?"guard_traps":\d+.*?\}\n')
 Outcomes = dict[str, str]
 
 
-def outcomes(tree: Path, module: str, scratch: Path) -> tuple[Outcomes, int]:
+def outcomes(tree: Place, module: str, scratch: Path) -> tuple[Outcomes, int]:
     """Test -> outcome, and the exit status."""
     script = f"timeout {TIMEOUT_SECONDS:.0f} python3 -m test -v {module} -i '*VSOCK*' 2>&1"  # nobody answers there
     run = run_in(tree, script, scratch / "reports", TIMEOUT_SECONDS + 60)
@@ -40,12 +42,12 @@ def outcomes(tree: Path, module: str, scratch: Path) -> tuple[Outcomes, int]:
     return dict(_OUTCOME.findall(_COUNTED.sub("", text))), run.outcome.status
 
 
-def compare(trees: Trees, module: str, scratch: Path) -> tuple[str, list[str]]:
+def compare(original: Place, rewritten: Place, module: str, scratch: Path) -> tuple[str, list[str]]:
     """A line of the table, and the tests that differ whenever they are run."""
     always: set[str] | None = None
     for _ in range(ROUNDS):
-        native, native_status = outcomes(trees.original, module, scratch)
-        hooked, hooked_status = outcomes(trees.rewritten, module, scratch)
+        native, native_status = outcomes(original, module, scratch)
+        hooked, hooked_status = outcomes(rewritten, module, scratch)
         differ = {t for t in native.keys() | hooked.keys() if native.get(t) != hooked.get(t)}
         always = differ if always is None else always & differ
         if not always and native_status == hooked_status:
@@ -61,14 +63,19 @@ def compare(trees: Trees, module: str, scratch: Path) -> tuple[str, list[str]]:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="tests.real.python_suite", description=__doc__)
     parser.add_argument("--trees", type=Path, default=ROOT / "build" / "real")
+    parser.add_argument("--single", action="store_true", help="this machine's python3 and a single file")
     parser.add_argument("modules", nargs="*", metavar="MODULE", default=MODULES)
     arguments = parser.parse_args()
-    trees = make_trees(arguments.trees)
+    if arguments.single:
+        places: tuple[Place, Place] = make_places(["python3"], FOLDER)
+    else:
+        trees = make_trees(arguments.trees)
+        places = trees.original, trees.rewritten
     good = True
     print("| module | tests | hooked | differ |", "|---|---|---|---|", sep="\n")
     with tempfile.TemporaryDirectory(prefix="flicker-real-") as scratch:
         for module in arguments.modules:
-            row, lines = compare(trees, module, Path(scratch))
+            row, lines = compare(*places, module, Path(scratch))
             print(row, *lines, sep="\n", flush=True)
             good &= not lines
     return 0 if good else 1

@@ -1,6 +1,6 @@
 """A Debian tree with real programs, as it is and rewritten with the tool `count`, and runs inside of the two.
 
-In: debootstrap, root, a network. Out: two folders (made once, then brought up to date); what was seen of a run in one.
+In: debootstrap, root, a network. Out: two folders (made once, then brought up to date), and how scripts run in them.
 Each run has its own mounts, processes and network, and a layer over its tree for what it writes.
 """
 
@@ -9,17 +9,15 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import time
-from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..support import oracle
-from ..support.execute import Outcome, clean_environment
+from ..support.execute import clean_environment
 from ..support.note import hooked_ranges, read_note
 from ..support.rewrite import CLI, ROOT
+from .place import SOURCES, Place, repository
 
-SOURCES = Path(__file__).parent / "src"
 SUITE = "bookworm"
 PACKAGES = (
     *("python3", "libpython3.11-testsuite", "perl", "git", "gcc", "g++", "make", "libc6-dev", "nodejs", "luajit"),
@@ -42,18 +40,40 @@ chroot "$1" /bin/bash -c "ip link set lo up; cd /tmp; $3"; exit
 
 
 @dataclass(frozen=True, slots=True)
-class Trees:
-    original: Path
-    rewritten: Path
+class Tree(Place):
+    root: Path
+    _ranges: dict[str, list[tuple[int, int]]] = field(default_factory=dict, init=False, repr=False)
+
+    def command(self, script: str, reports: Path) -> tuple[list[str], dict[str, str]]:
+        layer = reports.with_suffix(".layer")
+        layer.mkdir(exist_ok=True)
+        enter = ["unshare", "-mpfn", "--kill-child", "bash", "-euc", _ENTER]
+        places = {"R": self.root, "SRC": SOURCES, "REPO": repository(), "REPORTS": reports, "LAYER": layer}
+        env = clean_environment({name: str(path) for name, path in places.items()})
+        return [*enter, "bash", str(self.root), f"{_REPORTS}/%p.json", script], env
+
+    def concerns(self, call: oracle.Record) -> bool:
+        return call.exe.startswith(f"{self.root}/")
+
+    def is_hooked(self, call: oracle.Record) -> bool:
+        """It is in a segment appended to a file of the tree."""
+        if call.mapping not in self._ranges:
+            inside = call.mapping.startswith(f"{self.root}/")
+            self._ranges[call.mapping] = _appended(Path(call.mapping)) if inside else []
+        return any(start <= call.offset < end for start, end in self._ranges[call.mapping])
+
+
+def _appended(path: Path) -> list[tuple[int, int]]:
+    try:
+        return hooked_ranges(read_note(path))
+    except (AssertionError, OSError):  # not rewritten, or made and removed inside
+        return []
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
-    """``reports``: lines of the count tool."""
-
-    outcome: Outcome
-    seconds: float
-    reports: int
+class Trees:
+    original: Tree
+    rewritten: Tree
 
 
 def make_trees(folder: Path) -> Trees:
@@ -71,7 +91,7 @@ def make_trees(folder: Path) -> Trees:
         check=True,
         env=os.environ | {"PYTHONPATH": str(ROOT)},
     )
-    return Trees(original=original, rewritten=rewritten)
+    return Trees(original=Tree(original), rewritten=Tree(rewritten))
 
 
 def _install(root: Path) -> None:
@@ -90,56 +110,3 @@ def _install(root: Path) -> None:
     )
     command: list[str | Path] = ["unshare", "-m", "sh", "-euc", script, "sh", root, " ".join(PACKAGES)]
     subprocess.run(command, check=True)
-
-
-def _repository() -> Path:
-    """This project's own, bare."""
-    command: list[str | Path] = ["git", "-C", ROOT, "rev-parse", "--path-format=absolute", "--git-common-dir"]
-    return Path(subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip())
-
-
-def _command(root: Path, script: str, reports: Path) -> tuple[list[str], dict[str, str]]:
-    layer = reports.with_suffix(".layer")
-    layer.mkdir(exist_ok=True)
-    enter = ["unshare", "-mpfn", "--kill-child", "bash", "-euc", _ENTER]
-    env = clean_environment(
-        {"R": str(root), "SRC": str(SOURCES), "REPO": str(_repository()), "REPORTS": str(reports), "LAYER": str(layer)}
-    )
-    return [*enter, "bash", str(root), f"{_REPORTS}/%p.json", script], env
-
-
-def run_in(root: Path, script: str, reports: Path, timeout_seconds: float) -> Run:
-    """``script`` of bash, started in /tmp."""
-    shutil.rmtree(reports, ignore_errors=True)
-    reports.mkdir(mode=0o1777)
-    reports.chmod(0o1777)
-    command, env = _command(root, script, reports)
-    start = time.monotonic()
-    done = subprocess.run(command, capture_output=True, env=env, stdin=subprocess.DEVNULL, timeout=timeout_seconds)
-    seconds = time.monotonic() - start
-    lines = sum(path.read_text().count("\n") for path in reports.iterdir())
-    return Run(outcome=Outcome(done.stdout, done.stderr, done.returncode), seconds=seconds, reports=lines)
-
-
-def escapes_in(root: Path, script: str, reports: Path, timeout_seconds: float) -> tuple[int, list[oracle.Record]]:
-    """Calls that the oracle saw of the tree's programs, and those made outside of appended segments."""
-    command, env = _command(root, script, reports)
-    traced = oracle.trace(command, env=env, timeout_seconds=timeout_seconds)
-    inside = [r for r in traced.records if r.exe.startswith(f"{root}/")]
-    ranges: dict[str, list[tuple[int, int]]] = {}
-    found = []
-    total: Counter[str] = Counter()
-    for r in inside:
-        total["calls"] += r.count
-        if r.mapping not in ranges:
-            ranges[r.mapping] = _ranges(Path(r.mapping)) if r.mapping.startswith(f"{root}/") else []
-        if not any(start <= r.offset < end for start, end in ranges[r.mapping]):
-            found.append(r)
-    return total["calls"], found
-
-
-def _ranges(path: Path) -> list[tuple[int, int]]:
-    try:
-        return hooked_ranges(read_note(path))
-    except (AssertionError, OSError):  # not rewritten, or made and removed inside
-        return []

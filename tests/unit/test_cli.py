@@ -125,6 +125,18 @@ def test_report(program: Path, tmp_path: Path) -> None:
     assert names == ["read", "runtime", "discover", "plan", "lay out", "emit", "verify", "write"]
 
 
+@pytest.mark.parametrize("guard", ["auto", "on", "off"])
+def test_options_are_told(program: Path, tmp_path: Path, guard: str) -> None:
+    """The report, the note and inspect's text say how the file was made: what was asked for, or the defaults."""
+    out, report = tmp_path / "out", tmp_path / "report.json"
+    asked = () if guard == "auto" else ("--guard", guard, "--vdso", "keep")
+    assert call("rewrite", program, out, "-q", "--report", report, *asked).code == 0
+    told = {"tool": "none", "guard": guard, "vdso": "keep" if asked else "hook"}
+    assert told.items() <= json.loads(report.read_text())["output"].items()
+    assert told.items() <= json.loads(call("inspect", out, "--json").out)["note"].items()
+    assert f"vdso {told['vdso']}, guard {guard}" in call("inspect", out).out
+
+
 def test_report_schema_is_documented(program: Path) -> None:
     """Every key of the report is named in docs/report-schema.md."""
     document = json.loads(call("inspect", program, "--json").out)

@@ -1,0 +1,2 @@
+# pypy3
+pypy3 /mnt/project/bench/engines/work.py

@@ -1,0 +1,2 @@
+# ruby
+ruby --yjit /mnt/project/bench/engines/work.rb
