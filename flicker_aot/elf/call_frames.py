@@ -61,13 +61,19 @@ class _Cie(NamedTuple):
     initial: bytes
 
 
-def read_frame_table(image: Image) -> FrameTable | None:
-    """Every FDE of the file. None where there is none, or a PT_GNU_EH_FRAME whose table is not as linkers write it."""
+def read_frame_table(image: Image, *, guesses: bool = True) -> FrameTable | None:
+    """Every FDE of the file. None where there is none, or a PT_GNU_EH_FRAME whose table is not as linkers write it.
+
+    ``guesses``: without a header and a section of the name, what looks like entries is taken for them.
+    """
     header = next((s for s in image.segments if s.type == PT_GNU_EH_FRAME), None)
     if header is not None:
         return _read_header(image, header.vaddr, header.filesz)
     section = image.section(EH_FRAME)
-    entries = _whole_section(image, section) if section else [(f.start, f.vaddr) for f in read_fdes(image)]
+    if section:
+        entries = _whole_section(image, section)
+    else:
+        entries = [(f.start, f.vaddr) for f in read_fdes(image)] if guesses else []
     if not entries:
         return None
     return _sound(image, FrameTable(tuple(entries), min(vaddr for _, vaddr in entries), header=False))

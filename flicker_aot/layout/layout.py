@@ -136,7 +136,8 @@ def lay_out(
     if phnum + added > MAX_PHDRS or _too_large(
         image, stub, tables, slots, unwind, phnum + added, start, is_client, texts, shows
     ):
-        unwind, added = unwind.without_table(), False
+        # What was guessed is believed where the output lists it, and nowhere else.
+        unwind, added = plan_unwind(image, slots, labels, guesses=False).without_table(), False
     phnum += added
     unplaced = fixed_part(image, code, plan, options, plans, asked) | {"runtime_sha256": runtime_sha256(stub)}
     # The note tells how large R is, in which it stands: grow until it fits.

@@ -90,9 +90,12 @@ class Unwind:
         return bytes(made)
 
 
-def plan_unwind(image: Image, slots: tuple[Slot, ...], template: FlkTemplate) -> Unwind:
-    """What can be said of ``slots``. Where the input says nothing of a site, nothing is said of its trampoline."""
-    table = read_frame_table(image)
+def plan_unwind(image: Image, slots: tuple[Slot, ...], template: FlkTemplate, *, guesses: bool = True) -> Unwind:
+    """What can be said of ``slots``. Where the input says nothing of a site, nothing is said of its trampoline.
+
+    Not ``guesses``: an input without a header and without a section of the usual name has no entries.
+    """
+    table = read_frame_table(image, guesses=guesses)
     debug_frame = read_debug_frame(image)
     rows = WithRestorers(image, slots, call_frames(image, table, debug_frame))
     entries = [_restorer_entry(start, end) for start, end in rows.ranges]
