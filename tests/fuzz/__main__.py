@@ -54,11 +54,11 @@ def rewrite(data: bytes) -> None:
 def mutate(data: bytes, max_size: int, seed: int) -> bytes:
     """Damage that knows ELF, or libFuzzer's."""
     choose = random.Random(seed)
-    if len(data) < 64 or choose.random() > _STRUCTURED:
+    if len(data) <= 64 or choose.random() > _STRUCTURED:
         return bytes(atheris.Mutate(data, max_size))
     changed = bytearray(data)
     for _ in range(choose.choice((1, 1, 2, 4))):
-        if len(changed) >= 64:
+        if len(changed) > 64:
             choose.choice(DAMAGES)(changed, choose)
     return bytes(changed[:max_size])
 
