@@ -1,4 +1,4 @@
-"""The cost of rewriting. In: static programs of this machine. Out: a table of time, memory and growth."""
+"""The cost of rewriting. In: files of this machine. Out: a table of time, memory and growth."""
 
 from __future__ import annotations
 
@@ -8,28 +8,47 @@ import subprocess
 import time
 from pathlib import Path
 
-from .programs import environment, rewrite_command
+from .programs import compile_static, environment, rewrite_command
 from .table import table
 
+_RUNS = 3
 
-def _programs() -> list[Path]:
-    names = ["busybox", "bash-static", "qemu-x86_64-static", "docker"]
-    go = shutil.which("go")
-    if go:
-        tools = subprocess.run([go, "env", "GOTOOLDIR"], check=True, capture_output=True, text=True).stdout.strip()
-        names.append(f"{tools}/compile")
-    return [Path(found).resolve() for found in map(shutil.which, names) if found]
+
+def _files(directory: Path) -> list[Path]:
+    """Static programs from a small one on, a C library, a dynamic program of 90 MB, the largest library."""
+    names = [
+        "/lib/x86_64-linux-gnu/libc.so.6",
+        "true",
+        "node",
+        "busybox",
+        "bash-static",
+        "qemu-x86_64-static",
+        "docker",
+    ]
+    if go := shutil.which("go"):
+        names.append(f"{_said(go, 'env', 'GOTOOLDIR')}/compile")
+    if rustc := shutil.which("rustc"):
+        libraries = Path(_said(rustc, "--print", "sysroot"), "lib").glob("*.so")
+        names.append(str(max(libraries, key=lambda path: path.stat().st_size)))
+    paths = (name if "/" in name else shutil.which(name) for name in names)
+    return [compile_static("nothing", directory), *(Path(path).resolve() for path in paths if path)]
+
+
+def _said(*command: str) -> str:
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
 
 def _row(program: Path, directory: Path) -> list[str]:
     out = directory / f"{program.name}.rewritten"
-    start = time.monotonic()
-    child = subprocess.Popen(rewrite_command(program, out), env=environment(), stderr=subprocess.PIPE)
-    assert child.stderr is not None
-    error = child.stderr.read().decode(errors="replace").strip()
-    _, status, usage = os.wait4(child.pid, 0)
-    seconds = time.monotonic() - start
-    child.returncode = os.waitstatus_to_exitcode(status)
+    seconds = float("inf")
+    for _ in range(_RUNS):
+        start = time.monotonic()
+        child = subprocess.Popen(rewrite_command(program, out), env=environment(), stderr=subprocess.PIPE)
+        assert child.stderr is not None
+        error = child.stderr.read().decode(errors="replace").strip()
+        _, status, usage = os.wait4(child.pid, 0)
+        seconds = min(seconds, time.monotonic() - start)
+        child.returncode = os.waitstatus_to_exitcode(status)
     size = program.stat().st_size
     if child.returncode:
         return [program.name, f"{size / 1e6:.1f}", f"exit {child.returncode}: {error[:60]}", "", ""]
@@ -45,7 +64,7 @@ def _row(program: Path, directory: Path) -> list[str]:
 
 
 def report(directory: Path) -> str:
-    """Rewrites each program once, from the command line, verification included."""
-    rows = [_row(program, directory) for program in _programs()]
+    """Rewrites each file from the command line, verification included; a dynamic program with plans for its libraries."""
+    rows = [_row(path, directory) for path in _files(directory)]
     columns = ("", "MB", "seconds", "peak RSS MiB", "growth KiB on disk")
-    return table("Rewriting with verification, from the command line", columns, rows)
+    return table(f"Rewriting with verification, from the command line, the best of {_RUNS}", columns, rows)
