@@ -64,7 +64,7 @@ def _row(program: Path, directory: Path) -> list[str]:
 
 
 def report(directory: Path) -> str:
-    """Rewrites each file from the command line, verification included; a dynamic program with plans for its libraries."""
+    """Rewrites each file from the command line, verified; a dynamic program with plans for its libraries."""
     rows = [_row(path, directory) for path in _files(directory)]
     columns = ("", "MB", "seconds", "peak RSS MiB", "growth KiB on disk")
     return table(f"Rewriting with verification, from the command line, the best of {_RUNS}", columns, rows)
