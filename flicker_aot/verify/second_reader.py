@@ -29,7 +29,8 @@ Reader = Callable[[int, Sequence[Part]], View | None]  # (file size, what is not
 
 def check_second_reader(subject: Subject, read: Reader) -> Iterator[Finding]:
     output = subject.output
-    view = read(len(output.data), [(at, output.data[at : at + size]) for at, size in _headers(output)])
+    inside = [(at, size) for at, size in _headers(output) if at < len(output.data)]
+    view = read(len(output.data), [(at, output.data[at : at + size]) for at, size in inside])
     if view is None:
         yield Finding(code="reader", vaddr=None, message="LIEF cannot read the output")
         return
