@@ -96,10 +96,14 @@ class _Functions:
     def __init__(self, elf: RawElf) -> None:
         self._elf = elf
         frames = _header_starts(elf) or _frame_starts(elf)
-        restorers = set(_occurrences(elf, _RESTORER))
-        starts = {elf.entry, *_symbols(elf), *frames, *restorers}
-        self._starts = sorted(starts - {vaddr - 1 for vaddr in restorers})
+        found = list(_occurrences(elf, _RESTORER))
+        before = {vaddr - 1 for vaddr in found}
+        starts = {elf.entry, *_symbols(elf), *frames}
+        self._starts = sorted(starts - before)
         self._reached: dict[int, dict[int, Instr]] = {}
+        restorers = [vaddr for vaddr in found if not self._is_run_over(vaddr)]
+        self._starts = sorted(starts.union(restorers) - before)
+        self._reached = {}  # other bounds
 
     def _bounds(self, vaddr: int) -> tuple[int, int] | None:
         """Start of the function around ``vaddr`` and of the next one; None where there is none that could hold it."""
@@ -108,6 +112,10 @@ class _Functions:
             return None
         following = self._starts[index + 1 : index + 2]
         return self._starts[index], min([*following, self._starts[index] + _MAX_FUNCTION])
+
+    def _is_run_over(self, vaddr: int) -> bool:
+        """Whether the function around ``vaddr`` gets to an instruction that begins before it and ends behind."""
+        return any(i.vaddr < vaddr < i.end for i in self.reached(vaddr).values())
 
     def in_line(self, vaddr: int, end: int) -> frozenset[int] | None:
         """Where instructions start up to ``end``, decoded in line; None without a function."""

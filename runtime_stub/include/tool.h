@@ -4,12 +4,14 @@
  *   int  tool_enter(b, f)       before each call; 0: answered, f->rax is the result. Part of every call's cost.
  *   void tool_leave(b, f)       after it, where the file defines flicker_leave
  *   TOOL_CHANGES                1 where tool_enter may change number or arguments
+ *   TOOL_SEES_CLOSE             where tool_close is wanted: close then costs as much as a call that the runtime has to see
  */
 #ifndef TOOL_H
 #define TOOL_H
 
 #include "rt.h"
 
+void tool_close(struct blk *b, const struct frame *f); /* before close, with TOOL_SEES_CLOSE */
 int tool_guards_stack(void); /* 1: user code runs on the own stack; SIGSEGV then tells when it is full */
 int tool_counts_vdso(void); /* 1: the vDSO's exports are to be counted in the blocks */
 void tool_start(u64 *stack);            /* process start: argc, argv, envp as the kernel laid them */

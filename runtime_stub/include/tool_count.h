@@ -1,4 +1,5 @@
 /* Tool `count`: one counter a number and thread, in the block. Signals are deferred here, so a plain increment loses none. */
+#define TOOL_SEES_CLOSE
 #include "tool.h"
 
 #define TOOL_CHANGES 0

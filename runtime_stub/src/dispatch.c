@@ -48,6 +48,7 @@ enum kind {
     MAPPING,
     SHMDT,
     PATH,
+    CLOSE,
 };
 
 const u8 flk_kinds[COUNTED] = {
@@ -100,6 +101,9 @@ const u8 flk_kinds[COUNTED] = {
     [439 /* faccessat2 */] = PATH,
     [__NR_name_to_handle_at] = PATH,
     [__NR_statfs] = PATH,
+#ifdef TOOL_SEES_CLOSE
+    [__NR_close] = CLOSE,
+#endif
 };
 
 /* The kernel looks at the low half of rax only (arch/x86/entry/common.c, do_syscall_64). */
@@ -501,6 +505,11 @@ static void dispatch_special(struct frame *f, u32 kind) {
     case EXIT_GROUP:
         tool_process_end(b);
         return;
+#ifdef TOOL_SEES_CLOSE
+    case CLOSE:
+        tool_close(b, f);
+        return;
+#endif
     case EXEC:
         exec_prepare_signals(b);
         begin_special(b, f, SPECIAL_EXEC, 0);

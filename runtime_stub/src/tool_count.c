@@ -128,7 +128,9 @@ static u64 sum(struct blk *mine, u64 offset_bytes) {
 
 #define OFFSET(field) __builtin_offsetof(struct blk, field)
 
-static char *format(struct blk *mine) {
+enum end { AT_EXIT, AT_EXEC, AT_CLOSE };
+
+static char *format(struct blk *mine, enum end at) {
     struct blk *process = mine->process;
     char *p = put(count.line, "{\"pid\":");
     p = put_number(p, may_call(OWN_GETPID) ? (u64)SYS0(__NR_getpid) : 0);
@@ -206,7 +208,7 @@ static char *format(struct blk *mine) {
         *p++ = ']';
     }
 #endif
-    p = put(p, "}\n");
+    p = put(p, at == AT_CLOSE ? ",\"until\":\"close\"}\n" : "}\n");
     char *end = put_number(at_total, total);
     while (list < p)
         *end++ = *list++;
@@ -233,16 +235,16 @@ static i64 open_output(char *path) {
     return SYS4(__NR_openat, AT_FDCWD, path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
 }
 
-static void write_line(struct blk *mine, int exec) {
+static void write_line(struct blk *mine, enum end at) {
     char path[PATH_BYTES];
     while (__atomic_exchange_n(&count.lock, 1, __ATOMIC_ACQUIRE))
         if (may_call(OWN_YIELD))
             SYS0(__NR_sched_yield);
-    char *end = format(mine);
+    char *end = format(mine, at);
     i64 fd = open_output(path);
     if (fd >= 0) {
         i64 n = SYS3(__NR_write, fd, count.line, end - count.line);
-        count.exec_end = exec && may_call(OWN_SEEK) ? SYS3(__NR_lseek, fd, 0, SEEK_CUR) : 0;
+        count.exec_end = at == AT_EXEC && may_call(OWN_SEEK) ? SYS3(__NR_lseek, fd, 0, SEEK_CUR) : 0;
         count.exec_bytes = n;
         if (fd != 2)
             SYS2(__NR_close, fd, 0);
@@ -250,7 +252,14 @@ static void write_line(struct blk *mine, int exec) {
     __atomic_store_n(&count.lock, 0, __ATOMIC_RELEASE);
 }
 
-void tool_process_end(struct blk *b) { write_line(b, 0); }
+void tool_process_end(struct blk *b) { write_line(b, AT_EXIT); }
+
+/* Who asks at its end whether all of its output was written closes standard error then, as coreutils do: no line could follow. What is
+ * called afterwards is not in it, usually exit_group alone. */
+void tool_close(struct blk *b, const struct frame *f) {
+    if ((u32)f->args[0] == 2 && !count.path[0])
+        write_line(b, AT_CLOSE);
+}
 
 void tool_thread_end(struct blk *b) {
     struct blk *process = b->process;
@@ -292,7 +301,7 @@ static int exec_will_start(const struct frame *f) {
 
 void tool_exec(struct blk *b, struct frame *f) {
     if (exec_will_start(f))
-        write_line(b, 1);
+        write_line(b, AT_EXEC);
 }
 
 /* The process goes on: its line comes at its end. Where others appended since, or the output is a pipe, it stays. */

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from pathlib import Path
 
@@ -150,3 +151,20 @@ def test_vdso_hook_counts(program: Path, tmp_path: Path) -> None:
     counting = rewrite(program, tmp_path / "out", "--tool", "count")
     assert run([counting], env={"FLICKER_AOT_OUTPUT": str(report)}) == run([program])
     assert '"vdso":{"clock_gettime":1}' in report.read_text()
+
+
+def test_count_of_a_program_that_closes_standard_error(tmp_path: Path) -> None:
+    """Its line comes before the close; what is called later is missing in that one, and only there."""
+    original = tmp_path / "closes"
+    subprocess.run(["gcc", "-O2", "-static", "-Wno-unused-result", "-o", original, HOOKS / "closes.c"], check=True)
+    counting = rewrite(original, tmp_path / "out", "--tool", "count")
+    told, line = run([counting]).stderr.decode().splitlines()
+    assert told == "told"
+    early = json.loads(line)
+    assert early.pop("until") == "close" and early["calls"]["close"] == 2
+    report = tmp_path / "report"
+    assert run([counting], env={"FLICKER_AOT_OUTPUT": str(report)}).stderr == b"told\n"
+    whole = json.loads(report.read_text())
+    assert whole.pop("calls") == {**early.pop("calls"), "exit_group": 1}
+    assert whole["total"] == early["total"] + 1
+    assert whole.keys() == early.keys()
