@@ -233,6 +233,7 @@ void guard_thread_started(struct blk *b); /* or a forked process */
 enum guard_signal { GUARD_SIGNAL_DONE /* f goes on, with *gs */, GUARD_SIGNAL_TRAP /* the application's, of its own instruction */, GUARD_SIGNAL_SENT };
 enum guard_signal guard_signal(struct blk *b, struct sigframe *f, u64 *gs); /* SIGSYS */
 void guard_interrupts(struct blk *b, struct kucontext *uc, u64 flags); /* before a handler with these flags is entered on uc */
+void int80_trapped(struct blk *b, struct kucontext *uc, u64 *gs); /* int80.c */
 int guard_is_kept(u64 site); /* left alone on purpose: no hook is asked */
 const char *guard_missing(void); /* why it cannot be armed; 0: it can, or never was to */
 void flk_far(struct frame *f);

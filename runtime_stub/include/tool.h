@@ -19,6 +19,7 @@ void tool_process_end(struct blk *b);   /* before exit_group, or the last thread
 void tool_thread_end(struct blk *b);    /* before a thread's exit while others live */
 void tool_exec(struct blk *b, struct frame *f); /* before execve, execveat */
 void tool_exec_failed(struct blk *b);
+void tool_int80(u32 nr, i64 more);      /* a call by an i386 number, of code that trapped; -1: it will be made once more */
 void tool_forked(struct blk *b); /* in the child of a fork */
 
 #endif

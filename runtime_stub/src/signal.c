@@ -14,7 +14,7 @@
  */
 #include <asm/unistd_64.h>
 
-#include "../include/rt.h"
+#include "../include/tool.h"
 
 #define SIGILL 4
 #define SIGTRAP 5
@@ -262,7 +262,10 @@ static u64 translate(struct blk *b, struct kucontext *uc, int refused) {
             hide_changes(b, uc);
     } else if (ip == ADDR(flk_int80) || ip == ADDR(flk_int80_after)) {
         uc->rip = show = b->sp_resume - (ip == ADDR(flk_int80) ? 2 : 0); /* before it, it is to trap again */
-        b->int80 -= ip == ADDR(flk_int80);
+        if (ip == ADDR(flk_int80)) {
+            b->int80--;
+            tool_int80((u32)uc->rax, -1);
+        }
     } else {
         struct where w = where_is(ip);
         if (w.found) {
@@ -331,6 +334,8 @@ struct resume flk_wrap(u32 sig, struct sigframe *f, u32 index, struct sigframe *
     own_altstack(b, &f->uc.stack);
     if (sig == SIGSYS) {
         enum guard_signal g = guard_signal(b, f, &gs);
+        if (f->uc.rip == ADDR(flk_int80) && ip != f->uc.rip)
+            int80_trapped(b, &f->uc, &gs);
         if (g == GUARD_SIGNAL_DONE)
             return (struct resume){f, gs};
         sync = g == GUARD_SIGNAL_TRAP;

@@ -10,6 +10,7 @@
 #include "../include/tool.h"
 #include "../include/syscall_names.h"
 
+#define NAME_BYTES 32
 #define LINE_BYTES 24576 /* 512 names of at most 24 characters with their counts would not all fit: see finish */
 #define O_WRONLY 1
 #define O_CREAT 0100
@@ -33,6 +34,7 @@ static struct {
     u32 lock; /* one writer of `line` at a time */
     /* The line before an exec: where it ends and how long it is, to be taken back if the exec fails. 0: none. */
     i64 exec_end, exec_bytes;
+    i64 int80[COUNTED + 1]; /* of the process, by i386 number; the last one for those that are none */
 } count;
 
 static u64 copy_string(char *to, const char *from, u64 size) {
@@ -130,6 +132,34 @@ static u64 sum(struct blk *mine, u64 offset_bytes) {
 
 enum end { AT_EXIT, AT_EXEC, AT_CLOSE };
 
+/* The name that begins at `names`, empty where there is none; -> the next one. Stays at the end. */
+static const char *next_name(const char *names, char *name) {
+    char c = *names;
+    if (c)
+        names++;
+    if (c > ' ') {
+        *name++ = (char)(c ^ 0x20);
+        while ((c = *names) == '_' || (u8)(c - 'a') < 26 || (u8)(c - '0') < 10) {
+            *name++ = c;
+            names++;
+        }
+    }
+    *name = 0;
+    return names;
+}
+
+/* A member of the object that has begun; none where it is 0, or where the line is too long. Without a name its number serves. */
+static char *put_count(char *p, const char *name, u64 nr, u64 n) {
+    if (!n || p > count.line + LINE_BYTES - 256)
+        return p;
+    if (p[-1] != '{')
+        *p++ = ',';
+    *p++ = '"';
+    p = *name ? put(p, name) : put_number(p, nr);
+    p = put(p, "\":");
+    return put_number(p, n);
+}
+
 static char *format(struct blk *mine, enum end at) {
     struct blk *process = mine->process;
     char *p = put(count.line, "{\"pid\":");
@@ -137,57 +167,35 @@ static char *format(struct blk *mine, enum end at) {
     p = put(p, ",\"exe\":");
     p = put_json(p, flk_rt.exe_size ? flk_rt.exe_path : count.exe);
     p = put(p, ",\"total\":");
-    u64 total = 0;
+    u64 x32 = sum(mine, OFFSET(count_x32)) + process->ended_x32, total = x32;
     char *at_total = p; /* the number is known after the list: room for it, closed up below */
     p += 20;
     char *list = p;
     p = put(p, ",\"calls\":{");
-    int first = 1;
-    const char *name = syscall_names;
+    const char *names = syscall_names;
     for (u32 nr = 0; nr <= COUNTED; nr++) {
-        const char *this_name = nr < SYSCALL_NAME_COUNT ? name : "";
-        while (nr < SYSCALL_NAME_COUNT && *name++)
-            ;
+        char name[NAME_BYTES] = "";
+        if (nr < NAMES_GAP || nr >= NAMES_GAP_END)
+            names = next_name(names, name);
         u64 n = nr < COUNTED ? sum(mine, OFFSET(counts) + 8ul * nr) + process->ended_counts[nr]
                              : sum(mine, OFFSET(count_other)) + process->ended_other;
-        if (!n || p > count.line + LINE_BYTES - 256)
-            continue;
-        if (!first)
-            *p++ = ',';
-        first = 0;
-        *p++ = '"';
-        if (*this_name)
-            p = put(p, this_name);
-        else if (nr < COUNTED)
-            p = put_number(p, nr);
-        else
-            p = put(p, "other");
-        p = put(p, "\":");
-        p = put_number(p, n);
+        p = put_count(p, nr < COUNTED ? name : "other", nr, n);
         total += n;
     }
+    p = put_count(p, "x32", 0, x32);
     p = put(p, "},\"vdso\":{");
-    first = 1;
-    for (u32 i = 0; i < VDSO_EXPORTS; i++) {
-        u64 n = sum(mine, OFFSET(vdso_counts) + 8ul * i) + process->ended_vdso[i];
-        if (!n)
-            continue;
-        if (!first)
-            *p++ = ',';
-        first = 0;
-        *p++ = '"';
-        p = put(p, vdso_export_names[i]);
-        p = put(p, "\":");
-        p = put_number(p, n);
-    }
+    for (u32 i = 0; i < VDSO_EXPORTS; i++)
+        p = put_count(p, vdso_export_names[i], 0, sum(mine, OFFSET(vdso_counts) + 8ul * i) + process->ended_vdso[i]);
     p = put(p, "},\"traps\":");
     p = put_number(p, sum(mine, OFFSET(traps)) + process->ended_traps);
     p = put(p, ",\"guard_traps\":");
     p = put_number(p, sum(mine, OFFSET(guard_traps)) + process->ended_guard_traps);
     u64 int80 = sum(mine, OFFSET(int80)) + process->ended_int80;
     if (int80) {
-        p = put(p, ",\"int80\":");
-        p = put_number(p, int80);
+        p = put(p, ",\"int80\":{");
+        for (u32 nr = 0; nr <= COUNTED; nr++)
+            p = put_count(p, "", nr, (u64)count.int80[nr]);
+        *p++ = '}';
     }
     if (guard_missing()) {
         p = put(p, ",\"unguarded\":");
@@ -196,7 +204,7 @@ static char *format(struct blk *mine, enum end at) {
 #ifdef IN_BUNDLE
     if (bundle_folder()) {
         p = put(p, ",\"escapes\":[");
-        first = 1;
+        int first = 1;
         for (const char *path = bundle_escape(0); path; path = bundle_escape(path)) {
             if (p + 6 * flk_length(path) + 8 > count.line + LINE_BYTES) /* every byte as \u00xx */
                 continue;
@@ -271,10 +279,11 @@ void tool_thread_end(struct blk *b) {
             b->counts[nr] = 0;
         }
     __atomic_add_fetch(&process->ended_other, b->count_other, __ATOMIC_RELAXED);
+    __atomic_add_fetch(&process->ended_x32, b->count_x32, __ATOMIC_RELAXED);
     __atomic_add_fetch(&process->ended_traps, b->traps, __ATOMIC_RELAXED);
     __atomic_add_fetch(&process->ended_guard_traps, b->guard_traps, __ATOMIC_RELAXED);
     __atomic_add_fetch(&process->ended_int80, b->int80, __ATOMIC_RELAXED);
-    b->count_other = b->traps = b->guard_traps = b->int80 = 0;
+    b->count_other = b->count_x32 = b->traps = b->guard_traps = b->int80 = 0;
     for (u32 i = 0; i < VDSO_EXPORTS; i++) {
         __atomic_add_fetch(&process->ended_vdso[i], b->vdso_counts[i], __ATOMIC_RELAXED);
         b->vdso_counts[i] = 0;
@@ -320,8 +329,13 @@ void tool_exec_failed(struct blk *b) {
     count.exec_end = 0;
 }
 
+void tool_int80(u32 nr, i64 more) { __atomic_add_fetch(&count.int80[nr < COUNTED ? nr : COUNTED], more, __ATOMIC_RELAXED); }
+
 void tool_forked(struct blk *b) {
     block_clear_counters(b);
+    for (u32 nr = 0; nr <= COUNTED; nr++)
+        if (count.int80[nr]) /* an untouched page stays untouched */
+            count.int80[nr] = 0;
     count.lock = 0;
 }
 int tool_guards_stack(void) { return 0; }

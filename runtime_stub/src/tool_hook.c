@@ -13,6 +13,7 @@ void tool_process_end(struct blk *b) { (void)b; }
 void tool_thread_end(struct blk *b) { (void)b; }
 void tool_exec(struct blk *b, struct frame *f) { (void)b, (void)f; }
 void tool_exec_failed(struct blk *b) { (void)b; }
+void tool_int80(u32 nr, i64 more) { (void)nr, (void)more; }
 void tool_forked(struct blk *b) { (void)b; }
 
 long flicker_syscall(long nr, long a, long b, long c, long d, long e, long f) { return flk_sys(nr, a, b, c, d, e, f); }

@@ -81,7 +81,7 @@ int main(void)
 
 
 def test_int80(tmp_path: Path) -> None:
-    """It makes i386 calls as natively, with every register kept; the line has how many, without names."""
+    """It makes i386 calls as natively, with every register kept; the line has how many, by i386 number."""
     source, report = tmp_path / "int80.c", tmp_path / "count.json"
     source.write_text(INT80 % SOURCES)
     original = _compiled(source, tmp_path / "original")
@@ -89,6 +89,6 @@ def test_int80(tmp_path: Path) -> None:
     done = run([counting], env={"FLICKER_AOT_OUTPUT": str(report)})
     assert (done.status, done.stdout) == (0, b"ok int80\n")
     (line,) = _lines(report)
-    assert line["int80"] == 5
+    assert line["int80"] == {"20": 5}
     assert line["guard_traps"] == 5
     assert counted_calls(report)["getpid"] == 5  # those of libc

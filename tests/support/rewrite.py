@@ -24,7 +24,7 @@ from flicker_aot.cli import main
 from . import oracle
 from .execute import Outcome, run
 from .note import hooked_ranges, read_note, unproved_offsets
-from .syscall_numbers import OTHER, name_of, numbers
+from .syscall_numbers import OTHER, X32, name_of, numbers
 
 CLI = (sys.executable, "-m", "flicker_aot")
 REWRITE_TIMEOUT_SECONDS = 180
@@ -102,7 +102,7 @@ def counted_calls(report: Path) -> Counter[str]:
         entry = json.loads(line)
         assert entry["total"] == sum(entry["calls"].values()), f"total is not the sum of calls: {line}"
         for name, count in entry["calls"].items():
-            total[name if name in numbers() else OTHER] += count
+            total[name if name in numbers() or name == X32 else OTHER] += count
     return total
 
 

@@ -10,6 +10,8 @@ import subprocess
 from functools import cache
 
 OTHER = "other"
+X32 = "x32"
+_X32_BIT = 1 << 30
 
 
 @cache
@@ -30,5 +32,5 @@ def _names() -> dict[int, str]:
 
 
 def name_of(number: int) -> str:
-    """The call's name; "other" for a number that the header does not have, as the count tool says it."""
-    return _names().get(number, OTHER)
+    """The call's name; "x32", or "other" for a number that the header does not have, as the count tool says it."""
+    return _names().get(number, X32 if 0 <= number - _X32_BIT < 1024 else OTHER)

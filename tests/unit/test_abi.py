@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import struct
 import subprocess
 from dataclasses import fields
@@ -11,6 +12,7 @@ import pytest
 
 from flicker_aot.bundle import index
 from flicker_aot.layout import abi, plans
+from flicker_aot.syscalls import NAME_OF
 
 from .snippets import ROOT
 
@@ -112,3 +114,13 @@ def _items(form: str) -> list[tuple[str, str]]:
             found.append((count, c))
             count = ""
     return found
+
+
+def test_names_of_system_calls() -> None:
+    """The runtime's list says what the package's table says."""
+    header = (ROOT / "runtime_stub" / "include" / "syscall_names.h").read_text()
+    (body,) = re.findall(r"syscall_names\[\] =(.*?);", header, re.DOTALL)
+    text = "".join(re.findall(r'"(.*?)"', body)).replace("\\x7f", "\x7f")
+    names = [found.replace("\x7f", "_").lower().strip() for found in re.findall(r"[A-Z\x7f][a-z0-9_]+| ", text)]
+    gap, end = (int(n) for n in re.findall(r"#define NAMES_GAP\w* (\d+)", header))
+    assert {n if n < gap else n + end - gap: name for n, name in enumerate(names) if name} == NAME_OF
