@@ -187,6 +187,12 @@ static char *format(struct blk *mine) {
         p = put(p, ",\"int80\":");
         p = put_number(p, int80);
     }
+#ifdef IN_SINGLE
+    if (promoted_count()) {
+        p = put(p, ",\"promoted\":");
+        p = put_number(p, promoted_count());
+    }
+#endif
     if (guard_missing()) {
         p = put(p, ",\"unguarded\":");
         p = put_json(p, guard_missing());

@@ -1,0 +1,110 @@
+/* Whether a jump may take the place of the five bytes before a system call that has trapped (promote.c).
+ *
+ * In: the code of a library, as it is in memory, and its call frame information. Out: yes, or no as soon as something is not known. Own stack, any thread;
+ * all is read by way of user_read, since another thread may unmap it meanwhile.
+ *
+ * - The bytes are one instruction: all of the function's decode, from where its call frame information begins, and one starts there.
+ * - Nothing leads to the other four: no bytes that could be a direct branch or name an address by rip, whatever is code and what is not.
+ */
+#include "../include/plans.h"
+#include "../include/vdso.h"
+
+#define JUMP_BYTES PROMOTED_BYTES
+#define MAX_FUNCTION 8192      /* bytes of a function up to its site */
+#define MAX_TEXT (64ul << 20) /* bytes of code that are searched for branches, 1 ns each */
+#define CHUNK 16384
+#define DW_EH_PE_udata4 3
+#define DW_EH_PE_sdata4 11
+#define DW_EH_PE_datarel 0x30
+
+/* ---- Whether the mov is an instruction: its bytes may be the end of a longer one ---- */
+
+struct frames { /* the start of .eh_frame_hdr (LSB 5.0, 10.6.2), as linkers write it: the table follows */
+    u8 version, frame_encoding, count_encoding, table_encoding;
+    int frame;
+    u32 count;
+};
+
+/* Where the function that `site` is in begins. 0: not known. */
+static u64 function_of(const struct image *im, u64 site) {
+    struct frames h;
+    int start;
+    if (!im->frames || user_read(&h, (const void *)im->frames, sizeof h) || h.version != 1 || (h.frame_encoding & 15) != DW_EH_PE_sdata4 ||
+        h.count_encoding != DW_EH_PE_udata4 || h.table_encoding != (DW_EH_PE_datarel | DW_EH_PE_sdata4))
+        return 0;
+    u32 lo = 0, hi = h.count;
+    while (lo < hi) { /* rows before lo start at or before the site */
+        u32 mid = (lo + hi) / 2;
+        if (user_read(&start, (const void *)(im->frames + sizeof h + 8ul * mid), sizeof start))
+            return 0;
+        if (im->frames + (u64)(i64)start <= site)
+            lo = mid + 1;
+        else
+            hi = mid;
+    }
+    return lo && !user_read(&start, (const void *)(im->frames + sizeof h + 8ul * (lo - 1)), sizeof start) ? im->frames + (u64)(i64)start : 0;
+}
+
+/* From the function's start on its instructions are decoded, up to the mov. */
+static int is_instruction(const struct image *im, u64 site) {
+    u8 code[MAX_FUNCTION];
+    struct vdso_insn insn;
+    u64 start = function_of(im, site), size = site + 2 - start;
+    if (start < im->text_lo || size > sizeof code || user_read(code, (const void *)start, size))
+        return 0;
+    const u8 *p = code, *end = code + size, *mov = end - 2 - JUMP_BYTES;
+    while (p < mov && vdso_decode(p, end, &insn))
+        p += insn.size;
+    return p == mov;
+}
+
+/* ---- What leads into the jump ---- */
+
+/* What may stand before a displacement that ends an instruction: call, jmp; jcc; xbegin; an operand by rip (lea). */
+static int takes_near(const u8 *behind) {
+    u8 last = behind[-1], first = behind[-2];
+    return (last & 0xfe) == 0xe8 || (first == 0x0f && (last & 0xf0) == 0x80) || (first == 0xc7 && last == 0xf8) || (last & 0xc7) == 5;
+}
+
+/* The bytes of [from, end) have an instruction's last four that lead into the jump at `at`, wherever instructions begin. */
+static __attribute__((optimize("O2"))) int has_near(u64 from, u64 end, u64 at) {
+    u8 bytes[CHUNK];
+    for (u64 size; from + 6 <= end; from += size - 5) {
+        size = end - from < CHUNK ? end - from : CHUNK;
+        if (user_read(bytes, (const void *)from, size))
+            return 1;
+        u32 less = (u32)(from + 6 - (at + 1)), displacement; /* how much more than `displacement` the way into the jump is */
+        for (const u8 *p = bytes + 2; p < bytes + size - 3; p++, less++) {
+            __builtin_memcpy(&displacement, p, sizeof displacement);
+            if (displacement + less < JUMP_BYTES - 1 && takes_near(p))
+                return 1;
+        }
+    }
+    return 0;
+}
+
+/* jmp, jcc, loop and jrcxz with a displacement of one byte. */
+static int has_short(u64 lo, u64 hi, u64 at) {
+    u8 bytes[2 * 128 + JUMP_BYTES];
+    u64 from = at - 128 > lo ? at - 128 : lo, end = at + JUMP_BYTES + 128 < hi ? at + JUMP_BYTES + 128 : hi;
+    if (user_read(bytes, (const void *)from, end - from))
+        return 1;
+    for (u64 i = 0; i + 2 <= end - from; i++) {
+        int is_branch = bytes[i] == 0xeb || (bytes[i] & 0xf0) == 0x70 || (bytes[i] & 0xfc) == 0xe0;
+        u64 target = from + i + 2 + (u64)(i64)(signed char)bytes[i + 1];
+        if (is_branch && target - (at + 1) < JUMP_BYTES - 1)
+            return 1;
+    }
+    return 0;
+}
+
+/* From code of the same file, wherever it is mapped without a plan. */
+static int is_entered(const struct image *of, u64 at) {
+    for (const struct image *im = images_in(0, -1ul, 0); im; im = images_in(0, -1ul, (struct image *)im + 1))
+        if (is_unknown(im) && im->dev == of->dev && im->ino == of->ino && im->text_lo < im->text_hi &&
+            (im->text_hi - im->text_lo > MAX_TEXT || has_near(im->text_lo, im->text_hi, at)))
+            return 1;
+    return has_short(of->text_lo, of->text_hi, at);
+}
+
+int promote_is_sound(const struct image *im, u64 site) { return is_instruction(im, site) && !is_entered(im, site - JUMP_BYTES); }
