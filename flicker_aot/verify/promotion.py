@@ -1,7 +1,7 @@
 """The block for sites that a process patches by itself. In: its row of the plans. Out: findings.
 
 docs/design.md, "Promotion", restated: a client's tables and code, with trampolines of no site yet. Every byte is
-explained: what the runtime fills in is zero.
+explained: what the runtime fills in is zero, or int3.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _MAGIC, _ABI_VERSION, _CLIENT = 0x3166636B63696C66, 5, 16
 _SITE: Final = struct.Struct("<IIIHH")
 _INSN: Final = struct.Struct("<Hh")
 _SLOT_SIZE: Final = 8
-_MOV: Final = bytes.fromhex("b800000000")  # mov $0,%eax
+_ROOM: Final = bytes.fromhex("cc" * 8)  # for a copy of what stands before the call
 # Parts between the displacements of the slots: docs/design.md, "Hosts and clients".
 _ENTER: Final = tuple(map(bytes.fromhex, ("488b0d", "e316" + "4889e1" + "65488b242500000000" + "51" + "ff15")))
 _CALL: Final = bytes.fromhex("e3" + "1f" + "5c" + "0f05")
@@ -52,14 +52,14 @@ def _check(r: tuple[int, bytes], rx: tuple[int, bytes]) -> None:
     code = b"".join(_trampoline(PAGE + _CONFIG.size + n * size, slots) for n in range(count))
     if rx[1] != (wanted + code).ljust(PAGE, b"\xcc"):
         raise _bad("its code is not that of trampolines without a site")
-    rows = b"".join(_SITE.pack(_CONFIG.size + n * size, 0, 2 * n, 2, len(_MOV)) for n in range(count))
-    rows += (_INSN.pack(0, -len(_MOV)) + _INSN.pack(size - 5, 2)) * count
+    rows = b"".join(_SITE.pack(_CONFIG.size + n * size, 0, 2 * n, 2, len(_ROOM)) for n in range(count))
+    rows += (_INSN.pack(0, 0) + _INSN.pack(size - 5, 2)) * count
     if r[1] != rows.ljust(PAGE, b"\0"):
         raise _bad("its tables are not those of its code")
 
 
 def _trampoline(at: int, slots: int) -> bytes:
-    code = _MOV
+    code = _ROOM
     for parts, slot in ((_ENTER, slots), (_LEAVE, slots + _SLOT_SIZE)):
         for part in parts:
             code += part

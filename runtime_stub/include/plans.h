@@ -69,8 +69,14 @@ void promote_gone(const struct image *im);
 void promote_after_fork(void);
 
 /* promote_proof.c */
-#define PROMOTED_BYTES 5 /* of `mov $imm32, %eax` before a system call, and of the jump in its place */
-int promote_is_sound(const struct image *im, u64 site);
+#define PROMOTED_MAX 8 /* bytes of an instruction before a system call that a jump takes the place of */
+struct promotion {
+    u32 size;
+    u8 bytes[PROMOTED_MAX];
+};
+enum proof { PROOF_NEVER, PROOF_NOT_NOW, PROOF_GOOD };
+#define JUMP_BYTES 5
+enum proof promote_proof(const struct image *im, u64 site, u64 rax, struct promotion *out);
 static inline i64 signed32(const u8 *p) {
     int value;
     __builtin_memcpy(&value, p, sizeof value);

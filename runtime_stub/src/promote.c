@@ -1,12 +1,10 @@
 /* Promotion: a system call in a library without a plan, that has trapped a few times, is patched in the process's own copy of the code.
  *
- * In: traps (guard.c), calls that change what is mapped there. Out: `mov $imm32, %eax` right before the `syscall` is a jump to a trampoline, which
- * loads eax and calls as a client's do. Own stack, signals deferred, any thread. One thread at a time promotes: who finds another one at it
+ * In: traps (guard.c), calls that change what is mapped there. Out: the instruction right before the `syscall`, `mov $imm32, %eax` most often, is a jump to a
+ * trampoline, which does the same and calls as a client's do. Own stack, signals deferred, any thread. One thread at a time promotes: who finds another one at it
  * lets its call trap once more. Who changes executable memory waits for the few calls that a promotion makes there.
  *
- * Why this is right. The kernel has said that the two bytes are an instruction, and rax was imm32 there. That the five bytes before are one,
- * too, and not the end of a longer one (`41 b8 ...` loads r8d), is what the function's instructions say, decoded from where its call frame information begins.
- * No bytes of the file's code read as a branch into the jump. `syscall` itself stays: whoever comes there otherwise traps as before. The
+ * Why this is right: promote_proof.c. The `syscall`, which the kernel has said is an instruction, stays: whoever comes there otherwise traps as before. The
  * code is a private mapping of a library's file that was never writable, so no program has written it (who makes code reads it as written).
  *
  * Pages are written where nobody runs, and move to their place in one step (Linux 5.13). Whoever runs there meanwhile is interrupted by the kernel when the
@@ -48,9 +46,7 @@
 #define COUNT_BITS 16
 #define ATTEMPTS 128     /* sites of a library that are looked at */
 #define REACH (1l << 31)
-#define MOV_EAX 0xb8
 #define JMP 0xe9
-#define JUMP_BYTES PROMOTED_BYTES
 #define YIELDS 100000
 
 static struct {
@@ -224,18 +220,28 @@ static u64 trampoline_of(const struct image *im, u32 i) { return im->block_lo + 
 
 static u64 site_at(const struct image *im, u32 i) { return sites_base(im, im->block_lo) + site_of(im, i)->site; }
 
+/* The copy of what was before the call ends where T begins. */
+static u64 copy_of(const struct image *im, u32 i) {
+    const struct flk_insn *insns = (const struct flk_insn *)(im->block_lo + config_of(im)->insns_vaddr);
+    return trampoline_of(im, i) + insns[site_of(im, i)->insn_first].tramp_delta;
+}
+
 /* Trampoline `i` becomes that of `site`. Nothing leads there yet. */
-static int make_trampoline(struct image *im, u32 i, u64 site, u64 number) {
+static int make_trampoline(struct image *im, u32 i, u64 site, const struct promotion *p) {
     u8 code[PAGE];
     const struct flk_config *c = config_of(im);
     struct flk_site *s = (struct flk_site *)site_of(im, i);
-    u64 page = im->block_lo + PAGE, behind = site + 2, lea_end = (u64)s->tramp + s->entry + c->tpl.lea_end;
+    struct flk_insn *insn = (struct flk_insn *)(im->block_lo + c->insns_vaddr) + s->insn_first;
+    u64 page = im->block_lo + PAGE, behind = site + 2, entry = (u64)s->tramp + s->entry, lea_end = entry + c->tpl.lea_end;
     if (SYS3(__NR_mprotect, im->block_lo, PAGE, PROT_READ | PROT_WRITE))
         return 0;
     s->site = (u32)(site - sites_base(im, im->block_lo));
+    insn->tramp_delta = (u16)(s->entry - p->size);
+    insn->orig_delta = (flk_i16)-p->size;
     SYS3(__NR_mprotect, im->block_lo, PAGE, PROT_READ);
     __builtin_memcpy(code, (const void *)page, sizeof code);
-    put32(code + s->tramp + 1, number);
+    for (u32 k = 0; k < p->size; k++)
+        code[entry - p->size + k] = p->bytes[k];
     put32(code + lea_end - 4, behind - (page + lea_end));
     put32(code + lea_end + 1, behind - (page + lea_end + JUMP_BYTES));
     return replace_page(page, code);
@@ -243,36 +249,44 @@ static int make_trampoline(struct image *im, u32 i, u64 site, u64 number) {
 
 /* ---- A site ---- */
 
-enum shape { SHAPE_OTHER, SHAPE_ENTERED /* there is a mov, by which nobody came here */, SHAPE_PLAIN };
+static int has_bytes(u64 at, const u8 *bytes, u32 size) {
+    u8 there[PROMOTED_MAX];
+    u32 same = 0;
+    if (user_read(there, (const void *)at, size))
+        return 0;
+    while (same < size && there[same] == bytes[same])
+        same++;
+    return same == size;
+}
 
-static enum shape shape_of(u64 site, u64 rax) {
-    u8 bytes[JUMP_BYTES + 2];
-    if (user_read(bytes, (const void *)(site - JUMP_BYTES), sizeof bytes) || bytes[0] != MOV_EAX || bytes[5] != 0x0f || bytes[6] != 0x05)
-        return SHAPE_OTHER;
-    return (u64)(u32)signed32(bytes + 1) == rax ? SHAPE_PLAIN : SHAPE_ENTERED;
+static u32 jump_to(u8 *bytes, u64 from, u64 to) {
+    bytes[0] = JMP;
+    put32(bytes + 1, to - (from + JUMP_BYTES));
+    return JUMP_BYTES;
 }
 
 static struct image *unknown_at(u64 site) {
     for (struct image *im = images_in(site, site + 2, 0); im; im = images_in(site, site + 2, im + 1))
-        if (is_unknown(im) && site - JUMP_BYTES >= im->text_lo && site + 2 <= im->text_hi && site >= JUMP_BYTES)
+        if (is_unknown(im) && site >= im->text_lo && site + 2 <= im->text_hi)
             return im;
     return 0;
 }
 
 /* Alone, and nobody changes what is mapped. */
-static int promote(u64 site, u64 rax) {
-    u8 jump[JUMP_BYTES] = {JMP};
+static int promote(u64 site, const struct promotion *p) {
+    u8 jump[JUMP_BYTES];
     struct image *im = unknown_at(site);
-    if (!im || shape_of(site, rax) != SHAPE_PLAIN || (!im->block_hi && !make_block(im)))
+    u64 at = site - p->size;
+    if (!im || at < im->text_lo || !has_bytes(at, p->bytes, p->size) || (!im->block_hi && !make_block(im)))
         return 0;
     u32 i = 0;
-    while (i < im->promoted && (site_at(im, i) != site || (u64)(u32)signed32((const u8 *)trampoline_of(im, i) + 1) != rax))
+    while (i < im->promoted && (site_at(im, i) != site || !has_bytes(copy_of(im, i), p->bytes, p->size)))
         i++;
     int is_new = i == im->promoted; /* else its page was given back */
-    if (is_new && (i >= config_of(im)->site_count || !make_trampoline(im, i, site, rax)))
+    if (is_new && (i >= config_of(im)->site_count || !make_trampoline(im, i, site, p)))
         return 0;
-    put32(jump + 1, trampoline_of(im, i) - site);
-    if (!replace_code(site - JUMP_BYTES, jump))
+    jump_to(jump, at, copy_of(im, i));
+    if (!replace_code(at, jump))
         return 0;
     im->promoted += (u32)is_new;
     all.count += (u32)is_new;
@@ -293,17 +307,17 @@ static u64 *counter_of(u64 site) {
 
 /* -> what to count on from: `again` where another thread was in the way. */
 static u64 look_at(struct blk *b, struct image *im, u64 site, u64 rax, u64 again) {
-    enum shape shape = shape_of(site, rax);
-    if (shape == SHAPE_ENTERED)
-        return 0;
-    if (shape == SHAPE_OTHER || !may_replace() || flk_rt.own_gs || !exec_map_holds(site) || im->attempts >= ATTEMPTS)
+    struct promotion p;
+    if (!may_replace() || flk_rt.own_gs || !exec_map_holds(site) || im->attempts >= ATTEMPTS)
         return DECLINED;
     if (__atomic_load_n(&all.owner, __ATOMIC_SEQ_CST))
         return again;
-    int is_sound = promote_is_sound(im, site);
+    enum proof proof = promote_proof(im, site, rax, &p);
+    if (proof == PROOF_NOT_NOW)
+        return 0;
     if (!begin(b))
         return again;
-    u64 count = exec_map_changing() ? again : is_sound && promote(site, rax) ? 0 : DECLINED;
+    u64 count = exec_map_changing() ? again : proof == PROOF_GOOD && promote(site, &p) ? 0 : DECLINED;
     im->attempts += count != again;
     end();
     return count;
@@ -325,12 +339,11 @@ void promote_trapped(struct blk *b, u64 site, u64 rax) {
 
 /* As in the file again. */
 static void undo(struct image *im, u64 from, u64 to) {
+    u8 jump[JUMP_BYTES];
     for (u32 i = 0; i < im->promoted; i++) {
-        u64 at = site_at(im, i) - JUMP_BYTES, trampoline = trampoline_of(im, i);
-        u8 bytes[JUMP_BYTES];
-        if (at < to && at + JUMP_BYTES > from && !user_read(bytes, (const void *)at, JUMP_BYTES) && bytes[0] == JMP &&
-            at + JUMP_BYTES + (u64)signed32(bytes + 1) == trampoline)
-            replace_code(at, (const u8 *)trampoline);
+        u64 copy = copy_of(im, i), at = site_at(im, i) - (trampoline_of(im, i) + site_of(im, i)->entry - copy);
+        if (at < to && at + JUMP_BYTES > from && has_bytes(at, jump, jump_to(jump, at, copy)))
+            replace_code(at, (const u8 *)copy);
     }
 }
 

@@ -1,23 +1,25 @@
-/* Whether a jump may take the place of the five bytes before a system call that has trapped (promote.c).
+/* Whether a jump may take the place of the instruction before a system call that has trapped (promote.c).
  *
- * In: the code of a library, as it is in memory, and its call frame information. Out: yes, or no as soon as something is not known. Own stack, any thread;
- * all is read by way of user_read, since another thread may unmap it meanwhile.
+ * In: the code of a library, as it is in memory, and its call frame information; what rax was. Out: that instruction; or no, as soon as something is not
+ * known. Own stack, any thread; all is read by way of user_read, since another thread may unmap it meanwhile.
  *
- * - The bytes are one instruction: all of the function's decode, from where its call frame information begins, and one starts there.
- * - Nothing leads to the other four: no bytes that could be a direct branch or name an address by rip, whatever is code and what is not.
+ * - It is one instruction of five to eight bytes: the function's are decoded, from where its call frame information begins. Either each is followed by the next
+ *   one, so that all are code if the first is; or it is `mov $imm32, %eax`, and rax is imm32.
+ * - It does the same elsewhere.
+ * - Nothing leads into the jump: no bytes that could be a direct branch or name an address by rip, whatever is code and what is not.
  */
 #include "../include/plans.h"
 #include "../include/vdso.h"
 
-#define JUMP_BYTES PROMOTED_BYTES
-#define MAX_FUNCTION 8192      /* bytes of a function up to its site */
+#define MOV_EAX 0xb8
+#define MAX_FUNCTION 8192     /* bytes of a function up to its site */
 #define MAX_TEXT (64ul << 20) /* bytes of code that are searched for branches, 1 ns each */
 #define CHUNK 16384
 #define DW_EH_PE_udata4 3
 #define DW_EH_PE_sdata4 11
 #define DW_EH_PE_datarel 0x30
 
-/* ---- Whether the mov is an instruction: its bytes may be the end of a longer one ---- */
+/* ---- Which instruction is before the call: its bytes may be the end of a longer one ---- */
 
 struct frames { /* the start of .eh_frame_hdr (LSB 5.0, 10.6.2), as linkers write it: the table follows */
     u8 version, frame_encoding, count_encoding, table_encoding;
@@ -45,17 +47,52 @@ static u64 function_of(const struct image *im, u64 site) {
     return lo && !user_read(&start, (const void *)(im->frames + sizeof h + 8ul * (lo - 1)), sizeof start) ? im->frames + (u64)(i64)start : 0;
 }
 
-/* From the function's start on its instructions are decoded, up to the mov. */
-static int is_instruction(const struct image *im, u64 site) {
+static const u8 *opcode_of(const u8 *p) {
+    while (*p == 0x66 || *p == 0xf2 || *p == 0xf3 || *p == 0x2e || *p == 0x3e || *p == 0x64 || *p == 0x65 || *p == 0xf0 || (*p & 0xf0) == 0x40)
+        p++;
+    return p;
+}
+
+static int is_indirect(const u8 *op) { return *op == 0xff && (op[1] >> 3 & 7) >= 2 && (op[1] >> 3 & 7) <= 5; }
+
+/* What follows may be data: ret, jmp, ud2, int3, hlt; a call that does not return. */
+static int ends_flow(const u8 *p) {
+    const u8 *op = opcode_of(p);
+    return (*op & 0xf6) == 0xc2 || *op == 0xe8 || *op == 0xe9 || *op == 0xeb || (*op == 0x0f && op[1] == 0x0b) || *op == 0xcc || *op == 0xf4 ||
+           is_indirect(op);
+}
+
+/* It does elsewhere what it does here, and goes on behind itself. */
+static int may_move(const struct vdso_insn *insn, const u8 *p) {
+    const u8 *op = opcode_of(p);
+    return !insn->target && !insn->rip_relative && !insn->syscall && !is_indirect(op) && !(*op == 0xc7 && op[1] == 0xf8 /* xbegin */);
+}
+
+/* From the function's start on its instructions are decoded, up to the one before the call. */
+static enum proof find(const struct image *im, u64 site, u64 rax, struct promotion *out) {
     u8 code[MAX_FUNCTION];
-    struct vdso_insn insn;
+    struct vdso_insn insn = {0};
+    int is_straight = 1;
     u64 start = function_of(im, site), size = site + 2 - start;
     if (start < im->text_lo || size > sizeof code || user_read(code, (const void *)start, size))
-        return 0;
-    const u8 *p = code, *end = code + size, *mov = end - 2 - JUMP_BYTES;
-    while (p < mov && vdso_decode(p, end, &insn))
-        p += insn.size;
-    return p == mov;
+        return PROOF_NEVER;
+    const u8 *p = code, *call = code + size - 2, *last = code;
+    for (; p < call; p += insn.size) {
+        is_straight &= p == code || !ends_flow(last);
+        last = p;
+        if (!vdso_decode(p, call + 2, &insn))
+            return PROOF_NEVER;
+    }
+    if (p != call || call - last < JUMP_BYTES || insn.size > PROMOTED_MAX || !may_move(&insn, last))
+        return PROOF_NEVER;
+    out->size = insn.size;
+    for (u32 i = 0; i < insn.size; i++)
+        out->bytes[i] = last[i];
+    if (is_straight)
+        return PROOF_GOOD;
+    if (*last != MOV_EAX)
+        return PROOF_NEVER;
+    return (u64)(u32)signed32(last + 1) == rax ? PROOF_GOOD : PROOF_NOT_NOW;
 }
 
 /* ---- What leads into the jump ---- */
@@ -107,4 +144,7 @@ static int is_entered(const struct image *of, u64 at) {
     return has_short(of->text_lo, of->text_hi, at);
 }
 
-int promote_is_sound(const struct image *im, u64 site) { return is_instruction(im, site) && !is_entered(im, site - JUMP_BYTES); }
+enum proof promote_proof(const struct image *im, u64 site, u64 rax, struct promotion *out) {
+    enum proof proof = find(im, site, rax, out);
+    return proof == PROOF_GOOD && is_entered(im, site - out->size) ? PROOF_NEVER : proof;
+}

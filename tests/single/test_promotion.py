@@ -17,11 +17,11 @@ from .singles import Single, single
 SOURCES = Path(__file__).parent / "src"
 LIBRARY = ("-shared", "-nostdlib")
 TRAPS = 4 + 3  # of a site, until it is patched (promote.c): the code has three pages
-SITES = 49  # of a library that can be
+SITES = 47  # of a library that can be
 MORE = SITES + 11
 TIMES = 20
-PATCHED = ("plain", "behind", "across", "entered")
-DECLINED = ("tail", "near", "short", "other", "vector")
+PATCHED = ("plain", "behind", "across", "entered", "tail", "memory")
+DECLINED = ("flow", "relative", "near", "short", "other", "vector")
 EACH = (TRAPS * len(PATCHED) + TIMES * len(DECLINED), len(PATCHED))  # guard_traps, promoted
 UNPATCHED = (TIMES * (len(PATCHED) + len(DECLINED)), 0)
 MAPS = frozenset(("read", "mremap"))
@@ -48,7 +48,8 @@ def _figures(lines: list[dict[str, object]]) -> list[tuple[object, object]]:
     [
         ("each", *EACH),
         # A jump to the call traps, each time.
-        ("direct", 3 * 10 + TRAPS - 10 % TRAPS + TRAPS, 2),
+        ("direct", 3 * 10 + TRAPS, 2),
+        ("fault", TRAPS, 1),
         ("reload", 300 * 2 * TRAPS, 300 * 2),
         # What was writable is not patched any more (what is behind it is, a page less); nor what moved, or came there.
         ("rights", TRAPS + TIMES + TRAPS - 1, 2),

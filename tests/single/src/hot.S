@@ -51,8 +51,7 @@ at_entered: syscall
         jmp     at_entered
         END     entered
 
-        /* Not promoted. */
-        BEGIN   tail                    # the mov's bytes are another instruction's
+        BEGIN   tail                    # the bytes before it are another mov's
         mov     $186, %eax              # gettid
         mov     $186, %r8d
 at_tail: syscall
@@ -60,6 +59,34 @@ at_tail: syscall
         sub     $186, %rcx
         add     %rcx, %rax
         END     tail
+
+        BEGIN   memory
+        mov     $121, %eax              # getpgid
+        mov     8(%rsp), %r10
+at_memory: syscall
+        END     memory
+
+        BEGIN   faults                  # where its argument leads nowhere
+        mov     $146, %eax              # sched_get_priority_max
+        mov     0x100(%rdi), %r10
+at_faults: syscall
+        END     faults
+
+        /* Not promoted. */
+        BEGIN   flow                    # nothing says that it is code
+        mov     $37, %eax               # alarm
+        jmp     1f
+        .byte   0x48, 0xb8
+1:      mov     $120, %r9d
+at_flow: syscall
+        END     flow
+
+        BEGIN   relative                # it would load something else elsewhere
+        mov     $145, %eax              # sched_getscheduler
+        mov     .Lrelative(%rip), %r9
+at_relative: syscall
+        END     relative
+.Lrelative: .quad 0
 
         BEGIN   near                    # bytes that would lead into the mov
         mov     $111, %eax              # getpgrp
@@ -76,8 +103,7 @@ at_short: syscall
         .byte   0xeb, (at_short - 1) - (. + 1)
 
         BEGIN   other                   # no such mov
-        mov     $24, %al                # sched_yield
-        movzbl  %al, %eax
+        mov     $24, %eax               # sched_yield
         nop
 at_other: syscall
         END     other
@@ -89,16 +115,15 @@ at_vector: syscall
         END     vector
 
 #ifdef MORE
-        .globl  more
-more:   .set    n, 0
-        .rept   MORE
-        .cfi_startproc
+        .globl  more                    # one each 16 bytes
         .balign 16
+more:   .rept   MORE
+        .cfi_startproc
         mov     $110, %eax
         syscall
         ret
+        .balign 16
         .cfi_endproc
-        .set    n, n + 1
         .endr
 #endif
         .section .note.GNU-stack,"",@progbits

@@ -11,6 +11,7 @@
  *   promote over LIBRARY      maps other code over it, and makes calls there
  *   promote advise LIBRARY    gives its pages back
  *   promote children LIBRARY  calls after fork and vfork
+ *   promote fault LIBRARY     the instruction before a call faults
  *   promote made LIBRARY      copies the code to memory of all kinds, runs it there, and reads it
  */
 #define _GNU_SOURCE
@@ -18,6 +19,7 @@
 #include <fcntl.h>
 #include <pthread.h>
 #include <sched.h>
+#include <setjmp.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -25,13 +27,13 @@
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
+#include <ucontext.h>
 #include <unistd.h>
 
 #ifndef MORE
 #define MORE 0
 #endif
 #define PAGE 4096ul
-#define MOV_BYTES 5
 #define TIMES 20
 
 typedef long call_type(long is_entered);
@@ -40,8 +42,9 @@ static const struct {
     const char *name;
     long nr;
 } functions[] = {
-    {"plain", SYS_getppid}, {"behind", SYS_getuid}, {"across", SYS_getgid},     {"entered", SYS_geteuid}, {"tail", SYS_gettid},
-    {"near", SYS_getpgrp},  {"short", SYS_getpid},  {"other", SYS_sched_yield}, {"vector", SYS_getsid},
+    {"plain", SYS_getppid},  {"behind", SYS_getuid}, {"across", SYS_getgid},          {"entered", SYS_geteuid},
+    {"tail", SYS_gettid},    {"memory", SYS_getpgid}, {"flow", SYS_alarm},          {"relative", SYS_sched_getscheduler},
+    {"near", SYS_getpgrp},   {"short", SYS_getpid},  {"other", SYS_sched_yield},      {"vector", SYS_getsid},
 };
 #define FUNCTIONS (sizeof functions / sizeof *functions)
 
@@ -87,8 +90,11 @@ static long times(call_type *call, long expected, int n)
 /* In the file. */
 static int as_written(const char *name)
 {
-    const unsigned char *at = site(name) - MOV_BYTES;
-    return at[0] == 0xb8 || !strcmp(name, "other");
+    const unsigned char *at = site(name) - 1;
+    for (int i = 0; i < 9; i++)
+        if (at[-i] == 0xe9)
+            return 0;
+    return 1;
 }
 
 static void each(int says_bytes)
@@ -278,6 +284,35 @@ static void children(void)
     printf("%ld wrong\n", wrong);
 }
 
+static sigjmp_buf out;
+static const char *where;
+
+static void on_fault(int sig, siginfo_t *info, void *context)
+{
+    const unsigned char *ip = (const unsigned char *)((ucontext_t *)context)->uc_mcontext.gregs[REG_RIP];
+    const greg_t *gregs = ((ucontext_t *)context)->uc_mcontext.gregs;
+    printf("signal %d at %s + %ld, of %p, rax %lld, rdi %lld\n", sig, where, (long)(ip - (const unsigned char *)symbol(where)), info->si_addr,
+           gregs[REG_RAX], gregs[REG_RDI]);
+    siglongjmp(out, 1);
+}
+
+/* The instruction that has moved faults. */
+static void fault(void)
+{
+    static char memory[0x200];
+    struct sigaction action = {.sa_sigaction = on_fault, .sa_flags = SA_SIGINFO};
+    call_type *call = function("faults");
+    long sum = 0;
+    sigaction(SIGSEGV, &action, NULL);
+    where = "faults";
+    for (int i = 0; i < TIMES; i++)
+        sum += call((long)memory);
+    for (int i = 0; i < 3; i++)
+        if (!sigsetjmp(out, 1))
+            call(i);
+    printf("%ld\n", sum);
+}
+
 static void run_copy(const char *kind, unsigned char *code, unsigned long offset)
 {
     long wrong = code == MAP_FAILED ? -1 : times((call_type *)(code + offset), getppid(), TIMES);
@@ -340,6 +375,8 @@ int main(int argc, char **argv)
         advise();
     else if (!strcmp(argv[1], "children"))
         children();
+    else if (!strcmp(argv[1], "fault"))
+        fault();
     else if (!strcmp(argv[1], "made"))
         made();
     else
