@@ -7,14 +7,14 @@ import sys
 import tempfile
 from pathlib import Path
 
-from . import calls, dynamic, protections, rewriting, starts
+from . import calls, dynamic, loaded, protections, rewriting, starts
 
 
 def main() -> None:
     """Everything is built in a folder that is removed at the end."""
     print(f"Linux {platform.release()}, {platform.machine()}")
     with tempfile.TemporaryDirectory(prefix="flicker-bench-") as name:
-        for part in (calls, protections, starts, dynamic, rewriting):
+        for part in (calls, protections, starts, dynamic, loaded, rewriting):
             if len(sys.argv) == 1 or part.__name__.rpartition(".")[2] in sys.argv[1:]:
                 print(part.report(Path(name)), flush=True)
 

@@ -168,6 +168,7 @@ struct flk_alias { /* an absolute path that led to the original */
 #define FLK_PLANS_MAGIC 0x316e6c706b6c66 /* "flkpln1" */
 #define FLK_PLAN_SELF 1u /* the program itself, by its original: what it maps of itself once more shows the old bytes; vaddrs are offsets */
 #define FLK_PLAN_ALIGNED 2u /* its segments want more than a page, and the loader is glibc's, which reserves addresses first */
+#define FLK_PLAN_PROMOTED 4u /* of no file: the block for sites that are patched since they trap, without any; addresses count from the block */
 
 struct flk_plans {
     flk_u64 magic;

@@ -49,7 +49,8 @@ from .abi import (
 )
 from .edits import jump_edit, make_edits
 from .note import fixed_part, note_bytes, placed_part, runtime_sha256
-from .plans import plans_bytes, plans_size
+from .plans import Pages, plans_bytes, plans_size
+from .promotion import promotion_pages
 from .start import Start, copy_of, edit_of, open_edits, read_start
 from .stub import Stub
 from .tables import Tables, make_tables
@@ -130,7 +131,7 @@ def lay_out(
     texts = _texts(options)
     shows = options.role.hides_interpreter
     name = str(options.exe_path or image.path)
-    size_of_plans = plans_size(plans, plan, name) if options.role is Role.SINGLE else 0
+    size_of_plans = plans_size(plans, _promoted(), plan, name) if options.role is Role.SINGLE else 0
     unwind = plan_unwind(image, slots, labels)
     added = unwind.table is not None and not unwind.table.header
     if phnum + added > MAX_PHDRS or _too_large(
@@ -168,7 +169,7 @@ def lay_out(
     trampolines = build(slots, where.rx, template, moved, holes, fixed=fixed)
     config = _config(image, code, plan, options, where, tables, slots, stub, texts).pack(labels)
     edits = make_edits(image, trampolines, moved)
-    planned = plans_bytes(plans, edits, image.data, name) if size_of_plans else b""
+    planned = plans_bytes(plans, _promoted(), edits, image.data, name) if size_of_plans else b""
     if len(planned) != size_of_plans:
         raise InternalError(f"{image.path}: plans of {len(planned)} bytes, {size_of_plans} planned")
     code_parts = [(t.vaddr, t.data) for t in trampolines]
@@ -398,6 +399,11 @@ def _labels(template: Template, *, has_leave: bool) -> FlkTemplate:
         lea_end=at["lea_end"],
         has_leave=int(has_leave),
     )
+
+
+def _promoted() -> Pages:
+    client = trampoline_template(Shape.CLIENT)
+    return promotion_pages(client, _labels(client, has_leave=True))
 
 
 def _config(

@@ -21,7 +21,9 @@ from .abi import ABI_VERSION
 PLANS_MAGIC: Final = 0x316E6C706B6C66
 PLAN_SELF: Final = 1
 PLAN_ALIGNED: Final = 2
+PLAN_PROMOTED: Final = 4
 MAX_BYTES: Final = 1 << 30  # of all plans: offsets have 32 bits, and the program's code lies behind them
+Pages = tuple[tuple[int, bytes], tuple[int, bytes]]  # of promotion.py
 _HEADER: Final = range(24, 64)  # of Elf64_Ehdr, from e_entry on: what emit/ changes lies within
 _SHORT_SIZE: Final = 2  # jmp rel8
 _REL32_SIZE: Final = 4
@@ -91,14 +93,15 @@ class FlkPatch:
         return self.FORMAT.pack(*astuple(self))
 
 
-def plans_size(plans: Sequence[FilePlan], plan: Plan, name: str) -> int:
+def plans_size(plans: Sequence[FilePlan], promoted: Pages, plan: Plan, name: str) -> int:
     """Of what ``plans_bytes`` will give for a program with this plan."""
     own = [Change(vaddr=0, old=bytes(size), new=bytes(size)) for size in (len(_HEADER), *_owned_sizes(plan))]
-    return len(_pack(plans, own, name))
+    return len(_pack(plans, promoted, own, name))
 
 
-def plans_bytes(plans: Sequence[FilePlan], edits: Iterable[Edit], data: bytes, name: str) -> bytes:
-    """``edits``: the program's own, at their file offsets; ``data``: of its original."""
+def plans_bytes(plans: Sequence[FilePlan], promoted: Pages, edits: Iterable[Edit], data: bytes, name: str) -> bytes:
+    """``promoted``: the block for sites that trap; ``edits``: the program's, at their file offsets; ``data``: of its
+    original."""
     # What the ELF header gets instead is not known yet, and of no use: nobody looks for it.
     header = data[_HEADER.start : _HEADER.stop]
     own = [Change(vaddr=_HEADER.start, old=header, new=header)]
@@ -106,7 +109,7 @@ def plans_bytes(plans: Sequence[FilePlan], edits: Iterable[Edit], data: bytes, n
         Change(vaddr=e.offset, old=data[e.offset : e.offset + len(e.data)], new=e.data)
         for e in sorted(edits, key=lambda e: e.offset)
     ]
-    return _pack(plans, own, name)
+    return _pack(plans, promoted, own, name)
 
 
 def _owned_sizes(plan: Plan) -> Iterable[int]:
@@ -153,11 +156,21 @@ class _Packer:
         return first, len(changes)
 
 
-def _pack(plans: Sequence[FilePlan], own: Sequence[Change], name: str) -> bytes:
+def _place(packer: _Packer, pages: Pages) -> list[int]:
+    """Where each of the two stands, and its size; at a page's start, since it is mapped."""
+    places = []
+    for _, data in pages:
+        if data:
+            packer.page()
+        places += [packer.add(data) if data else 0, len(data)]
+    return places
+
+
+def _pack(plans: Sequence[FilePlan], promoted: Pages, own: Sequence[Change], name: str) -> bytes:
     count = len(own) + sum(len(p.changes) for p in plans)
     rows: list[FlkPlan] = []
     run_count = sum(len(p.runs) for p in plans)
-    start = FlkPlans.FORMAT.size + (len(plans) + 1) * FlkPlan.FORMAT.size
+    start = FlkPlans.FORMAT.size + (len(plans) + 2) * FlkPlan.FORMAT.size
     start += run_count * FlkRun.FORMAT.size + count * FlkPatch.FORMAT.size
     runs: list[FlkRun] = []
     packer = _Packer(start)
@@ -169,11 +182,7 @@ def _pack(plans: Sequence[FilePlan], own: Sequence[Change], name: str) -> bytes:
         for vaddr, data in plan.runs:
             packer.page()
             runs.append(FlkRun(vaddr=vaddr - plan.low, size=len(data), at=packer.add(data)))
-        places = []
-        for _, data in (plan.r, plan.rx):
-            if data:
-                packer.page()
-            places += [packer.add(data) if data else 0, len(data)]
+        places = _place(packer, (plan.r, plan.rx))
         rows.append(
             FlkPlan(
                 size_bytes=plan.size_bytes,
@@ -197,6 +206,22 @@ def _pack(plans: Sequence[FilePlan], own: Sequence[Change], name: str) -> bytes:
                 run_count=len(plan.runs),
             )
         )
+    places = _place(packer, promoted)
+    rows.append(
+        FlkPlan(
+            size_bytes=0,
+            r_vaddr=promoted[0][0],
+            rx_vaddr=promoted[1][0],
+            r_at=places[0],
+            r_bytes=places[1],
+            rx_at=places[2],
+            rx_bytes=places[3],
+            patch_first=0,
+            patch_count=0,
+            flags=PLAN_PROMOTED,
+            name=own_name,
+        )
+    )
     rows.append(FlkPlan(size_bytes=0, patch_first=first, patch_count=own_count, flags=PLAN_SELF, name=own_name))
     packer.page()
     if start + len(packer.data) > MAX_BYTES:

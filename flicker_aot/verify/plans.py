@@ -17,6 +17,7 @@ from itertools import pairwise
 from typing import Final
 
 from .finding import Finding, Unsound
+from .promotion import check_promotion
 from .rawelf import PAGE, RawElf
 from .subject import JMP_SIZE, TRAP_BYTE, UD2, Subject
 
@@ -25,7 +26,7 @@ _HEAD: Final = struct.Struct("<QIIIIQ")
 _PLAN: Final = struct.Struct("<Q32s16sQQQQQIIIIIIIIIIII")
 _RUN: Final = struct.Struct("<III")
 _PATCH: Final = struct.Struct("<III")
-_SELF, _ALIGNED = 1, 2
+_SELF, _ALIGNED, _PROMOTED = 1, 2, 4
 _HEADER: Final = range(24, 64)  # of the ELF header
 _REL32_SIZE: Final = 4
 
@@ -41,6 +42,7 @@ class PlanRow:
     image: tuple[int, int, int]  # low, span, first_offset
     is_aligned: bool  # its segments want more than a page
     is_self: bool
+    is_promoted: bool  # the block for sites that a process patches by itself
     changes: tuple[tuple[int, bytes, bytes], ...]
     runs: tuple[tuple[int, bytes], ...]  # pages as they are to be: vaddr, bytes
     r: tuple[int, bytes]  # vaddr, bytes
@@ -92,7 +94,7 @@ def read_plans(output: RawElf, vaddr: int) -> tuple[PlanRow, ...]:
             r_at % PAGE
             or rx_at % PAGE
             or id_bytes > len(build_id)
-            or flags & ~(_SELF | _ALIGNED)
+            or flags not in (0, _SELF, _ALIGNED, _PROMOTED)
             or reserved
             or name >= len(data)
         ):
@@ -117,6 +119,7 @@ def read_plans(output: RawElf, vaddr: int) -> tuple[PlanRow, ...]:
                 image=(low, span, first_offset),
                 is_aligned=bool(flags & _ALIGNED),
                 is_self=bool(flags & _SELF),
+                is_promoted=bool(flags & _PROMOTED),
                 changes=tuple(found),
                 runs=tuple(whole),
                 r=(r_vaddr, part(r_at, r_bytes)),
@@ -139,7 +142,7 @@ def check_plans(subject: Subject, vaddr: int) -> Iterator[Finding]:
     if not vaddr:
         return
     rows = read_plans(subject.output, vaddr)
-    others = [row for row in rows if not row.is_self]
+    others = [row for row in rows if not row.is_self and not row.is_promoted]
     told = [(os.fsencode(p.path), p.build_id, p.sha256) for p in claim.plans]
     found = [(row.path, row.build_id.hex(), row.sha256()) for row in others]
     if told != found:
@@ -148,6 +151,17 @@ def check_plans(subject: Subject, vaddr: int) -> Iterator[Finding]:
     for row in others:
         yield from _check_row(row)
     yield from _own(subject, [row for row in rows if row.is_self], vaddr)
+    yield from _promotion([row for row in rows if row.is_promoted], vaddr)
+
+
+def _promotion(rows: list[PlanRow], vaddr: int) -> Iterator[Finding]:
+    if len(rows) != 1:
+        yield _bad(vaddr, f"{len(rows)} blocks for promoted sites, expected 1")
+        return
+    row = rows[0]
+    if row.size_bytes or any(row.image) or row.build_id or any(row.digest) or row.changes or row.runs:
+        yield _bad(vaddr, "the block for promoted sites is said to be a file's")
+    yield from check_promotion(row.r, row.rx)
 
 
 def _bad(vaddr: int | None, message: str) -> Finding:

@@ -1,4 +1,4 @@
-/* What single.c, plans.c, text.c and digest.c share: the runtime of a dynamic program that is one file. */
+/* What single.c, plans.c, promote.c, promote_proof.c, text.c and digest.c share: the runtime of a dynamic program that is one file. */
 #ifndef PLANS_H
 #define PLANS_H
 
@@ -35,6 +35,53 @@ i64 transient_open(const char *path, int flags);
 i64 memory_file(void); /* an empty file without a name */
 void transient_close(i64 fd);
 void transient_after_fork(int shares_files);
+
+enum { IMAGE_FREE, IMAGE_CLAIMED, IMAGE_LEAVING, IMAGE_READY }; /* LEAVING: its code is being unmapped; the block is still the runtime's */
+
+/* What is mapped of a file: by its plan, or, with the plan of promoted sites, code that no other plan is for. */
+struct image {
+    u32 state;
+    u32 patched; /* something of it is by its plan: the block is a client */
+    const struct flk_plan *plan;
+    u64 lo, hi;             /* all of it but its block */
+    u64 base;               /* where its first page is */
+    u64 text_lo, text_hi;   /* what may be mapped of the pages that patches change; without a plan: of its code, never writable */
+    u64 place_lo, place_hi; /* of where they are or were: not unmapped yet */
+    u64 block_lo, block_hi; /* reserved behind the image; without a plan: near it, 0: none yet */
+    u64 dev, ino;
+    u64 frames;             /* without a plan: its sorted table of call frame information; 0: none */
+    u32 promoted, attempts; /* without a plan: how many sites of it are, and were looked at */
+};
+
+/* plans.c: the list of images */
+#define IMAGES 1024
+struct image *image_claim(u32 count); /* one of the first `count`; 0: none is free */
+void image_ready(struct image *im); /* it is all there: it is found from now on */
+struct image *images_in(u64 from, u64 end, struct image *im); /* the first from `im` on (0: of all) that has something there, or its block; 0: none */
+void image_block(struct image *im, u64 lo, u64 hi);           /* its block is there */
+void image_cut(struct image *im, u64 from, u64 end);          /* without a plan: what is there is not its code any more */
+const struct flk_plan *plan_promoted(const u8 **r, const u8 **rx); /* of code without another one, and where the block's pages stand; 0: none */
+static inline int is_unknown(const struct image *im) { return (im->plan->flags & FLK_PLAN_PROMOTED) != 0; }
+
+/* promote.c */
+void promote_code(const struct mapping *m, const struct kstat *st); /* code without a plan is there */
+void promote_gone(const struct image *im);
+void promote_after_fork(void);
+
+/* promote_proof.c */
+#define PROMOTED_MAX 8 /* bytes of an instruction before a system call that a jump takes the place of */
+struct promotion {
+    u32 size;
+    u8 bytes[PROMOTED_MAX];
+};
+enum proof { PROOF_NEVER, PROOF_NOT_NOW, PROOF_GOOD };
+#define JUMP_BYTES 5
+enum proof promote_proof(const struct image *im, u64 site, u64 rax, struct promotion *out);
+static inline i64 signed32(const u8 *p) {
+    int value;
+    __builtin_memcpy(&value, p, sizeof value);
+    return value;
+}
 
 /* plans.c */
 void plans_start(u64 at, const void *table, u64 count); /* `table`: the program headers of the file that runs */

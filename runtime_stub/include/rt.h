@@ -151,6 +151,10 @@ int plans_concern(u64 from, u64 bytes);      /* 1: an image, or what was mapped 
 int plans_mapped(u64 addr, u64 bytes, const i64 *args); /* mmap has returned `addr`. 1: nothing in there that is not hooked */
 void plans_unmapping(u64 from, u64 end);                 /* before the call */
 void plans_unmapped(u64 from, u64 end, int is_gone);     /* after it */
+void promote_trapped(struct blk *b, u64 site, u64 rax);   /* promote.c: that site of no plan has trapped, with rax */
+void promote_before(struct blk *b, const struct frame *f); /* mprotect and its kin, mremap, shmat */
+void promote_wait(void);                                  /* until no other thread replaces code */
+u32 promoted_count(void);
 int plans_own(u64 from, u64 end, u64 *start, u64 *own_end); /* 1: the lowest of the runtime's own pages among them */
 
 /* sites.c */
@@ -214,6 +218,7 @@ int exec_map_before(struct blk *b, const struct frame *f); /* a call on the addr
 void exec_map_after(struct blk *b, u32 nr, i64 result, const i64 *args);
 int exec_map_any(void);
 int exec_map_holds(u64 at); /* or may hold it: the table was full */
+u32 exec_map_changing(void);                       /* single files: how many calls are on their way that change it */
 void exec_map_unproved(u64 at, u64 bytes); /* single files: code without a plan */
 
 /* user_dispatch.c */

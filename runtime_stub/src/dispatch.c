@@ -432,6 +432,7 @@ static int plans_call(struct blk *b, struct frame *f, u32 kind) {
         return plans_advise(f);
     if ((u32)f->rax == NR_PROCESS_MADVISE)
         return plans_advise_process(f);
+    promote_before(b, f);
     if (kind != MUNMAP || from % 4096 || !plans_concern(from, bytes))
         return 0;
     int changes = exec_map_before(b, f);
@@ -620,6 +621,9 @@ void flk_guarded(struct frame *f) {
     struct blk *b = self_blk();
     if (guard_is_kept(special_site(b)))
         b->skip_hook = 1;
+#ifdef IN_SINGLE
+    promote_trapped(b, special_site(b), (u64)f->rax);
+#endif
     dispatch_far(b, f);
     if (f->action)
         return;

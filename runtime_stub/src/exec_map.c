@@ -191,6 +191,8 @@ static int is_known(u64 at, u64 bytes, const i64 *args) {
 
 static int is_image(u64 from, u64 bytes) { return plans_concern(from, bytes); }
 
+u32 exec_map_changing(void) { return __atomic_load_n(&map.changing, __ATOMIC_SEQ_CST); }
+
 void exec_map_unproved(u64 at, u64 bytes) {
     if (!guard_enabled())
         return;
@@ -252,6 +254,9 @@ int exec_map_before(struct blk *b, const struct frame *f) {
     if (!b->sp_arg) /* a file's text: a client, perhaps; or something over what was one */
         return nr == __NR_mmap && ((prot & PROT_EXEC && !(flags & MAP_ANONYMOUS)) || (flags & MAP_FIXED && is_image(lo, bytes)));
     is_changing(1);
+#ifdef IN_SINGLE
+    promote_wait(); /* who comes later sees the change */
+#endif
     if (arms)
         guard_arm(b);
     if (nr == __NR_mprotect || nr == NR_PKEY_MPROTECT) {

@@ -35,20 +35,6 @@
 #define IOV_MAX 1024
 #define EFAULT 14
 #define EINVAL 22
-#define IMAGES 1024
-
-enum { FREE, CLAIMED, LEAVING, READY }; /* LEAVING: its code is being unmapped; the block is still the runtime's */
-
-struct image {
-    u32 state;
-    u32 patched; /* something of it is: the block is a client */
-    const struct flk_plan *plan;
-    u64 base;              /* where its first page is */
-    u64 text_lo, text_hi;   /* what may be mapped of the pages that patches change */
-    u64 place_lo, place_hi; /* of where they are or were: not unmapped yet */
-    u64 block_lo, block_hi; /* reserved behind the image */
-    u64 dev, ino;
-};
 
 static struct {
     const struct flk_plans *head; /* 0: no plans, or the interpreter was there before us */
@@ -59,6 +45,7 @@ static struct {
     u32 used;        /* entries that were ever claimed */
     u32 pad;
     u64 lo, hi; /* every image is in here */
+    const struct flk_plan *promoted; /* the block of sites that are patched without a plan */
     const struct image *loader;
     const struct blk *reserver;   /* whose the next three are, by compare-and-swap; 0: nobody's */
     u64 reserved_lo, reserved_hi; /* what the loader has reserved for an aligned image, and what was added */
@@ -80,7 +67,16 @@ void plans_start(u64 at, const void *table, u64 count) {
     all.plans = (const struct flk_plan *)(head + 1);
     all.runs = (const struct flk_run *)(all.plans + head->plan_count);
     all.patches = (const struct flk_patch *)(all.runs + head->run_count);
+    for (u32 i = 0; i < head->plan_count; i++)
+        if (all.plans[i].flags & FLK_PLAN_PROMOTED)
+            all.promoted = &all.plans[i];
     all.head = head;
+}
+
+const struct flk_plan *plan_promoted(const u8 **r, const u8 **rx) {
+    *r = all.promoted ? bytes_at(all.promoted->r_at) : 0;
+    *rx = all.promoted ? bytes_at(all.promoted->rx_at) : 0;
+    return all.promoted;
 }
 
 /* ---- Which plan a file has ---- */
@@ -102,7 +98,7 @@ const struct flk_plan *plan_of(i64 fd, struct kstat *st) {
     if (!all.head || !may_call(OWN_STAT) || SYS4(__NR_newfstatat, fd, "", st, AT_EMPTY_PATH))
         return 0;
     for (u32 i = 0; i < all.head->plan_count; i++)
-        if (all.plans[i].size_bytes == (u64)st->size && !(all.plans[i].flags & FLK_PLAN_SELF) && is_of(&all.plans[i], fd))
+        if (all.plans[i].size_bytes == (u64)st->size && !(all.plans[i].flags & (FLK_PLAN_SELF | FLK_PLAN_PROMOTED)) && is_of(&all.plans[i], fd))
             return &all.plans[i];
     return 0;
 }
@@ -115,10 +111,10 @@ u64 plan_room(const struct flk_plan *plan) {
 
 /* ---- Images ---- */
 
-static struct image *claim(void) {
-    for (u32 i = 0; i < IMAGES; i++) {
-        u32 state = FREE, used = __atomic_load_n(&all.used, __ATOMIC_ACQUIRE);
-        if (!__atomic_compare_exchange_n(&all.images[i].state, &state, CLAIMED, 0, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE))
+struct image *image_claim(u32 count) {
+    for (u32 i = 0; i < count; i++) {
+        u32 state = IMAGE_FREE, used = __atomic_load_n(&all.used, __ATOMIC_ACQUIRE);
+        if (!__atomic_compare_exchange_n(&all.images[i].state, &state, IMAGE_CLAIMED, 0, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE))
             continue;
         while (used <= i && !__atomic_compare_exchange_n(&all.used, &used, i + 1, 0, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE))
             ;
@@ -133,12 +129,12 @@ static struct image *image_from(u64 from, u64 end, struct image *im, u32 state) 
         return 0;
     u32 used = __atomic_load_n(&all.used, __ATOMIC_ACQUIRE);
     for (im = im ? im : all.images; im < all.images + used; im++)
-        if (__atomic_load_n(&im->state, __ATOMIC_ACQUIRE) >= state && from < im->block_hi && end > im->base)
+        if (__atomic_load_n(&im->state, __ATOMIC_ACQUIRE) >= state && ((from < im->hi && end > im->lo) || (from < im->block_hi && end > im->block_lo)))
             return im;
     return 0;
 }
 
-static struct image *image_in(u64 from, u64 end, struct image *im) { return image_from(from, end, im, READY); }
+struct image *images_in(u64 from, u64 end, struct image *im) { return image_from(from, end, im, IMAGE_READY); }
 
 static u64 first_page(const struct image *im) { return PAGE_DOWN(im->base + all.patches[im->plan->patch_first].vaddr); }
 
@@ -147,34 +143,61 @@ static u64 last_page(const struct image *im) {
     return PAGE_UP(im->base + last->vaddr + last->size);
 }
 
+void image_block(struct image *im, u64 lo, u64 hi) {
+    lower(&all.lo, lo);
+    raise(&all.hi, hi);
+    own_pages_add(lo, hi);
+    __atomic_store_n(&im->block_lo, lo, __ATOMIC_RELEASE);
+    __atomic_store_n(&im->block_hi, hi, __ATOMIC_RELEASE);
+}
+
+void image_ready(struct image *im) {
+    lower(&all.lo, im->lo);
+    raise(&all.hi, im->hi);
+    __atomic_store_n(&im->state, IMAGE_READY, __ATOMIC_RELEASE);
+}
+
 struct image *image_add(const struct flk_plan *plan, u64 base, const struct kstat *st) {
-    struct image *im = claim();
+    struct image *im = image_claim(IMAGES);
     if (!im)
         return 0;
     im->plan = plan;
     im->patched = 0;
-    im->base = base;
+    im->base = im->lo = base;
+    im->hi = base + plan->span;
     im->text_lo = im->place_lo = first_page(im);
     im->text_hi = im->place_hi = last_page(im);
     im->block_lo = base + plan->span;
     im->block_hi = base + block_end(plan) - plan->low;
     im->dev = st->dev;
     im->ino = st->ino;
-    lower(&all.lo, base);
-    raise(&all.hi, im->block_hi);
-    own_pages_add(im->block_lo, im->block_hi);
-    __atomic_store_n(&im->state, READY, __ATOMIC_RELEASE);
+    image_block(im, im->block_lo, im->block_hi);
+    image_ready(im);
     return im;
+}
+
+/* A range has no holes: of two parts the lower one stays. */
+void image_cut(struct image *im, u64 from, u64 end) {
+    if (from >= im->text_hi || end <= im->text_lo)
+        return;
+    if (from > im->text_lo)
+        im->text_hi = from;
+    else
+        im->text_lo = end < im->text_hi ? end : im->text_hi;
 }
 
 /* Leaves the list before its memory goes. */
 static void forget(struct image *im) {
     u64 lo = im->block_lo, bytes = im->block_hi - lo;
-    __atomic_store_n(&im->state, CLAIMED, __ATOMIC_RELEASE);
-    module_unmapped(lo, bytes);
-    if (may_call(OWN_MUNMAP))
-        SYS2(__NR_munmap, lo, bytes);
-    __atomic_store_n(&im->state, FREE, __ATOMIC_RELEASE);
+    __atomic_store_n(&im->state, IMAGE_CLAIMED, __ATOMIC_RELEASE);
+    if (bytes) {
+        module_unmapped(lo, bytes);
+        if (may_call(OWN_MUNMAP))
+            SYS2(__NR_munmap, lo, bytes);
+    }
+    if (is_unknown(im))
+        promote_gone(im);
+    __atomic_store_n(&im->state, IMAGE_FREE, __ATOMIC_RELEASE);
 }
 
 static struct patches patches_of(const struct flk_plan *plan, u64 base) {
@@ -303,6 +326,7 @@ static void end_reservation(u64 block_hi) {
 void plans_after_fork(int shares_files) {
     if (all.reserver && all.reserver != self_blk())
         __atomic_store_n(&all.reserver, 0, __ATOMIC_RELEASE); /* of a thread that is not here; its room stays mapped */
+    promote_after_fork();
     transient_after_fork(shares_files);
 }
 
@@ -312,8 +336,13 @@ static void mapped_first(struct frame *f, const struct flk_plan *plan, u64 base,
     struct image *im = failed(f->rax) ? 0 : image_add(plan, base, st);
     if (!im)
         unmap(failed(f->rax) ? base : end, end + room);
-    else if (f->args[2] & PROT_EXEC &&
-             (!image_text(im, &(struct mapping){base, (u64)f->args[1], f->args[2], (int)f->args[4], f->args[5]}) || f->args[2] & PROT_WRITE))
+    if (!im || !(f->args[2] & PROT_EXEC))
+        return;
+    struct mapping m = {base, (u64)f->args[1], f->args[2], (int)f->args[4], f->args[5]};
+    int is_good = image_text(im, &m);
+    if (!is_good)
+        promote_code(&m, st);
+    if (!is_good || f->args[2] & PROT_WRITE)
         exec_map_unproved(base, (u64)f->args[1]);
 }
 
@@ -349,7 +378,7 @@ int plans_map(struct frame *f) {
     return 1;
 }
 
-int plans_concern(u64 from, u64 bytes) { return all.head && image_in(from, PAGE_UP(from + bytes), 0) != 0; }
+int plans_concern(u64 from, u64 bytes) { return all.head && images_in(from, PAGE_UP(from + bytes), 0) != 0; }
 
 /* What is left of [*lo, *hi) without [from, end). */
 static void shrink(u64 *lo, u64 *hi, u64 from, u64 end) {
@@ -359,26 +388,33 @@ static void shrink(u64 *lo, u64 *hi, u64 from, u64 end) {
         *hi = from < *hi ? from : *hi;
 }
 
+static void text_goes(struct image *im, u64 from, u64 end) {
+    if (is_unknown(im))
+        image_cut(im, from, end);
+    else
+        shrink(&im->text_lo, &im->text_hi, from, end);
+}
+
 /* Before the kernel's call: behind it the addresses may be another thread's, for another image. */
 void plans_unmapping(u64 from, u64 end) {
-    for (struct image *im = image_in(from, end, 0); im; im = image_in(from, end, im + 1)) {
+    for (struct image *im = images_in(from, end, 0); im; im = images_in(from, end, im + 1)) {
         u64 lo = im->place_lo, hi = im->place_hi;
-        u32 ready = READY;
+        u32 ready = IMAGE_READY;
         shrink(&lo, &hi, from, end);
         if (lo >= hi) {
-            __atomic_compare_exchange_n(&im->state, &ready, LEAVING, 0, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE);
+            __atomic_compare_exchange_n(&im->state, &ready, IMAGE_LEAVING, 0, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE);
             continue;
         }
         im->place_lo = lo;
         im->place_hi = hi;
-        shrink(&im->text_lo, &im->text_hi, from, end);
+        text_goes(im, from, end);
     }
 }
 
 void plans_unmapped(u64 from, u64 end, int is_gone) {
-    for (struct image *im = image_from(from, end, 0, LEAVING); im; im = image_from(from, end, im + 1, LEAVING)) {
-        u32 leaving = LEAVING;
-        if (__atomic_compare_exchange_n(&im->state, &leaving, is_gone ? CLAIMED : READY, 0, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE) && is_gone)
+    for (struct image *im = image_from(from, end, 0, IMAGE_LEAVING); im; im = image_from(from, end, im + 1, IMAGE_LEAVING)) {
+        u32 leaving = IMAGE_LEAVING;
+        if (__atomic_compare_exchange_n(&im->state, &leaving, is_gone ? IMAGE_CLAIMED : IMAGE_READY, 0, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE) && is_gone)
             forget(im);
     }
 }
@@ -386,7 +422,7 @@ void plans_unmapped(u64 from, u64 end, int is_gone) {
 /* The image with the lowest patched code in [from, end). */
 static const struct image *text_in(u64 from, u64 end) {
     const struct image *lowest = 0;
-    for (struct image *im = image_in(from, end, 0); im; im = image_in(from, end, im + 1))
+    for (struct image *im = images_in(from, end, 0); im; im = images_in(from, end, im + 1))
         if (im->patched && from < im->text_hi && end > im->text_lo && (!lowest || im->text_lo < lowest->text_lo))
             lowest = im;
     return lowest;
@@ -461,37 +497,55 @@ static u32 show_original(const struct mapping *m) {
     return count;
 }
 
+/* Code without a plan of which nothing is left where it was, and that nothing leads to. */
+static void drop_empty(u64 from, u64 end) {
+    for (struct image *im = images_in(from, end, 0); im; im = images_in(from, end, im + 1)) {
+        u32 ready = IMAGE_READY;
+        if (is_unknown(im) && im->text_lo >= im->text_hi && !im->block_hi &&
+            __atomic_compare_exchange_n(&im->state, &ready, IMAGE_CLAIMED, 0, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE))
+            forget(im);
+    }
+}
+
 int plans_mapped(u64 addr, u64 bytes, const i64 *args) {
     struct mapping m = {addr, bytes, args[2], (int)args[4], args[5]};
     u64 end = PAGE_UP(addr + bytes);
     struct kstat st;
     struct image *same = 0;
     int is_file = !(args[3] & MAP_ANONYMOUS) && may_call(OWN_STAT) && !SYS4(__NR_newfstatat, m.fd, "", &st, AT_EMPTY_PATH);
-    for (struct image *im = image_in(addr, end, 0); im; im = image_in(addr, end, im + 1))
-        if (is_file && im->dev == st.dev && im->ino == st.ino)
+    for (struct image *im = images_in(addr, end, 0); im; im = images_in(addr, end, im + 1))
+        if (is_file && im->dev == st.dev && im->ino == st.ino && !is_unknown(im))
             same = im;
         else
-            shrink(&im->text_lo, &im->text_hi, addr, end);
+            text_goes(im, addr, end);
+    drop_empty(addr, end);
     if (!(m.prot & PROT_EXEC))
         return 1;
     if (args[3] & MAP_ANONYMOUS)
         return 0;
     int is_private = (args[3] & MAP_TYPE) == MAP_PRIVATE;
-    if (same && is_private)
-        return image_text(same, &m);
+    u32 was = same && same->patched;
+    if (same && is_private) {
+        int is_good = image_text(same, &m);
+        if (!is_good && !was)
+            promote_code(&m, &st);
+        return is_good;
+    }
     if (all.head && is_file && identity_is_own(&st) && (is_private || !(m.prot & PROT_WRITE)))
         return !show_original(&m);
     const struct flk_plan *plan = all.head ? plan_of(m.fd, &st) : 0;
     if (plan && !plan->patch_count)
         return 1;
     bundle_unhooked(m.fd); /* executable memory without a plan */
+    if (is_file && is_private)
+        promote_code(&m, &st);
     return 0;
 }
 
 /* For own_pages.c: the first block in [from, end). */
 int plans_own(u64 from, u64 end, u64 *start, u64 *own_end) {
     int found = 0;
-    for (struct image *im = image_from(from, end, 0, LEAVING); im; im = image_from(from, end, im + 1, LEAVING))
+    for (struct image *im = image_from(from, end, 0, IMAGE_LEAVING); im; im = image_from(from, end, im + 1, IMAGE_LEAVING))
         if (from < im->block_hi && end > im->block_lo && (!found || im->block_lo < *start)) {
             *start = im->block_lo;
             *own_end = im->block_hi;

@@ -19,6 +19,7 @@
 #define O_CLOEXEC 02000000
 #define PAGE 4096ul
 #define PF_X 1
+#define PF_W 2
 #define PROT_READ 1
 #define PROT_EXEC 4
 #define PT_INTERP 3
@@ -44,8 +45,11 @@ static void prove_interpreter(const struct flk_plan *plan, i64 fd, u64 base, con
         const struct phdr *p = &h->table[i];
         u64 skew = p->vaddr % PAGE, at = base + p->vaddr - skew, bytes = p->filesz + skew;
         struct mapping m = {at, bytes, PROT_READ | PROT_EXEC, fd, (i64)(p->offset - skew)};
-        if (p->type == PT_LOAD && p->flags & PF_X && !(im && image_text(im, &m)))
+        if (p->type == PT_LOAD && p->flags & PF_X && !(im && image_text(im, &m))) {
             exec_map_unproved(at, bytes);
+            if (!(p->flags & PF_W))
+                promote_code(&m, st);
+        }
     }
     if (!plan || (plan->patch_count && !im))
         bundle_unhooked(fd);

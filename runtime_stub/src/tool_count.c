@@ -197,6 +197,12 @@ static char *format(struct blk *mine, enum end at) {
             p = put_count(p, "", nr, (u64)count.int80[nr]);
         *p++ = '}';
     }
+#ifdef IN_SINGLE
+    if (promoted_count()) {
+        p = put(p, ",\"promoted\":");
+        p = put_number(p, promoted_count());
+    }
+#endif
     if (guard_missing()) {
         p = put(p, ",\"unguarded\":");
         p = put_json(p, guard_missing());

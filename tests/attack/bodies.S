@@ -250,6 +250,33 @@ made_back:
         EPILOGUE
         .size run_made, .-run_made
 
+/* The site is in a library without a plan (loaded.S), which comes back behind a jump through loaded_back. */
+        .balign 16
+        .type run_loaded, @function
+run_loaded:
+        PROLOGUE
+        MARKER
+.Lloaded_go:
+        jmp     *made_code(%rip)
+.Lloaded_site:
+.Lloaded_after:
+        .globl  body_back
+body_back:
+.Lloaded_end:
+        MARKER
+        EPILOGUE
+        .size run_loaded, .-run_loaded
+
+/* long loaded_once(long a, long b): the same call, from outside of the body. */
+        .globl  loaded_once, once_back
+        .type loaded_once, @function
+loaded_once:
+        mov     made_code(%rip), %rax
+        jmp     *%rax
+once_back:
+        ret
+        .size loaded_once, .-loaded_once
+
 /* For calls that return twice: the child goes on at child_main, on a stack of its own. */
         .balign 16
         .type run_child, @function
@@ -304,6 +331,7 @@ shapes:
         SHAPE   short, short
         SHAPE   evict, evict
         SHAPE   made, .Lmade
+        SHAPE   loaded, .Lloaded
 #ifdef TRAPS
         SHAPE   trap, trap
 #endif

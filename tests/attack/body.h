@@ -62,8 +62,9 @@ extern struct regs body_in, body_out, child_out;
 extern uint64_t body_skew; /* added distance of the body's stack from its caller's, any number of bytes */
 extern const struct shape shapes[]; /* ends with a zero name */
 extern char child_stack_end[]; /* where the child of the `child` shape runs child_main */
-extern void *made_code; /* where the `made` shape's site is */
-extern char made_back[];
+extern void *made_code; /* where the `made` shape's site is, or the instruction before that of the `loaded` one */
+extern char made_back[], body_back[], once_back[];
+long loaded_once(long a, long b, long c, long d); /* the `loaded` shape's call, which comes back to once_back */
 void finish_marker(void);
 void child_main(void);
 

@@ -236,6 +236,8 @@ static void enter_thread(struct run *r)
         if (got != r->pid) {
             ptrace(PTRACE_SETOPTIONS, got, 0, PTRACE_O_EXITKILL);
             r->tid = got;
+        } else if (WSTOPSIG(status) != SIGTRAP) { /* the guard's */
+            ptrace(PTRACE_CONT, got, 0, WSTOPSIG(status));
         } else {
             detached = !ptrace(PTRACE_DETACH, got, 0, 0);
         }

@@ -12,6 +12,9 @@
 #include "check.h"
 #include "others.h"
 
+#ifdef DYNAMIC
+#include <dlfcn.h>
+#endif
 #include <errno.h>
 #include <pthread.h>
 #include <setjmp.h>
@@ -33,6 +36,8 @@
 /* How the handlers are installed and what they do. */
 static struct {
     int jump1, jump2, raise2, on_stack, no_defer, reset_hand, restart, child_mark, own_gs, threads, second, segv;
+    int promoted;
+    const char *library;
     uint64_t alt_bytes, mask1, blocked, flags;
 } config;
 
@@ -73,6 +78,9 @@ static union {
 static void prepare_suspend(uint64_t *gpr);
 static int in_made(uint64_t ip);
 static int has_children(void) { return shape->name[0] == 'c'; }
+static int is_loaded(void) { return shape->name[0] == 'l'; }
+/* The call. The ends of the `loaded` shape are elsewhere. */
+static int is_before(uint64_t ip) { return ip == shape->go || (ip <= shape->site && ip != shape->end); }
 
 /* ---- What must hold anywhere ---- */
 
@@ -162,7 +170,8 @@ static void check_body_context(const char *where, const ucontext_t *uc, int in_c
     struct regs now;
     from_context(uc, &now);
     int inside = has_children() && ip > shape->after && ip < shape->end + 16;
-    REQUIRE(where, ip == shape->go || ip == shape->site || ip == shape->after || ip == shape->end || inside, ip);
+    int is_mov = is_loaded() && ip == (uint64_t)made_code;
+    REQUIRE(where, is_mov || ip == shape->go || ip == shape->site || ip == shape->after || ip == shape->end || inside, ip);
     if (in_child && kind->name[0] == 'c') /* clone: on the stack that it was given */
         EXPECT(where, now.rsp, body_in.gpr[RSI]);
     else
@@ -170,9 +179,9 @@ static void check_body_context(const char *where, const ucontext_t *uc, int in_c
     check_preserved(where, &now);
     uint64_t mask;
     memcpy(&mask, &uc->uc_sigmask, 8);
-    if (ip <= shape->site) {
+    if (is_before(ip)) {
         EXPECT(where, now.gpr[RAX], body_in.gpr[RAX]);
-        if (ip == shape->go) /* at the site it is dead: the call overwrites it */
+        if (ip == shape->go || is_mov) /* at the site it is dead: the call overwrites it */
             EXPECT(where, now.gpr[RCX], body_in.gpr[RCX]);
         EXPECT(where, mask, base_mask);
         return;
@@ -190,8 +199,8 @@ static void check_frame(const char *where, int sig, const siginfo_t *info, const
     int in_child = raw(SYS_gettid, 0, 0, 0, 0) != own_tid, in_thread = in_child && kind->name[0] == 'c';
     uint64_t ip = (uint64_t)uc->uc_mcontext.gregs[REG_RIP], sp = (uint64_t)uc->uc_mcontext.gregs[REG_RSP];
     uint64_t lo = alt.sp, size = alt.size, mask, app_mask;
-    int body = made_code ? ip == shape->go || in_made(ip) : ip >= shape->go && ip <= shape->end + 2;
-    if (body && ip > shape->site)
+    int body = made_code ? ip == shape->go || in_made(ip) || ip == shape->end : ip >= shape->go && ip <= shape->end + 2;
+    if (body && !is_before(ip))
         lo = new_alt.sp, size = new_alt.size;
     if (!body) { /* either may be armed: what the call was to set may have been set or not */
         stack_t now;
@@ -348,6 +357,29 @@ static void make_code(void)
     shape->after = shape->site + 2;
     shape->end = shape->site + 4;
 }
+
+#ifdef DYNAMIC
+#define LOADED_MOV 5 /* bytes */
+#define TRAPS 5 /* of a site in a page of code, until it is patched */
+
+/* The call stands in a library. `is_promoted`: it is patched, since it has trapped. */
+static void load_code(const char *library, int is_promoted)
+{
+    char name[32] = "loaded_";
+    void *handle = dlopen(library, RTLD_NOW);
+    REQUIRE("load", handle, 0);
+    void **back = dlsym(handle, "loaded_back");
+    made_code = dlsym(handle, strcat(name, kind->name));
+    REQUIRE("load", back && made_code, 0);
+    *back = once_back;
+    for (int i = 0; i < TRAPS; i++) /* no descriptor, no mask */
+        loaded_once(-1, -1, 0, -1);
+    EXPECT("promoted", *(uint8_t *)made_code, is_promoted ? 0xe9 : 0xb8);
+    *back = body_back;
+    shape->site = (uint64_t)made_code + LOADED_MOV;
+    shape->after = shape->site + 2;
+}
+#endif
 
 static int in_made(uint64_t ip) { return made_code && ip - (uint64_t)made_code < 4096; }
 
@@ -680,6 +712,10 @@ static void read_options(char **option)
             config.blocked = BIT(SIGILL);
         else if (IS("ignores"))
             EXPECT("ignores", signal(SIGILL, SIG_IGN) == SIG_ERR, 0);
+        else if (IS("promoted"))
+            config.promoted = 1;
+        else if (IS("library")) /* where the `loaded` shape is */
+            config.library = value + 1;
         else if (IS("flags"))
             config.flags = number;
         else if (IS("skew"))
@@ -740,6 +776,10 @@ int main(int argc, char **argv)
     if (!strcmp(shape->name, "made"))
         make_code();
     read_options(argv + 3);
+#ifdef DYNAMIC
+    if (is_loaded())
+        load_code(config.library, config.promoted);
+#endif
     own_pid = getpid();
     parent_pid = driver_pid = getppid();
     EXPECT("pipe", pipe(pipe_fds), 0);

@@ -157,6 +157,14 @@ ARMED = [
     "vfork child",
     "-c clone child childmark",
 ]
+# From a library that no plan knows, once its call is patched.
+PROMOTED = [
+    "getppid loaded flags=0xcd5 skew=8",
+    "getppid loaded raise2 alt=12288 jump2",
+    "-b readblk loaded restart alt=8192 jump1",
+    "-b suspend loaded",
+    "-t getppid loaded second alt=8192",
+]
 # By one thread to another, when the first code is made.
 TOLD = [
     "getppid before",
@@ -201,6 +209,19 @@ def armed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         original = compile_c(HERE / SOURCES[0], directory / mode / "target", *flags, *more)
         made[mode] = bundle(original, directory / f"{mode}.bundle", "--guard", "on", *TOOLS[mode]).program
     return made
+
+
+@pytest.fixture(scope="module")
+def single_files(tmp_path_factory: pytest.TempPathFactory, artifacts: Artifacts) -> dict[str, Path]:
+    """The target as a single file, in two modes, and as it was; a library for it."""
+    directory = tmp_path_factory.mktemp("single")
+    library = compile_c(HERE / "loaded.S", directory / "loaded.so", "-shared", "-nostdlib")
+    flags: list[str | Path] = [*(HERE / name for name in SOURCES[1:]), "-DMARKERS", "-DDYNAMIC"]
+    made = {"library": library}
+    for mode, more in (("gcc", ()), ("hook-leave", ("-DSUSPEND_RESULT=-1004",))):
+        original = compile_c(HERE / SOURCES[0], directory / mode / "target", *flags, *more)
+        made[mode] = artifacts.rewritten(original, *TOOLS[mode])
+    return made | {"original": directory / "gcc" / "target"}
 
 
 @pytest.fixture(scope="module")
@@ -286,6 +307,14 @@ def test_signal_with_vectors(driver: Path, targets: dict[str, Path], artifacts: 
 def test_signal_while_armed(driver: Path, armed: dict[str, Path], mode: str, case: str) -> None:
     """The same where the guard is armed, in a process whose runtime is its interpreter's."""
     _attack(driver, armed[mode], case, *SINGLE_POINTS)
+
+
+@pytest.mark.parametrize("mode", ["gcc", "hook-leave", "original"])
+@pytest.mark.parametrize("case", PROMOTED)
+def test_signal_at_a_promoted_site(driver: Path, single_files: dict[str, Path], mode: str, case: str) -> None:
+    """The same where the trampoline was made at run time."""
+    case += f" library={single_files['library']}" + ("" if mode == "original" else " promoted")
+    _attack(driver, single_files[mode], case, *SINGLE_POINTS)
 
 
 @pytest.mark.parametrize("mode", ["gcc", "hook-leave"])

@@ -1,0 +1,34 @@
+"""What a call of a library costs that a single file has no plan for. In: bench/src. Out: a table, interleaved."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+from .programs import SOURCES, compile_dynamic, rewrite
+from .table import table
+
+ROUNDS = 11
+KINDS = {"promoted": "patched since it traps", "trapped": "another shape: traps each time"}
+
+
+def report(directory: Path) -> str:
+    """Minima, ns."""
+    program = compile_dynamic("loaded_calls", directory)
+    library = directory / "libloaded.so"
+    subprocess.run(["gcc", "-shared", "-nostdlib", "-o", library, SOURCES / "loaded.S"], check=True)
+    variants = {"native": program}
+    for tool in ("none", "count"):
+        variants[tool] = rewrite(program, directory, f"loaded-{tool}", "--tool", tool)
+    best: dict[tuple[str, str], float] = {}
+    for _ in range(ROUNDS):
+        for variant, path in variants.items():
+            for kind in KINDS:
+                command: list[str | Path] = [path, library, kind]
+                done = subprocess.run(command, check=True, capture_output=True, text=True)
+                best[variant, kind] = min(best.get((variant, kind), 1e9), float(done.stdout))
+    rows = [
+        [what, *(f"{best[v, kind]:.1f} ({best[v, kind] - best['native', kind]:+.1f})" for v in variants)]
+        for kind, what in KINDS.items()
+    ]
+    return table("One getppid of a library without a plan, ns (over native)", ("", *variants), rows)

@@ -1,0 +1,382 @@
+/* Promotion: a system call in a library without a plan, that has trapped a few times, is patched in the process's own copy of the code.
+ *
+ * In: traps (guard.c), calls that change what is mapped there. Out: the instruction right before the `syscall`, `mov $imm32, %eax` most often, is a jump to a
+ * trampoline, which does the same and calls as a client's do. Own stack, signals deferred, any thread. One thread at a time promotes: who finds another one at it
+ * lets its call trap once more. Who changes executable memory waits for the few calls that a promotion makes there.
+ *
+ * Why this is right: promote_proof.c. The `syscall`, which the kernel has said is an instruction, stays: whoever comes there otherwise traps as before. The
+ * code is a private mapping of a library's file that was never writable, so no program has written it (who makes code reads it as written).
+ *
+ * Pages are written where nobody runs, and move to their place in one step (Linux 5.13). Whoever runs there meanwhile is interrupted by the kernel when the
+ * old page goes, since it has to leave each processor's table of pages, waits if it comes back before the new one is there, and never sees half
+ * of a jump. Bytes written through /proc/self/mem may be seen one by one: the kernel copies as it likes.
+ *
+ * A library has one block, made from the program's own file: a page of tables, one of trampolines. It goes with the library (plans.c).
+ */
+#include <asm/unistd_64.h>
+
+#include "../include/image.h"
+#include "../include/plans.h"
+
+#define PAGE 4096ul
+#define PAGE_DOWN(x) ((x) & -PAGE)
+#define PAGE_UP(x) (((x) + PAGE - 1) & -PAGE)
+#define PF_X 1
+#define PT_GNU_EH_FRAME 0x6474e550
+#define EBADF 9
+#define S_IFMT 0170000u
+#define S_IFREG 0100000u
+#define PROT_READ 1
+#define PROT_WRITE 2
+#define PROT_EXEC 4
+#define MAP_PRIVATE 2
+#define MAP_ANONYMOUS 0x20
+#define MREMAP_MAYMOVE 1
+#define MREMAP_FIXED 2
+#define MREMAP_DONTUNMAP 4
+#define SHM_REMAP 040000
+#define NR_PKEY_MPROTECT 329
+#define BLOCK (2 * PAGE) /* tables, code */
+#define BLOCKS 64        /* at once */
+/* Of a site, in code of so many bytes: with the last one it is looked at. By then they have taken about as long as that will: 3 us each; 4 us a page. */
+#define TRAPS(bytes) (4 + ((bytes) >> 12))
+#define DECLINED 0xffff
+#define HOT 512          /* sites whose traps are counted */
+#define HOT_SET 4        /* that are in each other's way */
+#define COUNT_BITS 16
+#define ATTEMPTS 128     /* sites of a library that are looked at */
+#define REACH (1l << 31)
+#define JMP 0xe9
+#define YIELDS 100000
+
+static struct {
+    const struct blk *owner; /* whose promotion is at work; 0: nobody's */
+    u32 blocks;              /* there are now */
+    u32 count;               /* sites that were ever promoted */
+    u64 hot[HOT];            /* address and number of traps */
+} all;
+
+u32 promoted_count(void) { return all.count; }
+
+static void block_gone(void) { __atomic_sub_fetch(&all.blocks, 1, __ATOMIC_ACQ_REL); }
+
+void promote_gone(const struct image *im) {
+    for (u32 i = 0; i < HOT; i++)
+        if ((all.hot[i] >> COUNT_BITS) - im->lo < im->hi - im->lo)
+            all.hot[i] = 0;
+    if (im->block_hi)
+        block_gone();
+}
+
+void promote_after_fork(void) { all.owner = 0; }
+
+static int failed(i64 result) { return result < 0 && result > -4096; }
+
+static int begin(struct blk *b) {
+    const struct blk *none = 0;
+    return __atomic_compare_exchange_n(&all.owner, &none, b, 0, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
+}
+
+static void end(void) { __atomic_store_n(&all.owner, 0, __ATOMIC_SEQ_CST); }
+
+/* A child with the parent's memory may have died as the owner: the wait is bounded. */
+void promote_wait(void) {
+    const struct blk *owner;
+    for (u32 n = 0; (owner = __atomic_load_n(&all.owner, __ATOMIC_SEQ_CST)) != 0; n++) {
+        if (n == YIELDS)
+            __atomic_compare_exchange_n(&all.owner, &owner, 0, 0, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
+        else if (may_call(OWN_YIELD))
+            SYS0(__NR_sched_yield);
+    }
+}
+
+/* ---- Code without a plan ---- */
+
+/* Of a library, which nobody writes to: what has no name any more, or was opened to be written, is a program's own code, and may be mapped elsewhere
+ * to be changed. */
+static int is_library(const struct mapping *m, const struct kstat *st) {
+    return st->nlink && (st->mode & S_IFMT) == S_IFREG && (m->prot & (PROT_READ | PROT_WRITE | PROT_EXEC)) == (PROT_READ | PROT_EXEC) && may_call(OWN_PWRITE) &&
+           SYS4(__NR_pwrite64, m->fd, st, 0, 0) == -EBADF;
+}
+
+/* Its sorted table of call frame information, as it will be mapped. 0: it has none. */
+static u64 frames_of(const struct mapping *m) {
+    struct image_headers h;
+    u64 bias = 0, vaddr = 0;
+    if (!may_call(OWN_PREAD) || image_read(m->fd, &h))
+        return 0;
+    for (const struct phdr *p = h.table; p < h.table + h.file.phnum; p++) {
+        if (p->type == PT_LOAD && p->flags & PF_X && m->offset == (i64)PAGE_DOWN(p->offset))
+            bias = m->addr - PAGE_DOWN(p->vaddr);
+        if (p->type == PT_GNU_EH_FRAME)
+            vaddr = p->vaddr;
+    }
+    return bias && vaddr ? bias + vaddr : 0;
+}
+
+void promote_code(const struct mapping *m, const struct kstat *st) {
+    const u8 *r, *rx;
+    const struct flk_plan *plan = plan_promoted(&r, &rx);
+    struct image *im = plan && is_library(m, st) ? image_claim(IMAGES / 2) : 0; /* the others are for those with plans */
+    u64 in_file = (u64)st->size - (u64)m->offset; /* what is mapped behind it is nothing */
+    if (!im)
+        return;
+    im->plan = plan;
+    im->patched = im->promoted = im->attempts = 0;
+    im->base = im->block_lo = im->block_hi = 0;
+    im->lo = im->text_lo = im->place_lo = m->addr;
+    im->hi = im->place_hi = PAGE_UP(m->addr + m->bytes);
+    im->text_hi = m->offset >= st->size ? m->addr : PAGE_UP(m->addr + (in_file < m->bytes ? in_file : m->bytes));
+    im->dev = st->dev;
+    im->ino = st->ino;
+    im->frames = frames_of(m);
+    image_ready(im);
+}
+
+/* ---- Pages ---- */
+
+static int may_replace(void) {
+    return may_call(OWN_MMAP) && may_call(OWN_MUNMAP) && may_call(OWN_MREMAP) && may_call(OWN_MPROTECT);
+}
+
+/* Five bytes of a library's code, which may stand on two pages. These move away, and the file's stand there (what was patched on them before traps for
+ * a moment); they are written to where nobody runs, and move back: they are still the file's, privately changed. */
+static int replace_code(u64 at, const u8 *bytes) {
+    u64 first = PAGE_DOWN(at), size = PAGE_UP(at + JUMP_BYTES) - first;
+    i64 made = flk_sys(__NR_mremap, (i64)first, (i64)size, (i64)size, MREMAP_MAYMOVE | MREMAP_DONTUNMAP, 0, 0);
+    if (failed(made))
+        return 0;
+    if (SYS3(__NR_mprotect, made, size, PROT_READ | PROT_WRITE)) {
+        SYS2(__NR_munmap, made, size);
+        return 0;
+    }
+    __builtin_memcpy((u8 *)made + (at - first), bytes, JUMP_BYTES);
+    return text_move((u8 *)made, first, size);
+}
+
+/* The page of code of a block. */
+static int replace_page(u64 at, const u8 *bytes) {
+    u8 *made = text_new(PAGE);
+    if (!made)
+        return 0;
+    __builtin_memcpy(made, bytes, PAGE);
+    return text_move(made, at, PAGE);
+}
+
+/* ---- The block ---- */
+
+static void put32(u8 *p, u64 value) {
+    u32 low = (u32)value;
+    __builtin_memcpy(p, &low, sizeof low);
+}
+
+static int reaches(u64 lo, u64 hi, u64 block) { return (i64)(hi - block) < REACH && (i64)(block + BLOCK - lo) < REACH; }
+
+/* Addresses for it: where the kernel likes, else wherever it gives some within reach. 0: nowhere. */
+static u64 place_for(const struct image *im) {
+    for (u32 i = 0; i < 32; i++) {
+        u64 distance = PAGE << i / 2, hint = !i ? 0 : i & 1 ? im->lo - BLOCK - distance : im->hi + distance;
+        i64 at = flk_sys(__NR_mmap, (i64)hint, BLOCK, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        if (failed(at))
+            return 0;
+        if (reaches(im->lo, im->hi, (u64)at))
+            return (u64)at;
+        SYS2(__NR_munmap, at, BLOCK);
+    }
+    return 0;
+}
+
+static u64 sites_base(const struct image *im, u64 block) { return im->lo < block ? im->lo : block; }
+
+static int make_block(struct image *im) {
+    const u8 *r, *rx;
+    u8 code[PAGE];
+    plan_promoted(&r, &rx);
+    if (__atomic_add_fetch(&all.blocks, 1, __ATOMIC_ACQ_REL) > BLOCKS) {
+        block_gone();
+        return 0;
+    }
+    u64 at = place_for(im);
+    if (at) {
+        struct flk_config *c = (struct flk_config *)code;
+        __builtin_memcpy(code, rx, PAGE);
+        c->image_vaddr = sites_base(im, at) - at;
+        __builtin_memcpy((void *)at, r, PAGE);
+        if (!SYS3(__NR_mprotect, at, PAGE, PROT_READ) && replace_page(at + PAGE, code) && module_mapped(at + PAGE, PAGE)) {
+            image_block(im, at, at + BLOCK);
+            return 1;
+        }
+        SYS2(__NR_munmap, at, BLOCK);
+    }
+    block_gone();
+    return 0;
+}
+
+static const struct flk_config *config_of(const struct image *im) { return (const struct flk_config *)(im->block_lo + PAGE); }
+
+static const struct flk_site *site_of(const struct image *im, u32 i) { return (const struct flk_site *)im->block_lo + i; }
+
+static u64 trampoline_of(const struct image *im, u32 i) { return im->block_lo + PAGE + site_of(im, i)->tramp; }
+
+static u64 site_at(const struct image *im, u32 i) { return sites_base(im, im->block_lo) + site_of(im, i)->site; }
+
+/* The copy of what was before the call ends where T begins. */
+static u64 copy_of(const struct image *im, u32 i) {
+    const struct flk_insn *insns = (const struct flk_insn *)(im->block_lo + config_of(im)->insns_vaddr);
+    return trampoline_of(im, i) + insns[site_of(im, i)->insn_first].tramp_delta;
+}
+
+/* Trampoline `i` becomes that of `site`. Nothing leads there yet. */
+static int make_trampoline(struct image *im, u32 i, u64 site, const struct promotion *p) {
+    u8 code[PAGE];
+    const struct flk_config *c = config_of(im);
+    struct flk_site *s = (struct flk_site *)site_of(im, i);
+    struct flk_insn *insn = (struct flk_insn *)(im->block_lo + c->insns_vaddr) + s->insn_first;
+    u64 page = im->block_lo + PAGE, behind = site + 2, entry = (u64)s->tramp + s->entry, lea_end = entry + c->tpl.lea_end;
+    if (SYS3(__NR_mprotect, im->block_lo, PAGE, PROT_READ | PROT_WRITE))
+        return 0;
+    s->site = (u32)(site - sites_base(im, im->block_lo));
+    insn->tramp_delta = (u16)(s->entry - p->size);
+    insn->orig_delta = (flk_i16)-p->size;
+    SYS3(__NR_mprotect, im->block_lo, PAGE, PROT_READ);
+    __builtin_memcpy(code, (const void *)page, sizeof code);
+    for (u32 k = 0; k < p->size; k++)
+        code[entry - p->size + k] = p->bytes[k];
+    put32(code + lea_end - 4, behind - (page + lea_end));
+    put32(code + lea_end + 1, behind - (page + lea_end + JUMP_BYTES));
+    return replace_page(page, code);
+}
+
+/* ---- A site ---- */
+
+static int has_bytes(u64 at, const u8 *bytes, u32 size) {
+    u8 there[PROMOTED_MAX];
+    u32 same = 0;
+    if (user_read(there, (const void *)at, size))
+        return 0;
+    while (same < size && there[same] == bytes[same])
+        same++;
+    return same == size;
+}
+
+static u32 jump_to(u8 *bytes, u64 from, u64 to) {
+    bytes[0] = JMP;
+    put32(bytes + 1, to - (from + JUMP_BYTES));
+    return JUMP_BYTES;
+}
+
+static struct image *unknown_at(u64 site) {
+    for (struct image *im = images_in(site, site + 2, 0); im; im = images_in(site, site + 2, im + 1))
+        if (is_unknown(im) && site >= im->text_lo && site + 2 <= im->text_hi)
+            return im;
+    return 0;
+}
+
+/* Alone, and nobody changes what is mapped. */
+static int promote(u64 site, const struct promotion *p) {
+    u8 jump[JUMP_BYTES];
+    struct image *im = unknown_at(site);
+    u64 at = site - p->size;
+    if (!im || at < im->text_lo || !has_bytes(at, p->bytes, p->size) || (!im->block_hi && !make_block(im)))
+        return 0;
+    u32 i = 0;
+    while (i < im->promoted && (site_at(im, i) != site || !has_bytes(copy_of(im, i), p->bytes, p->size)))
+        i++;
+    int is_new = i == im->promoted; /* else its page was given back */
+    if (is_new && (i >= config_of(im)->site_count || !make_trampoline(im, i, site, p)))
+        return 0;
+    jump_to(jump, at, copy_of(im, i));
+    if (!replace_code(at, jump))
+        return 0;
+    im->promoted += (u32)is_new;
+    all.count += (u32)is_new;
+    return 1;
+}
+
+/* Its word, or that of the one with the fewest traps. Two threads may take it at once: a few traps more, then. */
+static u64 *counter_of(u64 site) {
+    u64 *set = &all.hot[(site ^ site >> 6) % (HOT / HOT_SET) * HOT_SET], *least = set;
+    for (u64 *word = set; word < set + HOT_SET; word++) {
+        if (*word >> COUNT_BITS == site)
+            return word;
+        if ((*word & DECLINED) < (*least & DECLINED))
+            least = word;
+    }
+    return least;
+}
+
+/* -> what to count on from: `again` where another thread was in the way. */
+static u64 look_at(struct blk *b, struct image *im, u64 site, u64 rax, u64 again) {
+    struct promotion p;
+    if (!may_replace() || flk_rt.own_gs || !exec_map_holds(site) || im->attempts >= ATTEMPTS)
+        return DECLINED;
+    if (__atomic_load_n(&all.owner, __ATOMIC_SEQ_CST))
+        return again;
+    enum proof proof = promote_proof(im, site, rax, &p);
+    if (proof == PROOF_NOT_NOW)
+        return 0;
+    if (!begin(b))
+        return again;
+    u64 count = exec_map_changing() ? again : proof == PROOF_GOOD && promote(site, &p) ? 0 : DECLINED;
+    im->attempts += count != again;
+    end();
+    return count;
+}
+
+void promote_trapped(struct blk *b, u64 site, u64 rax) {
+    struct image *im = unknown_at(site);
+    u64 *word = counter_of(site), count = *word >> COUNT_BITS == site ? *word & DECLINED : 0;
+    if (!im || count == DECLINED || b->vfork) /* a child that may end in the middle */
+        return;
+    u64 enough = TRAPS(im->text_hi - im->text_lo);
+    count++;
+    if (count >= enough)
+        count = look_at(b, im, site, rax, enough - 1);
+    *word = site << COUNT_BITS | count;
+}
+
+/* ---- What the program does with such code ---- */
+
+/* As in the file again. */
+static void undo(struct image *im, u64 from, u64 to) {
+    u8 jump[JUMP_BYTES];
+    for (u32 i = 0; i < im->promoted; i++) {
+        u64 copy = copy_of(im, i), at = site_at(im, i) - (trampoline_of(im, i) + site_of(im, i)->entry - copy);
+        if (at < to && at + JUMP_BYTES > from && has_bytes(at, jump, jump_to(jump, at, copy)))
+            replace_code(at, (const u8 *)copy);
+    }
+}
+
+static void gives_up(struct blk *b, u64 from, u64 to) {
+    for (struct image *im = images_in(from, to, 0); im; im = images_in(from, to, im + 1)) {
+        if (!is_unknown(im) || from >= im->hi || to <= im->lo)
+            continue;
+        while (!begin(b))
+            promote_wait();
+        if (may_replace())
+            undo(im, from, to);
+        image_cut(im, from, to);
+        end();
+    }
+}
+
+/* Before a call that lets code be written, or moves it: it is as in the file, and stays so. */
+void promote_before(struct blk *b, const struct frame *f) {
+    u64 from = PAGE_DOWN((u64)f->args[0]), bytes = (u64)f->args[1], prot = (u64)f->args[2];
+    switch ((u32)f->rax) {
+    case __NR_mprotect:
+    case NR_PKEY_MPROTECT:
+        if (prot & PROT_WRITE)
+            gives_up(b, from, PAGE_UP(from + bytes));
+        break;
+    case __NR_mremap:
+        gives_up(b, from, PAGE_UP(from + (bytes ? bytes : 1)));
+        if (f->args[3] & MREMAP_FIXED)
+            gives_up(b, (u64)f->args[4], PAGE_UP((u64)f->args[4] + prot));
+        break;
+    case __NR_shmat:
+        if (prot & SHM_REMAP)
+            gives_up(b, (u64)f->args[1], PAGE_UP((u64)f->args[1] + segment_bytes(f->args[0])));
+        break;
+    }
+}
