@@ -29,8 +29,8 @@
 #define BLK_PARENT 40    /* the block of the thread that made this one: gs of the parent after the kernel */
 #define BLK_SP_RESUME 48 /* where a special call goes back to: L of its trampoline */
 #define BLK_NEXT 56      /* free list link */
-#define BLK_SP_ENTRY 8472
-#define BLK_SP_KIND 8480
+#define BLK_SP_ENTRY 8456
+#define BLK_SP_KIND 8464
 
 /* Frame that flk_enter and flk_leave push, ascending from rsp. The same tail restores both. */
 #define FR_ACTION 0 /* enter: 1 the kernel is called, 0 answered; leave: the number of the call */

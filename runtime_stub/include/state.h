@@ -65,10 +65,10 @@ struct blk {
 
     u64 counts[COUNTED];
     u64 ended_counts[COUNTED]; /* in the process's block: of threads that ended */
-    u64 count_other, ended_other, count_x32, ended_x32;
+    u64 count_other, ended_other; /* from here on the ended ones stand behind each counter */
+    u64 count_x32, ended_x32;
     u64 traps, ended_traps;
     u64 guard_traps, ended_guard_traps;
-    u64 int80, ended_int80; /* from code that trapped */
     u64 ended_vdso[VDSO_EXPORTS];
 
     /* One call in a special stub (assembly from pop %rsp to the jump back). */

@@ -68,7 +68,7 @@ static struct blk *take(void) {
 
 void block_clear_counters(struct blk *b) {
     u64 *counters = b->counts;
-    for (u32 i = 0; i < 2 * COUNTED + 10 + VDSO_EXPORTS; i++)
+    for (u32 i = 0; i < 2 * COUNTED + 8 + VDSO_EXPORTS; i++)
         if (counters[i]) /* an untouched page stays untouched */
             counters[i] = 0;
     for (u32 i = 0; i < VDSO_EXPORTS; i++)
@@ -93,7 +93,7 @@ static void reset(struct blk *b) {
     b->in_use = 1;
 }
 _Static_assert(__builtin_offsetof(struct blk, ended_vdso) ==
-                   __builtin_offsetof(struct blk, counts) + 8 * (2 * COUNTED + 10),
+                   __builtin_offsetof(struct blk, counts) + 8 * (2 * COUNTED + 8),
                "block_clear_counters clears the counters as one array");
 
 static struct blk *map_batch(void) {

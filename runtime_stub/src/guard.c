@@ -278,7 +278,6 @@ static void trapped(struct blk *b, struct sigframe *f, u64 *gs) {
     b->sp_entry = 0;
     b->sp_resume = uc->rip;
     if (arch == AUDIT_ARCH_I386) {
-        b->int80++;
         if (has_own_gs(b)) /* the way back is read by way of gs */
             uc->rax = -(u64)ENOSYS;
         else

@@ -262,10 +262,8 @@ static u64 translate(struct blk *b, struct kucontext *uc, int refused) {
             hide_changes(b, uc);
     } else if (ip == ADDR(flk_int80) || ip == ADDR(flk_int80_after)) {
         uc->rip = show = b->sp_resume - (ip == ADDR(flk_int80) ? 2 : 0); /* before it, it is to trap again */
-        if (ip == ADDR(flk_int80)) {
-            b->int80--;
+        if (ip == ADDR(flk_int80))
             tool_int80((u32)uc->rax, -1);
-        }
     } else {
         struct where w = where_is(ip);
         if (w.found) {

@@ -34,7 +34,7 @@ static struct {
     u32 lock; /* one writer of `line` at a time */
     /* The line before an exec: where it ends and how long it is, to be taken back if the exec fails. 0: none. */
     i64 exec_end, exec_bytes;
-    i64 int80[COUNTED + 1]; /* of the process, by i386 number; the last one for those that are none */
+    i64 int80[COUNTED + 2]; /* of the process, by i386 number; behind them those that are none, and all */
 } count;
 
 static u64 copy_string(char *to, const char *from, u64 size) {
@@ -65,16 +65,15 @@ static char *put_number(char *p, u64 v) {
     return p;
 }
 
+static char *put_pid(char *p) { return put_number(p, may_call(OWN_GETPID) ? (u64)SYS0(__NR_getpid) : 0); }
+
 /* A JSON string; bytes above 0x7f pass, a path need not be UTF-8. */
 static char *put_json(char *p, const char *s) {
     static const char hex[] = "0123456789abcdef";
     *p++ = '"';
     for (; *s; s++) {
         u8 c = (u8)*s;
-        if (c == '"' || c == '\\') {
-            *p++ = '\\';
-            *p++ = (char)c;
-        } else if (c < 0x20) {
+        if (c < 0x20 || c == '"' || c == '\\') {
             p = put(p, "\\u00");
             *p++ = hex[c >> 4];
             *p++ = hex[c & 15];
@@ -130,6 +129,11 @@ static u64 sum(struct blk *mine, u64 offset_bytes) {
 
 #define OFFSET(field) __builtin_offsetof(struct blk, field)
 
+/* A counter behind which stands that of the threads that ended. */
+static u64 sum_all(struct blk *mine, u64 offset_bytes) {
+    return sum(mine, offset_bytes) + *(u64 *)((u8 *)mine->process + offset_bytes + 8);
+}
+
 enum end { AT_EXIT, AT_EXEC, AT_CLOSE };
 
 /* The name that begins at `names`, empty where there is none; -> the next one. Stays at the end. */
@@ -163,11 +167,11 @@ static char *put_count(char *p, const char *name, u64 nr, u64 n) {
 static char *format(struct blk *mine, enum end at) {
     struct blk *process = mine->process;
     char *p = put(count.line, "{\"pid\":");
-    p = put_number(p, may_call(OWN_GETPID) ? (u64)SYS0(__NR_getpid) : 0);
+    p = put_pid(p);
     p = put(p, ",\"exe\":");
     p = put_json(p, flk_rt.exe_size ? flk_rt.exe_path : count.exe);
     p = put(p, ",\"total\":");
-    u64 x32 = sum(mine, OFFSET(count_x32)) + process->ended_x32, total = x32;
+    u64 x32 = sum_all(mine, OFFSET(count_x32)), total = x32;
     char *at_total = p; /* the number is known after the list: room for it, closed up below */
     p += 20;
     char *list = p;
@@ -178,7 +182,7 @@ static char *format(struct blk *mine, enum end at) {
         if (nr < NAMES_GAP || nr >= NAMES_GAP_END)
             names = next_name(names, name);
         u64 n = nr < COUNTED ? sum(mine, OFFSET(counts) + 8ul * nr) + process->ended_counts[nr]
-                             : sum(mine, OFFSET(count_other)) + process->ended_other;
+                             : sum_all(mine, OFFSET(count_other));
         p = put_count(p, nr < COUNTED ? name : "other", nr, n);
         total += n;
     }
@@ -187,11 +191,10 @@ static char *format(struct blk *mine, enum end at) {
     for (u32 i = 0; i < VDSO_EXPORTS; i++)
         p = put_count(p, vdso_export_names[i], 0, sum(mine, OFFSET(vdso_counts) + 8ul * i) + process->ended_vdso[i]);
     p = put(p, "},\"traps\":");
-    p = put_number(p, sum(mine, OFFSET(traps)) + process->ended_traps);
+    p = put_number(p, sum_all(mine, OFFSET(traps)));
     p = put(p, ",\"guard_traps\":");
-    p = put_number(p, sum(mine, OFFSET(guard_traps)) + process->ended_guard_traps);
-    u64 int80 = sum(mine, OFFSET(int80)) + process->ended_int80;
-    if (int80) {
+    p = put_number(p, sum_all(mine, OFFSET(guard_traps)));
+    if (count.int80[COUNTED + 1]) {
         p = put(p, ",\"int80\":{");
         for (u32 nr = 0; nr <= COUNTED; nr++)
             p = put_count(p, "", nr, (u64)count.int80[nr]);
@@ -239,7 +242,7 @@ static i64 open_output(char *path) {
     char *to = path;
     for (const char *s = count.path; *s && to < path + PATH_BYTES - 24; s++) {
         if (s[0] == '%' && s[1] == 'p') {
-            to = put_number(to, may_call(OWN_GETPID) ? (u64)SYS0(__NR_getpid) : 0);
+            to = put_pid(to);
             s++;
         } else {
             *to++ = *s;
@@ -284,12 +287,11 @@ void tool_thread_end(struct blk *b) {
             __atomic_add_fetch(&process->ended_counts[nr], b->counts[nr], __ATOMIC_RELAXED);
             b->counts[nr] = 0;
         }
-    __atomic_add_fetch(&process->ended_other, b->count_other, __ATOMIC_RELAXED);
-    __atomic_add_fetch(&process->ended_x32, b->count_x32, __ATOMIC_RELAXED);
-    __atomic_add_fetch(&process->ended_traps, b->traps, __ATOMIC_RELAXED);
-    __atomic_add_fetch(&process->ended_guard_traps, b->guard_traps, __ATOMIC_RELAXED);
-    __atomic_add_fetch(&process->ended_int80, b->int80, __ATOMIC_RELAXED);
-    b->count_other = b->count_x32 = b->traps = b->guard_traps = b->int80 = 0;
+    u64 *ended = &process->ended_other;
+    for (u64 *counter = &b->count_other; counter < b->ended_vdso; counter += 2, ended += 2) {
+        __atomic_add_fetch(ended, *counter, __ATOMIC_RELAXED);
+        *counter = 0;
+    }
     for (u32 i = 0; i < VDSO_EXPORTS; i++) {
         __atomic_add_fetch(&process->ended_vdso[i], b->vdso_counts[i], __ATOMIC_RELAXED);
         b->vdso_counts[i] = 0;
@@ -335,11 +337,14 @@ void tool_exec_failed(struct blk *b) {
     count.exec_end = 0;
 }
 
-void tool_int80(u32 nr, i64 more) { __atomic_add_fetch(&count.int80[nr < COUNTED ? nr : COUNTED], more, __ATOMIC_RELAXED); }
+void tool_int80(u32 nr, i64 more) {
+    __atomic_add_fetch(&count.int80[nr < COUNTED ? nr : COUNTED], more, __ATOMIC_RELAXED);
+    __atomic_add_fetch(&count.int80[COUNTED + 1], more, __ATOMIC_RELAXED);
+}
 
 void tool_forked(struct blk *b) {
     block_clear_counters(b);
-    for (u32 nr = 0; nr <= COUNTED; nr++)
+    for (u32 nr = 0; nr < COUNTED + 2; nr++)
         if (count.int80[nr]) /* an untouched page stays untouched */
             count.int80[nr] = 0;
     count.lock = 0;
