@@ -120,15 +120,24 @@ void tool_start(u64 *stack) {
 
 static int same_process(const struct blk *b, const struct blk *mine) { return b->in_use && b->process == mine->process; }
 
+static u64 *at(struct blk *b, u64 offset_bytes) { return (u64 *)((u8 *)b + offset_bytes); }
+
 static u64 sum(struct blk *mine, u64 offset_bytes) {
     u64 total = 0;
     for (struct blk *b = flk_rt.all; b; b = b->all_next)
         if (same_process(b, mine))
-            total += *(u64 *)((u8 *)b + offset_bytes);
+            total += *at(b, offset_bytes);
     return total;
 }
 
 #define OFFSET(field) __builtin_offsetof(struct blk, field)
+
+/* Of threads that live, and of those that ended: that counter stands `behind` bytes behind. */
+static u64 all(struct blk *mine, u64 offset_bytes, u64 behind) {
+    return sum(mine, offset_bytes) + *at(mine->process, offset_bytes + behind);
+}
+#define PAIR sizeof(u64) /* as from count_other to int80 */
+_Static_assert(OFFSET(ended_vdso) == OFFSET(count_other) + 5 * 2 * PAIR, "pairs");
 
 enum end { AT_EXIT, AT_EXEC, AT_CLOSE };
 
@@ -167,30 +176,29 @@ static char *format(struct blk *mine, enum end at) {
     p = put(p, ",\"exe\":");
     p = put_json(p, flk_rt.exe_size ? flk_rt.exe_path : count.exe);
     p = put(p, ",\"total\":");
-    u64 x32 = sum(mine, OFFSET(count_x32)) + process->ended_x32, total = x32;
+    u64 total = 0;
     char *at_total = p; /* the number is known after the list: room for it, closed up below */
     p += 20;
     char *list = p;
     p = put(p, ",\"calls\":{");
     const char *names = syscall_names;
-    for (u32 nr = 0; nr <= COUNTED; nr++) {
+    for (u32 nr = 0; nr < COUNTED + 2; nr++) {
         char name[NAME_BYTES] = "";
         if (nr < NAMES_GAP || nr >= NAMES_GAP_END)
             names = next_name(names, name);
-        u64 n = nr < COUNTED ? sum(mine, OFFSET(counts) + 8ul * nr) + process->ended_counts[nr]
-                             : sum(mine, OFFSET(count_other)) + process->ended_other;
-        p = put_count(p, nr < COUNTED ? name : "other", nr, n);
+        u64 n = nr < COUNTED ? all(mine, OFFSET(counts) + sizeof(u64) * nr, sizeof mine->counts)
+                             : all(mine, OFFSET(count_other) + 2 * PAIR * (nr - COUNTED), PAIR);
+        p = put_count(p, nr < COUNTED ? name : nr == COUNTED ? "other" : "x32", nr, n);
         total += n;
     }
-    p = put_count(p, "x32", 0, x32);
     p = put(p, "},\"vdso\":{");
     for (u32 i = 0; i < VDSO_EXPORTS; i++)
         p = put_count(p, vdso_export_names[i], 0, sum(mine, OFFSET(vdso_counts) + 8ul * i) + process->ended_vdso[i]);
     p = put(p, "},\"traps\":");
-    p = put_number(p, sum(mine, OFFSET(traps)) + process->ended_traps);
+    p = put_number(p, all(mine, OFFSET(traps), PAIR));
     p = put(p, ",\"guard_traps\":");
-    p = put_number(p, sum(mine, OFFSET(guard_traps)) + process->ended_guard_traps);
-    u64 int80 = sum(mine, OFFSET(int80)) + process->ended_int80;
+    p = put_number(p, all(mine, OFFSET(guard_traps), PAIR));
+    u64 int80 = all(mine, OFFSET(int80), PAIR);
     if (int80) {
         p = put(p, ",\"int80\":{");
         for (u32 nr = 0; nr <= COUNTED; nr++)
@@ -275,25 +283,23 @@ void tool_close(struct blk *b, const struct frame *f) {
         write_line(b, AT_CLOSE);
 }
 
+static void hand_over(u64 *from, u64 *to) {
+    if (!*from) /* an untouched page stays untouched */
+        return;
+    __atomic_add_fetch(to, *from, __ATOMIC_RELAXED);
+    *from = 0;
+}
+
 void tool_thread_end(struct blk *b) {
     struct blk *process = b->process;
     if (b == process)
         return; /* stays, with its counters */
     for (u32 nr = 0; nr < COUNTED; nr++)
-        if (b->counts[nr]) {
-            __atomic_add_fetch(&process->ended_counts[nr], b->counts[nr], __ATOMIC_RELAXED);
-            b->counts[nr] = 0;
-        }
-    __atomic_add_fetch(&process->ended_other, b->count_other, __ATOMIC_RELAXED);
-    __atomic_add_fetch(&process->ended_x32, b->count_x32, __ATOMIC_RELAXED);
-    __atomic_add_fetch(&process->ended_traps, b->traps, __ATOMIC_RELAXED);
-    __atomic_add_fetch(&process->ended_guard_traps, b->guard_traps, __ATOMIC_RELAXED);
-    __atomic_add_fetch(&process->ended_int80, b->int80, __ATOMIC_RELAXED);
-    b->count_other = b->count_x32 = b->traps = b->guard_traps = b->int80 = 0;
-    for (u32 i = 0; i < VDSO_EXPORTS; i++) {
-        __atomic_add_fetch(&process->ended_vdso[i], b->vdso_counts[i], __ATOMIC_RELAXED);
-        b->vdso_counts[i] = 0;
-    }
+        hand_over(&b->counts[nr], &process->ended_counts[nr]);
+    for (u64 offset = OFFSET(count_other); offset < OFFSET(ended_vdso); offset += 2 * PAIR)
+        hand_over(at(b, offset), at(process, offset + PAIR));
+    for (u32 i = 0; i < VDSO_EXPORTS; i++)
+        hand_over(&b->vdso_counts[i], &process->ended_vdso[i]);
 }
 
 int tool_counts_vdso(void) { return 1; }
