@@ -119,17 +119,19 @@ static inline void raise(u64 *bound, u64 value) {
         ;
 }
 
-/* modules.c */
+/* modules.c. What `config` points to is there only for who is in that file, or has come from there: another thread may unmap all others. */
 struct module {
     u32 state, pad;
     const struct flk_config *config;
     u64 bias;
-    u64 lo, hi; /* tables and trampolines */
+    u64 image, slots;
+    u64 lo, hi; /* tables and trampolines: [image, hi) is all of the file */
 };
 int module_mapped(u64 addr, u64 bytes); /* 1: a client */
 void tell(const char *what); /* to standard error */
 void module_unmapped(u64 addr, u64 bytes); /* before the memory goes */
 const struct module *next_module(const struct module *m); /* 0: the first */
+const struct module *module_at(const struct module *m, u64 at); /* the next of those that `at` may be in */
 void modules_enter_far(void); /* clients' calls leave their trampolines while the guard is armed */
 
 /* bundle.c in the runtimes of bundles, single.c in those of single files; alone.c stands for it in all others */

@@ -122,7 +122,7 @@ int exec_map_any(void) {
 static int is_ours(u64 lo, u64 hi) {
     if (lo >= flk_config.tramp_vaddr + flk_rt.bias && hi <= own_gs_end())
         return 1;
-    for (const struct module *m = next_module(0); m; m = next_module(m))
+    for (const struct module *m = module_at(0, lo); m; m = module_at(m, lo))
         if (lo >= m->config->tramp_vaddr + m->bias && hi <= m->hi)
             return 1;
     return 0;
@@ -132,10 +132,7 @@ static int is_ours(u64 lo, u64 hi) {
 static int may_be_text(u64 at) {
     if (at - (flk_config.image_vaddr + flk_rt.bias) < own_gs_end() - (flk_config.image_vaddr + flk_rt.bias))
         return 1;
-    for (const struct module *m = next_module(0); m; m = next_module(m))
-        if (at - (m->config->image_vaddr + m->bias) < m->hi - (m->config->image_vaddr + m->bias))
-            return 1;
-    return 0;
+    return module_at(0, at) != 0;
 }
 
 struct line { /* of /proc/self/maps, as far as it has been read */

@@ -321,7 +321,7 @@ static int keeps(const struct flk_config *c, u64 bias, u64 site) {
 
 int guard_is_kept(u64 site) {
     int kept = keeps(&flk_config, flk_rt.bias, site);
-    for (const struct module *m = next_module(0); m && !kept; m = next_module(m))
+    for (const struct module *m = module_at(0, site); m && !kept; m = module_at(m, site))
         kept = keeps(m->config, m->bias, site);
     return kept && !exec_map_holds(site);
 }

@@ -92,12 +92,14 @@ int module_mapped(u64 addr, u64 bytes) {
     }
     m->config = (const struct flk_config *)at;
     m->bias = bias;
+    m->image = c.image_vaddr + bias;
+    m->slots = c.slots_vaddr + bias;
     m->lo = lo;
     m->hi = hi;
     lower(&modules.lo, lo);
     raise(&modules.hi, hi);
     __atomic_store_n(&m->state, READY, __ATOMIC_RELEASE);
-    if (bind(c.slots_vaddr + bias)) {
+    if (bind(m->slots)) {
         __atomic_store_n(&m->state, FREE, __ATOMIC_RELEASE);
         tell("flicker-aot: a library's system calls cannot be hooked: its slots cannot be written\n");
         return 0;
@@ -118,7 +120,14 @@ void module_unmapped(u64 addr, u64 bytes) {
 
 void modules_enter_far(void) {
     for (const struct module *m = next_module(0); m && may_call(OWN_MPROTECT); m = next_module(m))
-        bind(m->config->slots_vaddr + m->bias); /* if it fails its calls trap, and are moved: slower, no worse */
+        bind(m->slots); /* if it fails its calls trap, and are moved: slower, no worse */
+}
+
+const struct module *module_at(const struct module *m, u64 at) {
+    do
+        m = next_module(m);
+    while (m && at - m->image >= m->hi - m->image);
+    return m;
 }
 
 const struct module *next_module(const struct module *m) {

@@ -45,7 +45,7 @@
 #define HOT_SET 4        /* that are in each other's way */
 #define COUNT_BITS 16
 #define ATTEMPTS 128     /* sites of a library that are looked at */
-#define REACH (1l << 31)
+#define REACH (1ul << 31)
 #define JMP 0xe9
 #define YIELDS 100000
 
@@ -170,27 +170,22 @@ static void put32(u8 *p, u64 value) {
     __builtin_memcpy(p, &low, sizeof low);
 }
 
-static int reaches(u64 lo, u64 hi, u64 block) { return (i64)(hi - block) < REACH && (i64)(block + BLOCK - lo) < REACH; }
-
-/* Addresses for it: where the kernel likes, else wherever it gives some within reach. 0: nowhere. */
+/* Addresses for it, below the library, since sites are told by their distance from it: where the kernel likes, else wherever it gives some. 0: nowhere. */
 static u64 place_for(const struct image *im) {
-    for (u32 i = 0; i < 32; i++) {
-        u64 distance = PAGE << i / 2, hint = !i ? 0 : i & 1 ? im->lo - BLOCK - distance : im->hi + distance;
+    for (u64 distance = 0; distance < REACH; distance = distance ? 2 * distance : PAGE) {
+        u64 hint = distance ? im->lo - BLOCK - distance : 0;
         i64 at = flk_sys(__NR_mmap, (i64)hint, BLOCK, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
         if (failed(at))
             return 0;
-        if (reaches(im->lo, im->hi, (u64)at))
+        if ((u64)at < im->lo && im->hi - (u64)at < REACH)
             return (u64)at;
         SYS2(__NR_munmap, at, BLOCK);
     }
     return 0;
 }
 
-static u64 sites_base(const struct image *im, u64 block) { return im->lo < block ? im->lo : block; }
-
 static int make_block(struct image *im) {
     const u8 *r, *rx;
-    u8 code[PAGE];
     plan_promoted(&r, &rx);
     if (__atomic_add_fetch(&all.blocks, 1, __ATOMIC_ACQ_REL) > BLOCKS) {
         block_gone();
@@ -198,11 +193,8 @@ static int make_block(struct image *im) {
     }
     u64 at = place_for(im);
     if (at) {
-        struct flk_config *c = (struct flk_config *)code;
-        __builtin_memcpy(code, rx, PAGE);
-        c->image_vaddr = sites_base(im, at) - at;
         __builtin_memcpy((void *)at, r, PAGE);
-        if (!SYS3(__NR_mprotect, at, PAGE, PROT_READ) && replace_page(at + PAGE, code) && module_mapped(at + PAGE, PAGE)) {
+        if (!SYS3(__NR_mprotect, at, PAGE, PROT_READ) && replace_page(at + PAGE, rx) && module_mapped(at + PAGE, PAGE)) {
             image_block(im, at, at + BLOCK);
             return 1;
         }
@@ -218,7 +210,7 @@ static const struct flk_site *site_of(const struct image *im, u32 i) { return (c
 
 static u64 trampoline_of(const struct image *im, u32 i) { return im->block_lo + PAGE + site_of(im, i)->tramp; }
 
-static u64 site_at(const struct image *im, u32 i) { return sites_base(im, im->block_lo) + site_of(im, i)->site; }
+static u64 site_at(const struct image *im, u32 i) { return im->block_lo + site_of(im, i)->site; }
 
 /* The copy of what was before the call ends where T begins. */
 static u64 copy_of(const struct image *im, u32 i) {
@@ -235,7 +227,7 @@ static int make_trampoline(struct image *im, u32 i, u64 site, const struct promo
     u64 page = im->block_lo + PAGE, behind = site + 2, entry = (u64)s->tramp + s->entry, lea_end = entry + c->tpl.lea_end;
     if (SYS3(__NR_mprotect, im->block_lo, PAGE, PROT_READ | PROT_WRITE))
         return 0;
-    s->site = (u32)(site - sites_base(im, im->block_lo));
+    s->site = (u32)(site - im->block_lo);
     insn->tramp_delta = (u16)(s->entry - p->size);
     insn->orig_delta = (flk_i16)-p->size;
     SYS3(__NR_mprotect, im->block_lo, PAGE, PROT_READ);

@@ -152,8 +152,8 @@ static struct where in_trampolines(u64 ip) {
     ip = stood_for(ip);
     if (holds(&flk_config, flk_rt.bias, ip))
         return in_file(&flk_config, flk_rt.bias, ip);
-    for (const struct module *m = next_module(0); m; m = next_module(m))
-        if (ip - m->lo < m->hi - m->lo && holds(m->config, m->bias, ip))
+    for (const struct module *m = module_at(0, ip); m; m = module_at(m, ip))
+        if (holds(m->config, m->bias, ip))
             return in_file(m->config, m->bias, ip);
     return in_vdso(ip);
 }
@@ -174,7 +174,7 @@ static u64 trap_in(const struct flk_config *c, u64 bias, u64 ip) {
 
 u64 trap_target(u64 ip) {
     u64 target = trap_in(&flk_config, flk_rt.bias, ip);
-    for (const struct module *m = next_module(0); m && !target; m = next_module(m))
+    for (const struct module *m = module_at(0, ip); m && !target; m = module_at(m, ip))
         target = trap_in(m->config, m->bias, ip);
     return target;
 }
@@ -206,9 +206,9 @@ u64 entry_of_call(const struct blk *b, u64 ret, u64 *resume) {
     const struct flk_template *t = &flk_config.tpl;
     if (at != ret || !holds(&flk_config, flk_rt.bias, ret)) {
         /* A trampoline's own call returns to it: the file's template says how far it is from there to T. */
-        const struct module *m = at == ret ? next_module(0) : 0;
+        const struct module *m = at == ret ? module_at(0, ret) : 0;
         while (m && !holds(m->config, m->bias, ret))
-            m = next_module(m);
+            m = module_at(m, ret);
         if (m) {
             t = &m->config->tpl;
             entry = ret - t->ret;

@@ -4,6 +4,7 @@ Second opinions: the original program, and the oracle."""
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -73,6 +74,16 @@ def test_threads(made: Single, library: Path, tmp_path: Path) -> None:
     counted = line["calls"]
     assert isinstance(counted, dict)
     assert (counted["getppid"], counted["getgid"], counted["getuid"]) == (4 * 2001 + 100, 4 * 2001, 4 * 2001)
+
+
+@pytest.mark.parametrize("is_planned", [False, True], ids=["unknown", "planned"])
+def test_churn(made: Single, library: Path, tmp_path: Path, is_planned: bool) -> None:
+    """Libraries come and go while others are called, and a signal may find a thread anywhere."""
+    copies = [shutil.copy(library, tmp_path / f"{library.name}{suffix}") for suffix in ("", ".0", ".1")]
+    included = [word for path in copies for word in ("--include", path)] if is_planned else []
+    program = single(made.original, tmp_path / "out" / "promote", "--tool", "count", *included).program
+    done = run([program, "churn", copies[0]], env={"FLICKER_AOT_OUTPUT": "/dev/null"})
+    assert (done.status, done.stdout, done.stderr) == (0, b"0 wrong\n", b"")
 
 
 def test_children(made: Single, library: Path, tmp_path: Path) -> None:

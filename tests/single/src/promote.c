@@ -6,6 +6,7 @@
  *   promote direct LIBRARY    jumps to a system call instruction, before and after
  *   promote threads LIBRARY   calls from several threads at once, under signals
  *   promote reload LIBRARY    loads, calls, closes many times: nothing is left behind
+ *   promote churn LIBRARY     threads do that with LIBRARY.0 and LIBRARY.1, others call, fork, and handle signals
  *   promote rights LIBRARY    makes the code writable, reads it, changes it
  *   promote move LIBRARY      moves the code away by mremap
  *   promote over LIBRARY      maps other code over it, and makes calls there
@@ -26,6 +27,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
+#include <sys/time.h>
 #include <sys/wait.h>
 #include <ucontext.h>
 #include <unistd.h>
@@ -141,12 +143,13 @@ static void direct(void)
 }
 
 static volatile sig_atomic_t handled;
+static call_type *called; /* by the handler, which must not take the loader's locks */
 
 static void on_signal(int sig)
 {
     (void)sig;
     handled++;
-    function("plain")(0);
+    called(0);
 }
 
 static void *caller(void *p)
@@ -161,6 +164,7 @@ static void threads(void)
     pthread_t thread[4];
     long wrong[4], all = 0;
     struct sigaction action = {.sa_handler = on_signal, .sa_flags = SA_RESTART};
+    called = function("plain");
     sigaction(SIGUSR1, &action, NULL);
     for (int i = 0; i < 4; i++)
         pthread_create(&thread[i], NULL, caller, &wrong[i]);
@@ -205,6 +209,68 @@ static void reload(const char *path)
             before = mappings(), pages = resident();
     }
     printf("%ld wrong, mappings left behind: %ld, pages: %s\n", wrong, mappings() - before, resident() - pages < 16 ? "none" : "some");
+}
+
+static long wrongs;
+static int over_now;
+
+static void *churner(void *p)
+{
+    for (int i = 0; i < 1500; i++) {
+        void *mine = dlopen(p, RTLD_NOW | RTLD_LOCAL);
+        call_type *plain = (call_type *)dlsym(mine, "plain");
+        unsigned char *at = (unsigned char *)((unsigned long)plain & -PAGE);
+        long wrong = times(plain, getppid(), TIMES);
+        if (i % 4 == 0)
+            mprotect(at, PAGE, PROT_READ | PROT_WRITE | PROT_EXEC);
+        if (i % 4 == 1)
+            madvise(at, PAGE, MADV_DONTNEED);
+        wrong += times(plain, getppid(), i % 8);
+        __atomic_add_fetch(&wrongs, wrong, __ATOMIC_RELAXED);
+        dlclose(mine);
+    }
+    return NULL;
+}
+
+static void *steady(void *p)
+{
+    call_type *plain = function("plain"), *memory = function("memory");
+    while (!__atomic_load_n(&over_now, __ATOMIC_RELAXED)) {
+        long wrong = times(plain, getppid(), 100) + times(memory, getpgid(0), 100);
+        int status = 0;
+        if (p) {
+            pid_t child = fork();
+            if (!child)
+                _exit(times(plain, getppid(), TIMES) != 0);
+            while (waitpid(child, &status, 0) < 0)
+                ;
+        }
+        __atomic_add_fetch(&wrongs, wrong + status, __ATOMIC_RELAXED);
+    }
+    return NULL;
+}
+
+static void churn(const char *path)
+{
+    char paths[2][4096];
+    pthread_t churners[2], others[2];
+    struct sigaction action = {.sa_handler = on_signal, .sa_flags = SA_RESTART};
+    struct itimerval each = {{0, 100}, {0, 100}}, never = {{0, 0}, {0, 0}};
+    called = function("plain");
+    sigaction(SIGALRM, &action, NULL);
+    setitimer(ITIMER_REAL, &each, NULL);
+    for (long i = 0; i < 2; i++) {
+        sprintf(paths[i], "%s.%ld", path, i);
+        pthread_create(&churners[i], NULL, churner, paths[i]);
+        pthread_create(&others[i], NULL, steady, (void *)i);
+    }
+    for (int i = 0; i < 2; i++)
+        pthread_join(churners[i], NULL);
+    over_now = 1;
+    for (int i = 0; i < 2; i++)
+        pthread_join(others[i], NULL);
+    setitimer(ITIMER_REAL, &never, NULL);
+    printf("%ld wrong\n", wrongs);
 }
 
 static int differs(const unsigned char *from, const unsigned char *file, unsigned long bytes)
@@ -365,6 +431,8 @@ int main(int argc, char **argv)
         threads();
     else if (!strcmp(argv[1], "reload"))
         reload(argv[2]);
+    else if (!strcmp(argv[1], "churn"))
+        churn(argv[2]);
     else if (!strcmp(argv[1], "rights"))
         rights();
     else if (!strcmp(argv[1], "move"))
