@@ -278,24 +278,24 @@ void tool_close(struct blk *b, const struct frame *f) {
         write_line(b, AT_CLOSE);
 }
 
+static void hand_over(u64 *from, u64 *to) {
+    if (!*from) /* an untouched page stays untouched */
+        return;
+    __atomic_add_fetch(to, *from, __ATOMIC_RELAXED);
+    *from = 0;
+}
+
 void tool_thread_end(struct blk *b) {
     struct blk *process = b->process;
     if (b == process)
         return; /* stays, with its counters */
     for (u32 nr = 0; nr < COUNTED; nr++)
-        if (b->counts[nr]) {
-            __atomic_add_fetch(&process->ended_counts[nr], b->counts[nr], __ATOMIC_RELAXED);
-            b->counts[nr] = 0;
-        }
+        hand_over(&b->counts[nr], &process->ended_counts[nr]);
     u64 *ended = &process->ended_other;
-    for (u64 *counter = &b->count_other; counter < b->ended_vdso; counter += 2, ended += 2) {
-        __atomic_add_fetch(ended, *counter, __ATOMIC_RELAXED);
-        *counter = 0;
-    }
-    for (u32 i = 0; i < VDSO_EXPORTS; i++) {
-        __atomic_add_fetch(&process->ended_vdso[i], b->vdso_counts[i], __ATOMIC_RELAXED);
-        b->vdso_counts[i] = 0;
-    }
+    for (u64 *counter = &b->count_other; counter < b->ended_vdso; counter += 2, ended += 2)
+        hand_over(counter, ended);
+    for (u32 i = 0; i < VDSO_EXPORTS; i++)
+        hand_over(&b->vdso_counts[i], &process->ended_vdso[i]);
 }
 
 int tool_counts_vdso(void) { return 1; }
