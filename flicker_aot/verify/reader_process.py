@@ -11,6 +11,7 @@ import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
+from multiprocessing.context import ForkProcess
 from typing import Final
 
 from .second_reader import Part, Reader, View, read_by_lief
@@ -30,18 +31,21 @@ def reader_process() -> Iterator[Reader]:
         return
     theirs.close()
     try:
-        yield lambda size, parts: _asked(ours, size, parts)
+        yield lambda size, parts: _asked(process, ours, size, parts)
     finally:
         ours.close()
         process.kill()  # it may still import
         process.join()
 
 
-def _asked(pipe: Connection, size: int, parts: Sequence[Part]) -> View | None:
+def _asked(process: ForkProcess, pipe: Connection, size: int, parts: Sequence[Part]) -> View | None:
     try:
         pipe.send((size, parts))
         found: View | None = pipe.recv()
     except (OSError, EOFError) as error:
+        process.join()
+        if process.exitcode == -signal.SIGKILL:  # not LIEF's fault: the machine ran out of memory
+            return read_by_lief(size, parts)
         raise RuntimeError("LIEF ended while it read the output") from error
     return found
 
