@@ -170,7 +170,7 @@ def _loads(output: RawElf) -> Iterator[Finding]:
     for p in output.loads:
         if p.vaddr < end:
             yield _bad("segment", p.vaddr, f"PT_LOAD starts before the end {end:#x} of the one before")
-        if p.filesz and (p.offset - p.vaddr) % PAGE:  # the kernel maps nothing of the file else (binfmt_elf.c, elf_load)
+        if p.filesz and (p.offset - p.vaddr) % PAGE:  # else the kernel maps nothing of the file (fs/binfmt_elf.c)
             yield _bad("segment", p.vaddr, f"PT_LOAD: offset {p.offset:#x} is not congruent to the address")
         if p.filesz > p.memsz or p.offset + p.filesz > len(output.data):
             yield _bad("segment", p.vaddr, f"PT_LOAD: file bytes [{p.offset:#x}, +{p.filesz:#x}) are not in the file")

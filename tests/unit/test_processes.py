@@ -88,7 +88,7 @@ def test_reader_process_dies(pair: Pair) -> None:
     """A LIEF that crashes counts against the output; one that is killed from outside does not."""
     with reader_process() as read:
         (child,) = _children()
-        os.kill(child, signal.SIGSEGV)
+        os.kill(child, signal.SIGTERM)
         (finding,) = verify(pair.original, pair.output, read)
     assert finding.code == "verifier" and "LIEF ended" in finding.message
     with reader_process() as read:
