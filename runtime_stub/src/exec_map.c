@@ -122,8 +122,8 @@ int exec_map_any(void) {
 static int is_ours(u64 lo, u64 hi) {
     if (lo >= flk_config.tramp_vaddr + flk_rt.bias && hi <= own_gs_end())
         return 1;
-    for (const struct module *m = module_at(0, lo); m; m = module_at(m, lo))
-        if (lo >= m->config->tramp_vaddr + m->bias && hi <= m->hi)
+    for (const struct module *m = next_module(0); m; m = next_module(m))
+        if (lo >= m->lo && hi <= m->hi)
             return 1;
     return 0;
 }
