@@ -104,7 +104,8 @@ def _install(root: Path) -> None:
     sources = root / "etc/apt/sources.list"
     sources.write_text(sources.read_text() + sources.read_text().replace("deb ", "deb-src "))
     script = (
-        'mount -t proc proc "$1/proc"; mount --rbind /dev "$1/dev"; unset TMPDIR; export DEBIAN_FRONTEND=noninteractive; '
+        'mount -t proc proc "$1/proc"; mount --rbind /dev "$1/dev"; unset TMPDIR; '
+        "export DEBIAN_FRONTEND=noninteractive; "
         'chroot "$1" apt-get update -q && chroot "$1" apt-get install -q -y --no-install-recommends $2 && '
         f'chroot "$1" sh -c "mkdir -p /usr/src/real && cd /usr/src/real && apt-get source -q {SOURCE_PACKAGE}"'
     )
