@@ -19,7 +19,7 @@ def report(directory: Path) -> str:
     subprocess.run(["gcc", "-shared", "-nostdlib", "-o", library, SOURCES / "loaded.S"], check=True)
     variants = {"native": program}
     for tool in ("none", "count"):
-        variants[tool] = rewrite(program, directory, f"loaded-{tool}", "--tool", tool)
+        variants[tool] = rewrite(program, directory, f"loaded-{tool}", "--tool", tool, "--guard", "patch")
     best: dict[tuple[str, str], float] = {}
     for _ in range(ROUNDS):
         for variant, path in variants.items():

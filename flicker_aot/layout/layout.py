@@ -131,7 +131,8 @@ def lay_out(
     texts = _texts(options)
     shows = options.role.hides_interpreter
     name = str(options.exe_path or image.path)
-    size_of_plans = plans_size(plans, _promoted(), plan, name) if options.role is Role.SINGLE else 0
+    promoted = _promoted() if options.guard == "patch" else None
+    size_of_plans = plans_size(plans, promoted, plan, name) if options.role is Role.SINGLE else 0
     unwind = plan_unwind(image, slots, labels)
     added = unwind.table is not None and not unwind.table.header
     if phnum + added > MAX_PHDRS or _too_large(
@@ -169,7 +170,7 @@ def lay_out(
     trampolines = build(slots, where.rx, template, moved, holes, fixed=fixed)
     config = _config(image, code, plan, options, where, tables, slots, stub, texts).pack(labels)
     edits = make_edits(image, trampolines, moved)
-    planned = plans_bytes(plans, _promoted(), edits, image.data, name) if size_of_plans else b""
+    planned = plans_bytes(plans, promoted, edits, image.data, name) if size_of_plans else b""
     if len(planned) != size_of_plans:
         raise InternalError(f"{image.path}: plans of {len(planned)} bytes, {size_of_plans} planned")
     code_parts = [(t.vaddr, t.data) for t in trampolines]
@@ -418,7 +419,7 @@ def _config(
     texts: _Texts,
 ) -> FlkConfig:
     flags = {"hook": 0, "keep": F_VDSO_KEEP, "hide": F_VDSO_HIDE}[options.vdso]
-    flags |= {"auto": 0, "on": F_GUARD_ON, "off": F_GUARD_OFF}[options.guard]
+    flags |= {"auto": 0, "patch": 0, "on": F_GUARD_ON, "off": F_GUARD_OFF}[options.guard]
     if any(p.tactic is Tactic.KEEP for p in plan.patches):
         flags |= F_KEPT
     if any(p.tactic is Tactic.TRAP for p in plan.patches):

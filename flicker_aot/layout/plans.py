@@ -93,13 +93,15 @@ class FlkPatch:
         return self.FORMAT.pack(*astuple(self))
 
 
-def plans_size(plans: Sequence[FilePlan], promoted: Pages, plan: Plan, name: str) -> int:
+def plans_size(plans: Sequence[FilePlan], promoted: Pages | None, plan: Plan, name: str) -> int:
     """Of what ``plans_bytes`` will give for a program with this plan."""
     own = [Change(vaddr=0, old=bytes(size), new=bytes(size)) for size in (len(_HEADER), *_owned_sizes(plan))]
     return len(_pack(plans, promoted, own, name))
 
 
-def plans_bytes(plans: Sequence[FilePlan], promoted: Pages, edits: Iterable[Edit], data: bytes, name: str) -> bytes:
+def plans_bytes(
+    plans: Sequence[FilePlan], promoted: Pages | None, edits: Iterable[Edit], data: bytes, name: str
+) -> bytes:
     """``promoted``: the block for sites that trap; ``edits``: the program's, at their file offsets; ``data``: of its
     original."""
     # What the ELF header gets instead is not known yet, and of no use: nobody looks for it.
@@ -166,11 +168,11 @@ def _place(packer: _Packer, pages: Pages) -> list[int]:
     return places
 
 
-def _pack(plans: Sequence[FilePlan], promoted: Pages, own: Sequence[Change], name: str) -> bytes:
+def _pack(plans: Sequence[FilePlan], promoted: Pages | None, own: Sequence[Change], name: str) -> bytes:
     count = len(own) + sum(len(p.changes) for p in plans)
     rows: list[FlkPlan] = []
     run_count = sum(len(p.runs) for p in plans)
-    start = FlkPlans.FORMAT.size + (len(plans) + 2) * FlkPlan.FORMAT.size
+    start = FlkPlans.FORMAT.size + (len(plans) + 1 + (promoted is not None)) * FlkPlan.FORMAT.size
     start += run_count * FlkRun.FORMAT.size + count * FlkPatch.FORMAT.size
     runs: list[FlkRun] = []
     packer = _Packer(start)
@@ -206,22 +208,23 @@ def _pack(plans: Sequence[FilePlan], promoted: Pages, own: Sequence[Change], nam
                 run_count=len(plan.runs),
             )
         )
-    places = _place(packer, promoted)
-    rows.append(
-        FlkPlan(
-            size_bytes=0,
-            r_vaddr=promoted[0][0],
-            rx_vaddr=promoted[1][0],
-            r_at=places[0],
-            r_bytes=places[1],
-            rx_at=places[2],
-            rx_bytes=places[3],
-            patch_first=0,
-            patch_count=0,
-            flags=PLAN_PROMOTED,
-            name=own_name,
+    if promoted is not None:
+        places = _place(packer, promoted)
+        rows.append(
+            FlkPlan(
+                size_bytes=0,
+                r_vaddr=promoted[0][0],
+                rx_vaddr=promoted[1][0],
+                r_at=places[0],
+                r_bytes=places[1],
+                rx_at=places[2],
+                rx_bytes=places[3],
+                patch_first=0,
+                patch_count=0,
+                flags=PLAN_PROMOTED,
+                name=own_name,
+            )
         )
-    )
     rows.append(FlkPlan(size_bytes=0, patch_first=first, patch_count=own_count, flags=PLAN_SELF, name=own_name))
     packer.page()
     if start + len(packer.data) > MAX_BYTES:

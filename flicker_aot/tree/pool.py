@@ -11,7 +11,7 @@ import os
 import signal
 from bisect import insort
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkProcess
 from pathlib import Path
@@ -31,11 +31,12 @@ _FORK: Final = multiprocessing.get_context("fork")
 
 
 class _Worker(Generic[T, R]):
-    def __init__(self, function: Callable[[T], R], others: Sequence[Connection]) -> None:
+    def __init__(self, function: Callable[[T], R], others: Sequence[Connection], share: Sequence[T] = ()) -> None:
+        """``share``: tasks that it has from the start."""
         self.pipe, theirs = _FORK.Pipe()
         self.task: T | None = None
         self.process: ForkProcess = _FORK.Process(
-            target=_serve, args=(theirs, function, (self.pipe, *others)), daemon=True
+            target=_serve, args=(theirs, function, (self.pipe, *others), share), daemon=True
         )
         self.process.start()
         theirs.close()
@@ -57,11 +58,13 @@ class _Worker(Generic[T, R]):
         self.process.join()
 
 
-def _serve(pipe: Connection, function: Callable[[T], R], inherited: Sequence[Connection]) -> None:
+def _serve(pipe: Connection, function: Callable[[T], R], inherited: Sequence[Connection], share: Sequence[T]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent's business; the terminal sends it to all
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     for each in inherited:
         each.close()  # else no worker would see the parent's end
+    for task in share:
+        pipe.send(function(task))
     while True:
         try:
             task = pipe.recv()
@@ -146,8 +149,7 @@ def beside(
 ) -> Iterator[Callable[[], list[R]]]:
     """``function`` of every task, in ``jobs`` processes, while the caller goes on with something else.
 
-    What is yielded waits, and returns the results in the order of ``tasks``. ``crashed``: as for ``run``. Each process
-    has its share from the start, so ``tasks`` are few and small.
+    What is yielded waits, and returns the results in the order of ``tasks``. ``crashed``: as for ``run``.
     """
     costliest = sorted(range(len(tasks)), key=lambda index: -tasks[index].cost_bytes)
     shares = [share for share in (costliest[job::jobs] for job in range(jobs)) if share]
@@ -169,10 +171,8 @@ def beside(
 
     try:
         for share in shares:
-            workers.append(_Worker(function, [w.pipe for w in workers]))
-            with suppress(OSError):  # seen when its results are read
-                for index in share:
-                    workers[-1].pipe.send(tasks[index])
+            # By fork, not by the pipe: who sends tasks does not read results, which the process may wait to be rid of.
+            workers.append(_Worker(function, [w.pipe for w in workers], [tasks[index] for index in share]))
         yield wait_for_all
     finally:
         for worker in workers:

@@ -27,6 +27,7 @@ _PLAN: Final = struct.Struct("<Q32s16sQQQQQIIIIIIIIIIII")
 _RUN: Final = struct.Struct("<III")
 _PATCH: Final = struct.Struct("<III")
 _SELF, _ALIGNED, _PROMOTED = 1, 2, 4
+_PATCHES = "patch"  # --guard
 _HEADER: Final = range(24, 64)  # of the ELF header
 _REL32_SIZE: Final = 4
 
@@ -151,12 +152,14 @@ def check_plans(subject: Subject, vaddr: int) -> Iterator[Finding]:
     for row in others:
         yield from _check_row(row)
     yield from _own(subject, [row for row in rows if row.is_self], vaddr)
-    yield from _promotion([row for row in rows if row.is_promoted], vaddr)
+    yield from _promotion(subject, [row for row in rows if row.is_promoted], vaddr)
 
 
-def _promotion(rows: list[PlanRow], vaddr: int) -> Iterator[Finding]:
+def _promotion(subject: Subject, rows: list[PlanRow], vaddr: int) -> Iterator[Finding]:
+    wanted = int(subject.claim.guard == _PATCHES)
+    if len(rows) != wanted:
+        yield _bad(vaddr, f"{len(rows)} blocks for promoted sites, expected {wanted}")
     if len(rows) != 1:
-        yield _bad(vaddr, f"{len(rows)} blocks for promoted sites, expected 1")
         return
     row = rows[0]
     if row.size_bytes or any(row.image) or row.build_id or any(row.digest) or row.changes or row.runs:

@@ -76,6 +76,7 @@ struct promotion {
 };
 enum proof { PROOF_NEVER, PROOF_NOT_NOW, PROOF_GOOD };
 #define JUMP_BYTES 5
+int promote_has(const struct image *im, u64 from, u64 to); /* promote.c: a patched site in [from, to) */
 enum proof promote_proof(const struct image *im, u64 site, u64 rax, struct promotion *out);
 static inline i64 signed32(const u8 *p) {
     int value;

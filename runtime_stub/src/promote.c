@@ -48,6 +48,8 @@
 #define REACH (1ul << 31)
 #define JMP 0xe9
 #define YIELDS 100000
+#define MADV_DONTNEED 4
+#define MADV_DONTNEED_LOCKED 24
 
 static struct {
     const struct blk *owner; /* whose promotion is at work; 0: nobody's */
@@ -77,13 +79,13 @@ static int begin(struct blk *b) {
     return __atomic_compare_exchange_n(&all.owner, &none, b, 0, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
 }
 
-static void end(void) { __atomic_store_n(&all.owner, 0, __ATOMIC_SEQ_CST); }
+static void end(const struct blk *b) { __atomic_compare_exchange_n(&all.owner, &b, 0, 0, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST); }
 
-/* A child with the parent's memory may have died as the owner: the wait is bounded. */
+/* A child with the parent's memory may have died as the owner: the wait for another process is bounded. A thread of this one cannot vanish alone. */
 void promote_wait(void) {
     const struct blk *owner;
     for (u32 n = 0; (owner = __atomic_load_n(&all.owner, __ATOMIC_SEQ_CST)) != 0; n++) {
-        if (n == YIELDS)
+        if (n >= YIELDS && owner->process != self_blk()->process)
             __atomic_compare_exchange_n(&all.owner, &owner, 0, 0, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
         else if (may_call(OWN_YIELD))
             SYS0(__NR_sched_yield);
@@ -264,6 +266,13 @@ static struct image *unknown_at(u64 site) {
     return 0;
 }
 
+int promote_has(const struct image *im, u64 from, u64 to) {
+    for (u32 i = 0; i < im->promoted; i++)
+        if (site_at(im, i) - from < to - from)
+            return 1;
+    return 0;
+}
+
 /* Alone, and nobody changes what is mapped. */
 static int promote(u64 site, const struct promotion *p) {
     u8 jump[JUMP_BYTES];
@@ -278,9 +287,11 @@ static int promote(u64 site, const struct promotion *p) {
     if (is_new && (i >= config_of(im)->site_count || !make_trampoline(im, i, site, p)))
         return 0;
     jump_to(jump, at, copy_of(im, i));
+    /* Before anybody can come there: a child forked in between has the jump, and must not make this trampoline another site's. */
+    im->promoted += (u32)is_new;
+    __atomic_thread_fence(__ATOMIC_SEQ_CST);
     if (!replace_code(at, jump))
         return 0;
-    im->promoted += (u32)is_new;
     all.count += (u32)is_new;
     return 1;
 }
@@ -309,9 +320,9 @@ static u64 look_at(struct blk *b, struct image *im, u64 site, u64 rax, u64 again
         return 0;
     if (!begin(b))
         return again;
-    u64 count = exec_map_changing() ? again : proof == PROOF_GOOD && promote(site, &p) ? 0 : DECLINED;
+    u64 count = exec_map_changing() || !exec_map_holds(site) ? again : proof == PROOF_GOOD && promote(site, &p) ? 0 : DECLINED;
     im->attempts += count != again;
-    end();
+    end(b);
     return count;
 }
 
@@ -334,8 +345,13 @@ static void undo(struct image *im, u64 from, u64 to) {
     u8 jump[JUMP_BYTES];
     for (u32 i = 0; i < im->promoted; i++) {
         u64 copy = copy_of(im, i), at = site_at(im, i) - (trampoline_of(im, i) + site_of(im, i)->entry - copy);
-        if (at < to && at + JUMP_BYTES > from && has_bytes(at, jump, jump_to(jump, at, copy)))
-            replace_code(at, (const u8 *)copy);
+        if (at >= to || at + JUMP_BYTES <= from || !has_bytes(at, jump, jump_to(jump, at, copy)))
+            continue;
+        if (!may_replace() || !replace_code(at, (const u8 *)copy)) { /* the file's pages instead, which takes no memory */
+            u64 first = PAGE_DOWN(at), size = PAGE_UP(at + JUMP_BYTES) - first;
+            if (SYS3(__NR_madvise, first, size, MADV_DONTNEED))
+                SYS3(__NR_madvise, first, size, MADV_DONTNEED_LOCKED);
+        }
     }
 }
 
@@ -345,10 +361,10 @@ static void gives_up(struct blk *b, u64 from, u64 to) {
             continue;
         while (!begin(b))
             promote_wait();
-        if (may_replace())
-            undo(im, from, to);
+        undo(im, from, to);
         image_cut(im, from, to);
-        end();
+        im->attempts = ATTEMPTS; /* what was cut off can lead to what is left, and is not searched any more */
+        end(b);
     }
 }
 

@@ -55,11 +55,11 @@ static const u8 *opcode_of(const u8 *p) {
 
 static int is_indirect(const u8 *op) { return *op == 0xff && (op[1] >> 3 & 7) >= 2 && (op[1] >> 3 & 7) <= 5; }
 
-/* What follows may be data: ret, jmp, ud2, int3, hlt; a call that does not return. */
+/* What follows may be data: ret, jmp, ud2, int3, int, hlt; a call or a system call that does not return. */
 static int ends_flow(const u8 *p) {
     const u8 *op = opcode_of(p);
-    return (*op & 0xf6) == 0xc2 || *op == 0xe8 || *op == 0xe9 || *op == 0xeb || (*op == 0x0f && op[1] == 0x0b) || *op == 0xcc || *op == 0xf4 ||
-           is_indirect(op);
+    return (*op & 0xf6) == 0xc2 || *op == 0xe8 || *op == 0xe9 || *op == 0xeb || (*op == 0x0f && (op[1] == 0x0b || op[1] == 0x05)) ||
+           (*op & 0xfe) == 0xcc || *op == 0xf4 || is_indirect(op);
 }
 
 /* It does elsewhere what it does here, and goes on behind itself. */
@@ -74,7 +74,8 @@ static enum proof find(const struct image *im, u64 site, u64 rax, struct promoti
     struct vdso_insn insn = {0};
     int is_straight = 1;
     u64 start = function_of(im, site), size = site + 2 - start;
-    if (start < im->text_lo || size > sizeof code || user_read(code, (const void *)start, size))
+    /* Not where the function has a patched site: what is left of an instruction behind a jump is none. */
+    if (start < im->text_lo || size > sizeof code || promote_has(im, start, site) || user_read(code, (const void *)start, size))
         return PROOF_NEVER;
     const u8 *p = code, *call = code + size - 2, *last = code;
     for (; p < call; p += insn.size) {
@@ -83,7 +84,7 @@ static enum proof find(const struct image *im, u64 site, u64 rax, struct promoti
         if (!vdso_decode(p, call + 2, &insn))
             return PROOF_NEVER;
     }
-    if (p != call || call - last < JUMP_BYTES || insn.size > PROMOTED_MAX || !may_move(&insn, last))
+    if (p != call || call[0] != 0x0f || call[1] != 0x05 || call - last < JUMP_BYTES || insn.size > PROMOTED_MAX || !may_move(&insn, last))
         return PROOF_NEVER;
     out->size = insn.size;
     for (u32 i = 0; i < insn.size; i++)

@@ -32,6 +32,7 @@ static struct {
     char exe[PATH_BYTES];
     char line[LINE_BYTES];
     u32 lock; /* one writer of `line` at a time */
+    u32 closed; /* standard error is the program's own business now: what has its number may be any file */
     /* The line before an exec: where it ends and how long it is, to be taken back if the exec fails. 0: none. */
     i64 exec_end, exec_bytes;
     i64 int80[COUNTED + 2]; /* of the process, by i386 number; behind them those that are none, and all */
@@ -215,7 +216,7 @@ static char *format(struct blk *mine, enum end at) {
         p = put(p, ",\"escapes\":[");
         int first = 1;
         for (const char *path = bundle_escape(0); path; path = bundle_escape(path)) {
-            if (p + 6 * flk_length(path) + 8 > count.line + LINE_BYTES) /* every byte as \u00xx */
+            if (p + 6 * flk_length(path) + 32 > count.line + LINE_BYTES) /* every byte as \u00xx */
                 continue;
             if (!first)
                 *p++ = ',';
@@ -236,7 +237,7 @@ static i64 open_output(char *path) {
     if (!may_call(OWN_WRITE))
         return -1;
     if (!count.path[0])
-        return 2;
+        return count.closed ? -1 : 2;
     if (!may_call(OWN_OPENAT) || !may_call(OWN_CLOSE))
         return -1;
     char *to = path;
@@ -274,8 +275,10 @@ void tool_process_end(struct blk *b) { write_line(b, AT_EXIT); }
 /* Who asks at its end whether all of its output was written closes standard error then, as coreutils do: no line could follow. What is
  * called afterwards is not in it, usually exit_group alone. */
 void tool_close(struct blk *b, const struct frame *f) {
-    if ((u32)f->args[0] == 2 && !count.path[0])
+    if ((u32)f->args[0] == 2 && !count.path[0]) {
         write_line(b, AT_CLOSE);
+        count.closed = 1;
+    }
 }
 
 static void hand_over(u64 *from, u64 *to) {

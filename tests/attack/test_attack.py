@@ -220,7 +220,7 @@ def single_files(tmp_path_factory: pytest.TempPathFactory, artifacts: Artifacts)
     made = {"library": library}
     for mode, more in (("gcc", ()), ("hook-leave", ("-DSUSPEND_RESULT=-1004",))):
         original = compile_c(HERE / SOURCES[0], directory / mode / "target", *flags, *more)
-        made[mode] = artifacts.rewritten(original, *TOOLS[mode])
+        made[mode] = artifacts.rewritten(original, "--guard", "patch", *TOOLS[mode])
     return made | {"original": directory / "gcc" / "target"}
 
 

@@ -162,6 +162,8 @@ def test_count_of_a_program_that_closes_standard_error(tmp_path: Path) -> None:
     assert told == "told"
     early = json.loads(line)
     assert early.pop("until") == "close" and early["calls"]["close"] == 2
+    data = tmp_path / "data"
+    assert run([counting, data]).status == 0 and data.read_bytes() == b""
     report = tmp_path / "report"
     assert run([counting], env={"FLICKER_AOT_OUTPUT": str(report)}).stderr == b"told\n"
     whole = json.loads(report.read_text())

@@ -142,12 +142,12 @@ def test_changing_input(tmp_path: Path, static: Path, change: str, monkeypatch: 
     real, calls = os.fstat, 0
 
     def changing(handle: int) -> os.stat_result:
-        """What stands at the second look at the file, after the reading."""
+        """What stands at the third look at the file, after the reading: the first is before its headers are read."""
         nonlocal calls
         status = real(handle)
         if (status.st_dev, status.st_ino) == (source.stat().st_dev, source.stat().st_ino):
             calls += 1
-            if calls == 1:
+            if calls == 2:
                 data = source.read_bytes()
                 if change == "grows":
                     source.write_bytes(data + b"more")

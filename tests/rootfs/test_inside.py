@@ -138,8 +138,9 @@ def test_empty_environment(original: Path, rewritten: Path) -> None:
     seen, wanted = trace_in(rewritten, *command), run_in(original, *command)
     assert (seen.outcome.stdout, seen.outcome.status) == (wanted.stdout, wanted.status)
     lines = [json.loads(line) for line in seen.outcome.stderr.splitlines()]
-    # bash, its child before exec and after, the child that becomes cat; cat closes its standard error before it ends.
-    assert len(lines) == 4 and {line["exe"] for line in lines} <= {"/bin/bash", "/usr/bin/bash"}
+    # bash, its child before exec and after, the child that becomes cat; cat, before it closes its standard error.
+    assert len(lines) == 5 and {line["exe"].split("/")[-1] for line in lines} == {"bash", "cat"}
+    assert [line["exe"].split("/")[-1] for line in lines if line.get("until") == "close"] == ["cat"]
     assert not seen.escapes()
 
 

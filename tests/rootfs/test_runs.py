@@ -319,10 +319,9 @@ def test_worker_that_dies_costs_one_file(source: Path, tmp_path: Path, monkeypat
 def test_failed_verification_keeps_the_original(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file of which the verifier says no is copied as it is, and the exit code is 4."""
 
-    def suspicious(original: bytes, output: bytes) -> object:
-        return (
-            (Finding(code="test", vaddr=None, message="no"),) if b"cat_____" in original else verify(original, output)
-        )
+    def suspicious(original: bytes, output: bytes, read: object) -> object:
+        finding = Finding(code="test", vaddr=None, message="no")
+        return (finding,) if b"cat_____" in original else verify(original, output)
 
     monkeypatch.setattr("flicker_aot.verify.verify", suspicious)
     report, _ = run_here(source, tmp_path / "out")

@@ -48,6 +48,17 @@ def test_beside(jobs: int) -> None:
             os.kill(worker, 0)
 
 
+def test_beside_large_results() -> None:
+    """A process that waits to be rid of a result does not keep its tasks from coming."""
+    tasks = [Task(number) for number in range(400)]
+    with beside(tasks, _large, _crashed, jobs=1) as results:
+        assert [len(text) for text in results()] == [1 << 18] * len(tasks)
+
+
+def _large(task: Task) -> str:
+    return str(task.number % 10) * (1 << 18)
+
+
 def test_beside_a_crash() -> None:
     """A process that dies costs what it had not done yet, and says how."""
     tasks = [Task(1, 5), Task(13, 4), Task(2, 3)]
@@ -86,20 +97,21 @@ def test_reader_process(pair: Pair) -> None:
 
 def test_reader_process_dies(pair: Pair) -> None:
     """A LIEF that crashes counts against the output; one that is killed from outside does not."""
+    others = _children()
     with reader_process() as read:
-        (child,) = _children()
+        (child,) = _children() - others
         os.kill(child, signal.SIGTERM)
         (finding,) = verify(pair.original, pair.output, read)
     assert finding.code == "verifier" and "LIEF ended" in finding.message
     with reader_process() as read:
-        (child,) = _children()
+        (child,) = _children() - others
         os.kill(child, signal.SIGKILL)
         assert verify(pair.original, pair.output, read) == ()
 
 
-def _children() -> list[int]:
+def _children() -> set[int]:
     me = os.getpid()
-    return [int(pid) for pid in Path(f"/proc/{me}/task/{me}/children").read_text().split()]
+    return {int(pid) for pid in Path(f"/proc/{me}/task/{me}/children").read_text().split()}
 
 
 def test_nothing_is_left_behind(tmp_path: Path) -> None:
