@@ -108,30 +108,20 @@ def test_perf_names_functions(tmp_path: Path) -> None:
     """The copies' functions have the originals' names, in the program and in libc, under the originals' file names."""
     program = compile_c(SOURCES / "sorts.c", tmp_path / "sorts")
     made = bundle(program, tmp_path / "bundle")
-    native, bundled = (_hot(path, tmp_path / "data") for path in (program, made.program))
+    native, bundled = (_shares(path, tmp_path / "data") for path in (program, made.program))
     assert ("sorts", "compare") in native and any(library == "libc.so.6" for library, _ in native), native
-    assert bundled == native
+    for one, other in ((native, bundled), (bundled, native)):  # how often each was met is chance
+        assert {place for place, percent in one.items() if percent > 20} <= other.keys(), (native, bundled)
 
 
-def _hot(program: Path, data: Path) -> set[tuple[str, str]]:
-    """(file, function) of each that takes a tenth of the samples."""
+def _shares(program: Path, data: Path) -> dict[tuple[str, str], float]:
+    """(file, function) -> percent of the samples, of each that has one at least."""
     environment = clean_environment()
     record: list[str | Path] = [need("perf"), "record", "-q", "-F", "5000", "-e", "cpu-clock:u", "-o", data, program]
     subprocess.run(record, env=environment, check=True)
-    report: list[str | Path] = [
-        need("perf"),
-        "report",
-        "-i",
-        data,
-        "--stdio",
-        "-q",
-        "-s",
-        "dso,sym",
-        "-t",
-        ";",
-        "--percent-limit",
-        "10",
-    ]
-    told = subprocess.run(report, env=environment, check=True, capture_output=True, text=True).stdout
-    rows = [[field.strip() for field in line.split(";")] for line in told.splitlines() if line.strip()]
-    return {(library, name.removeprefix("[.] ")) for _, library, name in rows}
+    report: list[str | Path] = [need("perf"), "report", "-i", data, "--stdio", "-q", "-s", "dso,sym", "-t", ";"]
+    told = subprocess.run(
+        [*report, "--percent-limit", "1"], env=environment, check=True, capture_output=True, text=True
+    )
+    rows = [[field.strip() for field in line.split(";")] for line in told.stdout.splitlines() if line.strip()]
+    return {(library, name.removeprefix("[.] ")): float(percent.rstrip("%")) for percent, library, name in rows}
