@@ -32,7 +32,7 @@ OWN_GS_POINTS = SINGLE_POINTS if FULL else ("-n", f"60:{SEED}")  # a trap is tho
 THREAD_POINTS = SINGLE_POINTS if FULL else ("-n", f"4:{SEED}")
 DOUBLE_POINTS = ("-m", "0:-1:1", "-n", f"{1000 if FULL else 8}:{SEED}")
 LIMIT_SECONDS = 20000 if FULL else 1800  # the driver knows a program that hangs; a busy machine is only slow
-SOURCES = ("target.c", "others.c", "kinds.c", "bodies.S")
+SOURCES = ("target.c", "bodies.S", "others.c", "kinds.c")
 COMPILERS = {
     "gcc": "gcc -static -O2 -DMARKERS",
     "gcc-pie": "gcc -static-pie -fPIE -O2 -DMARKERS",
