@@ -92,6 +92,7 @@ struct blk {
 
     u32 armed; /* this thread's system calls outside of the runtime trap */
     u32 tid;   /* 0: not known */
+    u32 tellers; /* threads that are about to tell this one to arm */
     i64 sp_nr; /* the number that a special call gave the kernel */
     struct {   /* Syscall User Dispatch of the program's own (user_dispatch.c) */
         u64 offset, len;

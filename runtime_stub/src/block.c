@@ -142,7 +142,9 @@ void blocks_after_fork(struct blk *keep) {
     flk_rt.free_list = 0;
     keep->process = keep;
     keep->threads = 1;
-    for (struct blk *b = flk_rt.all; b; b = b->all_next)
+    for (struct blk *b = flk_rt.all; b; b = b->all_next) {
+        b->tellers = 0;
         if (b != keep)
             block_free(b);
+    }
 }

@@ -31,6 +31,8 @@
 #define AT_FDCWD (-100)
 #define O_CLOEXEC 02000000
 
+#define MOST_YIELDS 4096
+
 #define COOKIE 0x6472617567u /* si_value of what arms other threads */
 
 static const char *missing; /* any thread sets it, once it knows: two at once tell it twice, no more */
@@ -63,12 +65,20 @@ static int set_dispatch(struct blk *b, u32 on) {
 }
 
 /* Whoever arms looks at b->armed behind its change of the state, so the state is looked at behind every change of b->armed: one of the
- * two sees the other. A SIGSYS in the middle of this comes to the same end. */
+ * two sees the other. A SIGSYS in the middle of this comes to the same end.
+ * Who has seen that this thread is not armed may still send it a SIGSYS. With that one pending a trap would be lost: of two the kernel keeps the first
+ * (kernel/signal.c, legacy_queue), and the thread would go on behind a call that was not made. So it goes on when nobody is about to send one
+ * (`tellers`), and by way of the kernel, where what was sent comes (in a handler of SIGSYS: at its end). The wait is bounded: two that tell
+ * each other may both be in such a handler. */
 void guard_sync(struct blk *b) {
-    u32 wanted;
+    u32 wanted, yields = 0;
     do
         wanted = state() >= GUARD_ARMING;
-    while (b->armed != wanted && !missing && set_dispatch(b, wanted));
+    while (b->armed != wanted && !missing && (yields = MOST_YIELDS, set_dispatch(b, wanted)));
+    while (yields && may_call(OWN_YIELD)) {
+        yields = __atomic_load_n(&b->tellers, __ATOMIC_SEQ_CST) ? yields - 1 : 0;
+        SYS0(__NR_sched_yield);
+    }
 }
 
 void guard_thread_started(struct blk *b) {
@@ -84,22 +94,18 @@ void guard_thread_started(struct blk *b) {
 /* /proc/self/task/TID/syscall of a thread that sleeps: number, six arguments, sp, pc. The number is in no register any more
  * when the signal has ended the call with EINTR: see goes_on_sleeping. */
 static void note_sleep(struct blk *b, u32 tid) {
-    static const char dir[] = "/proc/self/task/", file[] = "/syscall";
-    char path[sizeof dir + sizeof file + 10], text[256];
+    static const char dir[] = "/proc/self/task/";
+    char path[sizeof dir + 20], text[256], *p = path + sizeof path - 9; /* from its end on */
     u64 field[9] = {0};
-    u32 n = 0, digits = 1;
     if (!may_call(OWN_OPENAT) || !may_call(OWN_READ) || !may_call(OWN_CLOSE))
         return;
-    for (const char *s = dir; *s; s++)
-        path[n++] = *s;
-    for (u32 v = tid / 10; v; v /= 10)
-        digits++;
-    for (u32 i = digits; i--; tid /= 10)
-        path[n + i] = (char)('0' + tid % 10);
-    n += digits;
-    for (u32 i = 0; i < sizeof file; i++)
-        path[n++] = file[i];
-    i64 fd = SYS4(__NR_openat, AT_FDCWD, path, O_CLOEXEC, 0);
+    __builtin_memcpy(p, "/syscall", 9);
+    do
+        *--p = (char)('0' + tid % 10);
+    while (tid /= 10);
+    p -= sizeof dir - 1;
+    __builtin_memcpy(p, dir, sizeof dir - 1);
+    i64 fd = SYS4(__NR_openat, AT_FDCWD, p, O_CLOEXEC, 0);
     if (fd < 0)
         return;
     i64 bytes = SYS3(__NR_read, fd, text, sizeof text);
@@ -192,7 +198,10 @@ static void call_others(const struct blk *mine) {
             continue;
         several = 1;
         note_sleep(b, tid);
-        SYS4(__NR_rt_tgsigqueueinfo, pid, tid, SIGSYS, &info);
+        __atomic_add_fetch(&b->tellers, 1, __ATOMIC_SEQ_CST); /* before it is looked at again: see guard_sync */
+        if (!__atomic_load_n(&b->armed, __ATOMIC_SEQ_CST))
+            SYS4(__NR_rt_tgsigqueueinfo, pid, tid, SIGSYS, &info);
+        __atomic_sub_fetch(&b->tellers, 1, __ATOMIC_SEQ_CST);
     }
     if (!several || !may_call(OWN_MEMBARRIER))
         return;

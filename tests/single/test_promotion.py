@@ -79,17 +79,7 @@ def test_threads(made: Single, library: Path, tmp_path: Path) -> None:
     assert (counted["getppid"], counted["getgid"], counted["getuid"]) == (4 * 2001 + 100, 4 * 2001, 4 * 2001)
 
 
-@pytest.mark.parametrize(
-    "is_planned",
-    [
-        False,
-        # A signal with a handler and the guard's own reach a thread that sleeps (docs/limitations.md): one run in five.
-        pytest.param(
-            True, marks=pytest.mark.xfail(reason="arming wakes a sleeper together with a signal", strict=False)
-        ),
-    ],
-    ids=["unknown", "planned"],
-)
+@pytest.mark.parametrize("is_planned", [False, True], ids=["unknown", "planned"])
 def test_churn(made: Single, library: Path, tmp_path: Path, is_planned: bool) -> None:
     """Libraries come and go while others are called, and a signal may find a thread anywhere."""
     copies = [shutil.copy(library, tmp_path / f"{library.name}{suffix}") for suffix in ("", ".0", ".1")]
