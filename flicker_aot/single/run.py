@@ -71,7 +71,10 @@ class _Task:
 
     @property
     def cost_bytes(self) -> int:
-        return self.member.original.stat().st_size
+        try:
+            return self.member.original.stat().st_size
+        except OSError:
+            return 0  # it has vanished: said when it is to be read
 
 
 _Result = tuple[FilePlan | None, PlanReport] | FlickerError

@@ -71,10 +71,9 @@ static int set_dispatch(struct blk *b, u32 on) {
  * (`tellers`), and by way of the kernel, where what was sent comes (in a handler of SIGSYS: at its end). The wait is bounded: two that tell
  * each other may both be in such a handler. */
 void guard_sync(struct blk *b) {
-    u32 wanted, yields = 0;
-    do
-        wanted = state() >= GUARD_ARMING;
-    while (b->armed != wanted && !missing && (yields = MOST_YIELDS, set_dispatch(b, wanted)));
+    u32 yields = 0;
+    for (u32 wanted; b->armed != (wanted = state() >= GUARD_ARMING) && !missing && set_dispatch(b, wanted);)
+        yields = MOST_YIELDS;
     while (yields && may_call(OWN_YIELD)) {
         yields = __atomic_load_n(&b->tellers, __ATOMIC_SEQ_CST) ? yields - 1 : 0;
         SYS0(__NR_sched_yield);
