@@ -52,7 +52,8 @@ class PlacedRow(NamedTuple):
 class WithRestorers:
     """``inner``, and the rows of signal restorers that no entry of the input covers.
 
-    ``ranges``: [start, end) of each: from one byte before, where unwinders look, as for a return address.
+    ``ranges``: [start, end) of each: from one byte before, where unwinders look, as for a return address. Of two without
+    a byte between them the first: no address can have two entries.
     """
 
     def __init__(self, image: Image, slots: tuple[Slot, ...], inner: Rows) -> None:
@@ -61,6 +62,8 @@ class WithRestorers:
         for slot in slots:
             end = slot.patch.site.end
             start = end - len(RESTORER)
+            if self.ranges and start - 1 < self.ranges[-1][1]:
+                continue
             if image.read(start, len(RESTORER)) == RESTORER and not any(
                 inner.row(v) for v in (start - 1, start, end - 1)
             ):
