@@ -52,8 +52,8 @@ class PlacedRow(NamedTuple):
 class WithRestorers:
     """``inner``, and the rows of signal restorers that no entry of the input covers.
 
-    ``ranges``: [start, end) of each: from one byte before, where unwinders look, as for a return address. Of two without
-    a byte between them the first: no address can have two entries.
+    ``ranges``: [start, end) of each: from one byte before, where unwinders look, as for a return address. Of two
+    without a byte between them the first: no address can have two entries.
     """
 
     def __init__(self, image: Image, slots: tuple[Slot, ...], inner: Rows) -> None:
