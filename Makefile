@@ -120,6 +120,7 @@ fuzz: setup
 	FUZZ_SECONDS=$(FUZZ_SECONDS) $(BIN)/python -m pytest tests/malformed $(PYTEST_ARGS)
 	$(BIN)/python -m pip install -q -e '.[fuzz]'
 	FUZZ_SECONDS=$(FUZZ_SECONDS) $(BIN)/python -m tests.fuzz
+	@! ls build/fuzz/rejected-* 2>/dev/null
 
 clean:
 	$(MAKE) -s -C runtime_stub clean

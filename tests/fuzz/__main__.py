@@ -1,14 +1,18 @@
 """python -m tests.fuzz [LIBFUZZER FLAGS]: damaged ELF files, kept where they reach code that none before them reached.
 
 In: small programs of each kind, built here. Out: nothing, or a file `crash-*` (an exception that is no refusal, or
-10 s of CPU time), `timeout-*` or `oom-*` (1 GiB) in build/fuzz, for tests/malformed/crashes/. Files that reach
-something stay in build/fuzz/corpus for the next run. FUZZ_SECONDS is how long. Needs atheris (libFuzzer for Python).
+10 s of CPU time), `timeout-*` or `oom-*` (1 GiB) in build/fuzz, for tests/malformed/crashes/; the run ends with it.
+A file whose output the verifier rejects is a bug too, though nothing is written then: `rejected-*`, one for each kind
+of message, and the run goes on to find all of them. Files that reach something stay in build/fuzz/corpus for the next
+run. FUZZ_SECONDS is how long. Needs atheris (libFuzzer for Python).
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 import random
+import re
 import sys
 import time
 from pathlib import Path
@@ -43,12 +47,23 @@ def rewrite(data: bytes) -> None:
         is_client = image.is_dynamic or is_library(image)
         role = Role.CLIENT if is_client else Role.HOST
         examine(image, Options(role=role, exe_path=None if is_client else Path("/input")), lambda _: None)
-    except (InternalError, VerificationError):
+    except VerificationError as error:
+        keep_rejected(data, str(error))
+    except InternalError:
         raise
     except FlickerError:
         pass
     if (took := time.process_time() - start) > CPU_SECONDS:
         raise RuntimeError(f"{took:.1f} s")
+
+
+def keep_rejected(data: bytes, message: str) -> None:
+    """Write the first file of each kind of ``message``: without what numbers it names."""
+    kind = hashlib.sha256(re.sub(r"0x[0-9a-f]+|\b[0-9a-f]{6,}\b|\d+", "N", message).encode()).hexdigest()[:8]
+    kept = FOLDER / f"rejected-{kind}"
+    if not kept.exists():
+        kept.write_bytes(data)
+        print(f"{kept}: {message}", file=sys.stderr, flush=True)
 
 
 def mutate(data: bytes, max_size: int, seed: int) -> bytes:
