@@ -560,9 +560,7 @@ static void dispatch_special(struct frame *f, u32 kind) {
     leave(b, f);
 }
 
-/* What call.S does not do by itself: special calls, and numbers without a kind. */
-void flk_dispatch(struct frame *f) {
-    struct blk *b = self_blk();
+static __attribute__((noinline)) void dispatch(struct blk *b, struct frame *f) {
     u32 kind = kind_of(f->rax);
     guard_sync(b);
     if (b->dispatch.is_on && user_dispatch(b, f)) {
@@ -605,7 +603,7 @@ void flk_unchange(struct frame *f) { unchange(self_blk(), f->args); }
 static void dispatch_far(struct blk *b, struct frame *f) {
     u64 ret = f->ret;
     int was_seen = b->skip_hook;
-    flk_dispatch(f);
+    dispatch(b, f);
     if (f->ret != ret || !f->action)
         return;
     i64 told = was_seen && (u32)f->rax != __NR_rt_sigreturn ? f->rax : b->call_nr;
@@ -613,8 +611,15 @@ static void dispatch_far(struct blk *b, struct frame *f) {
     b->call_nr = told;
 }
 
-/* From a client's trampoline while the guard is armed. What was answered goes back there. */
-void flk_far(struct frame *f) { dispatch_far(self_blk(), f); }
+/* What call.S does not do by itself: special calls, numbers without a kind, and with a hook all calls of a client's trampoline while the guard
+ * is armed. What was answered goes back there. */
+void flk_dispatch(struct frame *f) {
+    struct blk *b = self_blk();
+    if (guard_would_trap(f->ret))
+        dispatch_far(b, f);
+    else
+        dispatch(b, f);
+}
 
 /* From an instruction without a trampoline: sp_entry is 0, sp_resume set (guard.c). */
 void flk_guarded(struct frame *f) {

@@ -6,7 +6,7 @@
  * The kernel is given one range of addresses whose calls do not trap: this file's own trampolines and the runtime's text, where no code
  * of anybody else can be (own_pages.c). Never a selector byte: whatever a thread does in a handler would pass. Our own system call
  * instructions elsewhere are those of clients' trampolines: from the first arming on these enter by flk_enter_far, and make
- * their call in flk_special_plain. A thread that was past that decision traps at its S and is sent there as well: the hook is not asked twice.
+ * their call there or in flk_special_plain. A thread that was past that decision traps at its S and is sent there as well: the hook is not asked twice.
  *
  * Dispatch is a thread's own, and no child inherits it. A new thread looks at flk_rt.guard before its first instruction of the program.
  * Threads that exist get a SIGSYS, which is not blocked in the kernel's mask any more once there are any (sigaction.c); then membarrier makes every running
@@ -49,14 +49,18 @@ static void tell_missing(const char *why) {
     tell("\n");
 }
 
+static u64 range_start(void) { return flk_config.tramp_vaddr + flk_rt.bias; }
+static u64 range_size(void) { return ADDR(flk_text_end) - range_start(); }
+
+int guard_would_trap(u64 ip) { return state() >= GUARD_ARMING && ip - range_start() >= range_size(); }
+
 static int set_dispatch(struct blk *b, u32 on) {
-    u64 start = flk_config.tramp_vaddr + flk_rt.bias;
     if (!may_call(OWN_PRCTL)) {
         if (on)
             tell_missing("a seccomp filter of the program's forbids prctl");
         return 0;
     }
-    i64 r = flk_sys(__NR_prctl, PR_SET_SYSCALL_USER_DISPATCH, on, on ? (i64)start : 0, on ? (i64)(ADDR(flk_text_end) - start) : 0, 0, 0);
+    i64 r = flk_sys(__NR_prctl, PR_SET_SYSCALL_USER_DISPATCH, on, on ? (i64)range_start() : 0, on ? (i64)range_size() : 0, 0, 0);
     if (!r)
         __atomic_store_n(&b->armed, on, __ATOMIC_SEQ_CST);
     else if (on)
@@ -120,6 +124,7 @@ static void note_sleep(struct blk *b, u32 tid) {
         else if (c >= '0')
             field[at] = field[at] * (at ? 16 : 10) + (u64)(c <= '9' ? c - '0' : c - 'a' + 10);
     }
+    settle_far(&field[8], &field[7]);
     b->slept.nr = (i64)field[0];
     b->slept.sp = field[7];
     __atomic_store_n(&b->slept.ip, field[8], __ATOMIC_SEQ_CST);

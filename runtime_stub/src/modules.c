@@ -45,6 +45,12 @@ void tell(const char *what) {
         SYS3(__NR_write, 2, what, n);
 }
 
+static void not_hooked(const char *why) {
+    tell("flicker-aot: a library's system calls are not hooked: ");
+    tell(why);
+    tell("\n");
+}
+
 /* The slots are in a private read-only mapping; nobody else writes there, so rights are changed for the moment of the write. */
 static i64 bind(u64 at) {
     struct flk_slots *slots = (struct flk_slots *)at;
@@ -71,7 +77,7 @@ int module_mapped(u64 addr, u64 bytes) {
     u64 bias = at - c.self_vaddr;
     u64 tramp = c.tramp_vaddr + bias, lo = c.sites_vaddr + bias, hi = addr + bytes;
     if (c.abi_version != FLK_ABI_VERSION) {
-        tell("flicker-aot: a library was rewritten by another version: its system calls are not hooked\n");
+        not_hooked("it was rewritten by another version");
         return 0;
     }
     if (c.flags & FLK_F_PROGRAM)
@@ -79,7 +85,7 @@ int module_mapped(u64 addr, u64 bytes) {
     if (!c.site_count)
         return 1;
     if (__atomic_load_n(&flk_rt.own_gs, __ATOMIC_ACQUIRE)) { /* its trampolines would look for the block by gs */
-        tell("flicker-aot: the program has a gs of its own: a library's system calls are not hooked\n");
+        not_hooked("the program has a gs of its own");
         return 0;
     }
     if (tramp < addr || tramp - addr > bytes || c.tramp_size > bytes - (tramp - addr) || lo > addr ||
@@ -87,7 +93,7 @@ int module_mapped(u64 addr, u64 bytes) {
         return 0;
     struct module *m = may_call(OWN_MPROTECT) ? claim() : 0;
     if (!m) {
-        tell("flicker-aot: a library's system calls cannot be hooked: too many libraries, or a filter forbids it\n");
+        not_hooked("too many libraries, or a filter forbids it");
         return 0;
     }
     m->config = (const struct flk_config *)at;
@@ -101,7 +107,7 @@ int module_mapped(u64 addr, u64 bytes) {
     __atomic_store_n(&m->state, READY, __ATOMIC_RELEASE);
     if (bind(m->slots)) {
         __atomic_store_n(&m->state, FREE, __ATOMIC_RELEASE);
-        tell("flicker-aot: a library's system calls cannot be hooked: its slots cannot be written\n");
+        not_hooked("its slots cannot be written");
         return 0;
     }
     signals_served(c.flags);

@@ -331,6 +331,11 @@ struct resume flk_wrap(u32 sig, struct sigframe *f, u32 index, struct sigframe *
     int sync = f->info.code > 0 && (SIGBIT(sig) & SYNCHRONOUS);
     own_altstack(b, &f->uc.stack);
     if (sig == SIGSYS) {
+        if (settle_far(&f->uc.rip, &f->uc.rsp)) {
+            if (f->info.addr_or_pid == ADDR(flk_far_after))
+                f->info.addr_or_pid = f->uc.rip;
+            ip = f->uc.rip;
+        }
         enum guard_signal g = guard_signal(b, f, &gs);
         if (f->uc.rip == ADDR(flk_int80) && ip != f->uc.rip)
             int80_trapped(b, &f->uc, &gs);

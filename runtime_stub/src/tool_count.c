@@ -137,17 +137,18 @@ static u64 sum_all(struct blk *mine, u64 offset_bytes) {
 
 enum end { AT_EXIT, AT_EXEC, AT_CLOSE };
 
-/* The name that begins at `names`, empty where there is none; -> the next one. Stays at the end. */
+/* The name that begins at `names`, empty where there is none; -> the next one. Stays at the end. In: `name`, the one before. */
 static const char *next_name(const char *names, char *name) {
-    char c = *names;
+    u8 c = (u8)*names;
     if (c)
         names++;
-    if (c > ' ') {
+    if (c > 127)
+        name += c - 128;
+    else if (c > ' ')
         *name++ = (char)(c ^ 0x20);
-        while ((c = *names) == '_' || (u8)(c - 'a') < 26 || (u8)(c - '0') < 10) {
-            *name++ = c;
-            names++;
-        }
+    while ((c = (u8)*names) == '_' || (u8)(c - 'a') < 26 || (u8)(c - '0') < 10) {
+        *name++ = (char)c;
+        names++;
     }
     *name = 0;
     return names;
@@ -178,10 +179,12 @@ static char *format(struct blk *mine, enum end at) {
     char *list = p;
     p = put(p, ",\"calls\":{");
     const char *names = syscall_names;
+    char name[NAME_BYTES];
     for (u32 nr = 0; nr <= COUNTED; nr++) {
-        char name[NAME_BYTES] = "";
         if (nr < NAMES_GAP || nr >= NAMES_GAP_END)
             names = next_name(names, name);
+        else
+            *name = 0;
         u64 n = nr < COUNTED ? sum(mine, OFFSET(counts) + 8ul * nr) + process->ended_counts[nr]
                              : sum_all(mine, OFFSET(count_other));
         p = put_count(p, nr < COUNTED ? name : "other", nr, n);

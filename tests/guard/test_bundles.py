@@ -10,6 +10,7 @@ import pytest
 
 from ..bundle.bundles import LOADING, TIMING, bundle, compile_c
 from ..support import oracle
+from ..support.build import SOURCES as E2E_SOURCES
 from ..support.build import load_program
 from ..support.execute import run
 from ..support.need import need
@@ -34,6 +35,37 @@ def test_programs(tmp_path: Path, name: str) -> None:
     assert sum(json.loads(line)["guard_traps"] for line in report.read_text().splitlines()) > 0
     if name != "guard_dispatch":  # it replaces a page of the runtime's text by anonymous memory
         assert not made.escapes(made.trace(*program.traced, env={"FLICKER_AOT_OUTPUT": "/dev/null"}))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "proc_seccomp",
+        "sig_backtrace",
+        "sig_cancel",
+        "sig_faults",
+        "sig_jump",
+        "sig_restart",
+        "sig_stack",
+        "threads",
+    ],
+)
+def test_armed(tmp_path: Path, name: str) -> None:
+    """Programs without code of their own making, armed from the start: ordinary calls are made in flk_enter_far."""
+    program = load_program(E2E_SOURCES / f"{name}.c")
+    original = compile_c(program.source, tmp_path / "app" / name, *program.flags)
+    made = bundle(original, tmp_path / "bundle", "--tool", "count", "--guard", "on")
+    report = tmp_path / "count.json"
+    native = run([original])
+    assert native.status == program.status
+    bundled = run([made.program])
+    assert (bundled.stdout, bundled.status) == (native.stdout, program.status)
+    if program.counts != "none":
+        assert run([made.program, *program.traced], env={"FLICKER_AOT_OUTPUT": str(report)}).status == program.status
+        traced = oracle.trace([original, *program.traced]).calls(original)
+        leave_out = LOADING | TIMING | frozenset(program.counts.split())
+        wrong = differences(counted_calls(report), traced, leave_out)
+        assert not wrong, f"(counted, seen by ptrace): {wrong}"
 
 
 LUA = """

@@ -120,7 +120,10 @@ def test_names_of_system_calls() -> None:
     """The runtime's list says what the package's table says."""
     header = (ROOT / "runtime_stub" / "include" / "syscall_names.h").read_text()
     (body,) = re.findall(r"syscall_names\[\] =(.*?);", header, re.DOTALL)
-    text = "".join(re.findall(r'"(.*?)"', body)).replace("\\x7f", "\x7f")
-    names = [found.replace("\x7f", "_").lower().strip() for found in re.findall(r"[A-Z\x7f][a-z0-9_]+| ", text)]
+    names, before = [], ""
+    for form in re.findall(r'"(.*?)"', body):
+        ((shared, first, rest),) = re.findall(r"^(?:\\(2\d\d))?(\\177|[A-Z ])?(\w*)$", form)
+        before = before[: int(shared, 8) - 128] if shared else first.replace("\\177", "_").lower().strip()
+        names.append(before := before + rest)
     gap, end = (int(n) for n in re.findall(r"#define NAMES_GAP\w* (\d+)", header))
     assert {n if n < gap else n + end - gap: name for n, name in enumerate(names) if name} == NAME_OF

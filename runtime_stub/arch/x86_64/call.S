@@ -1,7 +1,8 @@
 /* The path of every call: flk_enter before the kernel, flk_leave after it. Assembled once for each tool (TOOL_none, TOOL_count,
  * TOOL_hook), so that what a tool does for an ordinary call stands here, without a call into C.
  *
- * In: a trampoline (docs/design.md), on the own stack, [rsp+8] = the application's rsp. Out: back to it.
+ * In: a trampoline (docs/design.md), on the own stack, [rsp+8] = the application's rsp. Out: back to it. Clients enter by flk_enter_far
+ * once the guard has been armed (guard.c): their own system call instructions are out of the range that does not trap.
  *
  * Register contract
  *   flk_enter   keeps everything but rcx, r11 (dead before a system call). Returns rcx = 0 where the call was answered (rax = result,
@@ -15,6 +16,8 @@
  *   3. [flk_chk, flk_tail_end) and [flk_leave_chk, flk_leave_tail_end) only read the frame, so they are restarted at flk_chk.
  *   4. flk_chk does not look for changed registers: flk_leave comes there, and to its own tail, only where there are none. So
  *      flk_leave_chk, a branch that is taken where there are some, is not restarted then: its flags were right and still are.
+ *   5. [flk_far_fast, flk_far_sys] is flk_enter's first part byte for byte but for the places of its branches: settle.c reads it as that. At
+ *      flk_far_sys and behind it the own stack is as at flk_enter, so a thread can be moved to S and behind it from there, too.
  */
 #define FLK_ASM
 #include "../../include/rt.h"
@@ -23,6 +26,7 @@
         .text
         .globl flk_chk, flk_tail_end, flk_leave_chk, flk_leave_tail_end, flk_full
         .globl flk_fast_flags, flk_fast_done, flk_fast_sahf, flk_fast_ret, flk_slow, flk_slow_sahf
+        .globl flk_enter_far, flk_far_fast, flk_far_sys, flk_far_after, flk_far_near
 
 /* The way back. Restartable from its first instruction on: it reads the frame and changes no memory. flk_leave goes
  * without rcx, which the trampoline sets. */
@@ -51,6 +55,27 @@
         .cfi_restore_state
         .endm
 
+/* The hook's part of an ordinary call, in registers: r11 holds rax, from \name\()_flags on ax the flags. To flk_slow if it is none. */
+        .macro  FAST name
+        mov     %rax, %r11
+        lahf
+        seto    %al
+        cmp     $COUNTED, %r11
+\name\()_flags:
+        {disp32} jae flk_slow
+        lea     flk_kinds(%rip), %rcx
+        cmpb    $0, (%rcx,%r11)
+        {disp32} jne flk_slow
+#ifdef TOOL_count
+        incq    %gs:BLK_COUNTS(,%r11,8)
+#endif
+\name\()_done:                           # the hook's work is done
+        add     $0x7f, %al              # OF
+\name\()_sahf:
+        sahf
+        mov     %r11, %rax
+        .endm
+
         .balign 64
         .globl flk_enter
         .type flk_enter, @function
@@ -65,23 +90,7 @@ flk_enter:
         .set flk_slow, flk_enter
         .set flk_slow_sahf, flk_enter
 #else
-        mov     %rax, %r11
-        lahf
-        seto    %al
-        cmp     $COUNTED, %r11
-flk_fast_flags:                         # from here the flags are in ax
-        jae     flk_slow
-        lea     flk_kinds(%rip), %rcx
-        cmpb    $0, (%rcx,%r11)
-        jne     flk_slow
-#ifdef TOOL_count
-        incq    %gs:BLK_COUNTS(,%r11,8)
-#endif
-flk_fast_done:                          # the hook's work is done
-        add     $0x7f, %al              # OF
-flk_fast_sahf:
-        sahf
-        mov     %r11, %rax
+        FAST    flk_fast
 flk_fast_ret:
         ret                             # rcx is an address: call the kernel
 flk_slow:
@@ -163,6 +172,44 @@ flk_pending:
         ud2
         .cfi_endproc
         .size flk_enter, .-flk_enter
+
+/* What stands for flk_enter in a client. An ordinary call is made here, and the trampoline is told that it was answered; there is no
+ * leave part (those of hooks, and special calls, are made in flk_special_plain: dispatch.c). */
+        .type flk_enter_far, @function
+#ifdef TOOL_hook
+flk_far_sys:                            # no such place: never run, and before flk_far_fast
+        ud2
+        .set    flk_far_after, flk_far_near
+#endif
+flk_enter_far:
+        .cfi_startproc
+        .cfi_signal_frame
+        mov     flk_rt+RT_GUARD(%rip), %ecx
+        lea     -GUARD_IS_OFF(%rcx), %ecx
+        jrcxz   flk_far_near
+flk_far_fast:
+#ifdef TOOL_hook
+        SAVE_ARGUMENTS
+        SAVE_WORD $0
+        lahf
+        seto    %al
+        SAVE_WORD %rax
+        SAVE_WORD $1
+        mov     %rsp, %rdi
+        call    flk_dispatch
+        jmp     flk_chk
+#else
+        FAST    flk_far
+flk_far_sys:
+        syscall
+flk_far_after:
+        mov     $0, %ecx                # flags are the kernel's result, too
+        ret
+#endif
+flk_far_near:
+        jmp     flk_enter
+        .cfi_endproc
+        .size flk_enter_far, .-flk_enter_far
 
         .balign 64
         .globl flk_leave

@@ -169,31 +169,6 @@ flk_guard_frame:
         .cfi_endproc
         .size flk_guard_frame, .-flk_guard_frame
 
-/* What stands for flk_enter in a client once the guard has been armed: its trampolines are out of the range that does not trap. */
-        .balign 16
-        .globl flk_enter_far, flk_far_full, flk_far_near
-        .type flk_enter_far, @function
-flk_enter_far:
-        .cfi_startproc
-        .cfi_signal_frame
-        mov     flk_rt+RT_GUARD(%rip), %ecx
-        lea     -GUARD_IS_OFF(%rcx), %ecx
-        jrcxz   flk_far_near
-flk_far_full:
-        SAVE_ARGUMENTS
-        SAVE_WORD $0
-        lahf
-        seto    %al
-        SAVE_WORD %rax
-        SAVE_WORD $1
-        mov     %rsp, %rdi
-        call    flk_far
-        jmp     flk_chk
-flk_far_near:
-        jmp     flk_enter
-        .cfi_endproc
-        .size flk_enter_far, .-flk_enter_far
-
 /* int 0x80 of code that trapped: it keeps every register but rax. */
         .globl flk_int80, flk_int80_after
         .type flk_int80, @function
