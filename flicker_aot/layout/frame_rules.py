@@ -33,6 +33,7 @@ _SIGCONTEXT_RSP: Final = 160
 
 _BREG0: Final = 0x70
 _DEREF: Final = 0x06
+_DUP: Final = 0x12
 _PLUS_UCONST: Final = 0x23
 
 
@@ -88,7 +89,7 @@ def slot_rows(slot: Slot, template: FlkTemplate, rows: Rows) -> tuple[PlacedRow,
         placed = list(_slot_rows(slot, template, rows))
     except ValueError:
         return None
-    if len({p.row.signal for p in placed}) != 1:
+    if len({p.row.signal for p in placed}) != 1 or not all(_computes(p.row) for p in placed):
         return None
     kept = [p for i, p in enumerate(placed) if i == 0 or p.row != placed[i - 1].row]
     return tuple(kept)
@@ -203,8 +204,35 @@ def _with_rsp(expression: bytes, rsp: bytes) -> bytes:
     return made
 
 
+def _computes(row: Row) -> bool:
+    """Whether its expressions can be worked out: those of damaged tables take words that nobody has left."""
+    expressions = [row.cfa.expression] if row.cfa.kind is CFA_EXPRESSION else []
+    expressions += [rule.expression for _, rule in row.registers if rule.expression]
+    return all(map(_leaves_value, expressions))
+
+
+def _leaves_value(expression: bytes) -> bool:
+    """No operation of ``expression`` takes more words than there are, or a register that is not there; one is left."""
+    depth = at = 0
+    while at < len(expression):
+        op = expression[at]
+        takes, leaves = 0, 1
+        if op in _BINARY:
+            takes = 2
+        elif op in (_DEREF, _PLUS_UCONST, _DUP):
+            takes, leaves = 1, 2 if op == _DUP else 1
+        elif _BREG0 + RIP < op < _BREG0 + 32:
+            return False
+        if depth < takes:
+            return False
+        depth += leaves - takes
+        at += 1 + _operand_size(expression, at)
+    return depth > 0
+
+
 # Operations without operands: deref, dup; and, minus, mul, or, plus, shl, shr, xor; comparisons.
-_PLAIN: Final = frozenset({0x06, 0x12, 0x1A, 0x1C, 0x1E, 0x21, 0x22, 0x24, 0x25, 0x27, *range(0x29, 0x2F)})
+_BINARY: Final = frozenset({0x1A, 0x1C, 0x1E, 0x21, 0x22, 0x24, 0x25, 0x27, *range(0x29, 0x2F)})
+_PLAIN: Final = _BINARY | {_DEREF, _DUP}
 _LITERALS: Final = range(0x30, 0x50)
 _FIXED: Final = {0x08: 1, 0x09: 1, 0x0A: 2, 0x0B: 2, 0x0C: 4, 0x0D: 4, 0x0E: 8, 0x0F: 8}  # const1u ... const8s
 

@@ -218,17 +218,16 @@ class _Expected:
         fde = self._fde(self.entries[index][1]) if index >= 0 else None
         if fde is None or not fde.start <= vaddr < fde.end:
             return None
-        try:
-            return fde.at(vaddr), fde.signal
-        except Unsound:
-            return None  # instructions that nobody understands
+        return fde.at(vaddr), fde.signal
 
     def _fde(self, entry: int) -> Fde | None:
+        """None, too, where nobody understands its instructions, or they name what does not exist."""
         if entry not in self._fdes:
-            try:
-                self._fdes[entry] = read_fde(self._read, entry, debug=self._debug)
-            except Unsound:
-                self._fdes[entry] = None
+            self._fdes[entry] = None
+            with suppress(Unsound):
+                fde = read_fde(self._read, entry, debug=self._debug)
+                if all(_is_real(row.rules) for row in fde.rows):
+                    self._fdes[entry] = fde
         return self._fdes[entry]
 
     def _looks_like_restorer(self, end: int) -> bool:
@@ -281,10 +280,22 @@ def _is_plain(expected: _Expected, window: Window) -> bool:
 
 
 def _is_usual(rules: Rules) -> bool:
-    """Whether the CFA is above rsp or rbp, and registers are saved at words."""
+    """Whether the CFA is above rsp or rbp, and registers are saved at words: no expression."""
     name, *operands = rules.get(-1, ("?",))
-    if name != "sum" or operands[0] not in (RSP, 6) or operands[1] < 0:  # type: ignore[operator]
+    if any(rule[0] in ("where", "value") for rule in rules.values()):
         return False
+    return name == "sum" and operands[0] in (RSP, 6) and operands[1] >= 0 and _at_words(rules)  # type: ignore[operator]
+
+
+def _is_real(rules: Rules) -> bool:
+    """Whether the CFA is above a register that exists, or computed, and registers are saved at words."""
+    name, *operands = rules.get(-1, ("?",))
+    if name == "sum":
+        return operands[0] <= RIP and operands[1] >= 0 and _at_words(rules)  # type: ignore[operator]
+    return name == "value" and _at_words(rules)
+
+
+def _at_words(rules: Rules) -> bool:
     return not any(rule[1] % 8 for rule in rules.values() if rule[0] in ("at", "plus"))  # type: ignore[operator]
 
 
