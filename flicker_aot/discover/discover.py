@@ -277,7 +277,7 @@ def _judge(r: _Range, vaddr: int, kind: CandidateKind) -> _Judgement:
 
     insn = insns.get(vaddr)
     cover = covering_insn(insns, vaddr)
-    if insn is not None and insn.flow is Flow.SYSCALL:
+    if insn is not None and (insn.flow is Flow.SYSCALL or kind is CandidateKind.VSYSCALL):
         root, way = decoded.path_to(vaddr)
         chain = (reasons.get(root, f"landing pad {root:#x}"), _path_text(root, way))
         if cover is not None:

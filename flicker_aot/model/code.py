@@ -42,6 +42,7 @@ class CandidateKind(Enum):
     SYSCALL = "syscall"  # 0f 05
     INT80 = "int80"  # cd 80: i386 numbers, never mixed with the above
     SYSENTER = "sysenter"  # 0f 34
+    VSYSCALL = "vsyscall"  # mov of an address in the vsyscall page: a call that the kernel makes in a page fault
 
 
 class Verdict(Enum):
@@ -52,7 +53,7 @@ class Verdict(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
-    """A place where the bytes of a system call instruction stand, and what was proved of it.
+    """A place where the bytes of a system call instruction stand (or VSYSCALL's), and what was proved of it.
 
     ``evidence`` is the chain of reasons, root first: ("symbol getpid", "linear from 0x401000", ...).
     ``inside`` is the vaddr of the instruction or datum that contains it, for NON_CODE.
@@ -125,7 +126,7 @@ REACH_BYTES = 48
 class Code:
     """Every candidate with its verdict; ``sites`` are the 64-bit ``syscall`` sites in address order.
 
-    Invariant: candidates = sites + non-code + unknown + int80/sysenter sites, keyed by vaddr.
+    Invariant: candidates = sites + non-code + unknown + sites of the other kinds, keyed by vaddr.
     ``padding``: (start, end) runs proved unreachable (alignment nops, int3) that may hold jump islands.
     ``undecodable``: addresses on a path through a function with a candidate where no known instruction starts; not
     those to which only a guess at a jump table's length leads.

@@ -32,7 +32,7 @@ class SiteFact(NamedTuple):
 
 
 class Loose(NamedTuple):
-    """A candidate that is not hooked: its place and kind ("syscall", "int80", "sysenter")."""
+    """A candidate that is not hooked: its place and kind ("syscall", "int80", "sysenter", "vsyscall")."""
 
     vaddr: int
     kind: str

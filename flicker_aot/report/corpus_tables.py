@@ -61,7 +61,7 @@ def _facts(totals: Totals, run: RunFacts) -> Iterator[tuple[str, str]]:
     yield (
         "candidates",
         f"{group.candidates}: {group.sites} sites, {group.non_code} proved not code, {group.unknown} unknown, "
-        f"{group.other_kinds} int 0x80 or sysenter",
+        f"{group.other_kinds} int 0x80, sysenter or vsyscall",
     )
     yield "calls", f"known at {group.numbers_known} of {group.sites} sites"
     yield "growth", f"+{bytes_text(group.growth_bytes)}"
@@ -156,7 +156,7 @@ def why(result: FileResult) -> Iterator[str]:
     if result.unknown:
         yield f"unknown: {_places([c.vaddr for c in result.unknown])}"
     if result.other_kinds:
-        yield f"int 0x80 or sysenter: {_places([c.vaddr for c in result.other_kinds])}"
+        yield f"int 0x80, sysenter or vsyscall: {_places([c.vaddr for c in result.other_kinds])}"
     for what, places in (
         ("kept", [s.vaddr for s in result.sites if s.tactic == "keep"]),
         ("trap", [s.vaddr for s in result.sites if s.tactic == "trap"]),

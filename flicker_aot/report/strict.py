@@ -22,7 +22,7 @@ def not_strict(file: FileReport) -> Iterator[str]:
     found += (
         (c.vaddr, c.function, f"{c.kind}, neither proved code nor data: {', '.join(c.evidence)}") for c in file.unknown
     )
-    found += ((c.vaddr, c.function, f"{c.kind}, an i386 system call: not hooked") for c in file.other_kinds)
+    found += ((c.vaddr, c.function, f"{c.kind}: not hooked") for c in file.other_kinds)
     found += ((vaddr, None, "on a path, but no known instruction starts here") for vaddr in file.undecodable)
     for vaddr, function, why in sorted(found, key=lambda place: place[0]):
         yield f"{vaddr:#x}{f' ({function})' if function else ''}: {why}"

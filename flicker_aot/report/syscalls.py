@@ -60,7 +60,9 @@ def make_file_calls(image: Image, code: Code, wrappers: Sequence[WrapperCalls]) 
     unknown = [s.vaddr for s in code.sites if not s.numbers and s.vaddr not in by_site]
     open_wrappers = [w for w in wrappers if not w.complete]
     undecided = [c.vaddr for c in code.candidates if c.verdict is Verdict.UNKNOWN]
-    old = [c.vaddr for c in code.candidates if c.verdict is Verdict.SITE and c.kind is not CandidateKind.SYSCALL]
+    others = [c for c in code.candidates if c.verdict is Verdict.SITE]
+    old = [c.vaddr for c in others if c.kind in (CandidateKind.INT80, CandidateKind.SYSENTER)]
+    pages = [c.vaddr for c in others if c.kind is CandidateKind.VSYSCALL]
     gaps = []
     if unknown:
         gaps.append(f"the number is not known at {_listed(unknown)}")
@@ -69,6 +71,8 @@ def make_file_calls(image: Image, code: Code, wrappers: Sequence[WrapperCalls]) 
         gaps.append(f"neither proved code nor data: {_listed(undecided)}")
     if old:
         gaps.append(f"i386 system calls, whose numbers are others: {_listed(old)}")
+    if pages:
+        gaps.append(f"calls of the vsyscall page (gettimeofday, time, getcpu): {_listed(pages)}")
     return FileCalls(
         path=str(image.path),
         site_count=len(code.sites),

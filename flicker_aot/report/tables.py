@@ -123,7 +123,7 @@ def _facts(report: Report) -> list[tuple[str, str]]:
 
 def _unproved(file: FileReport) -> str:
     """What became of the other places that hold the bytes of a system call instruction."""
-    others = f"{len(file.non_code)} proved not code, {len(file.other_kinds)} int 0x80 or sysenter"
+    others = f"{len(file.non_code)} proved not code, {len(file.other_kinds)} int 0x80, sysenter or vsyscall"
     return f"{len(file.unknown)} of {file.candidate_count} candidates ({others})"
 
 

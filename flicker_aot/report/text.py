@@ -85,7 +85,10 @@ def _file_warnings(file: FileReport) -> Iterator[str]:
     refused = [hex(s.vaddr) for s in file.sites if s.tactic == "keep" and s.wanted]
     if refused:
         yield f"no room for a jump, not hooked: {_count(len(refused), 'site')}: {_listed(refused)}"
-    for what, found in (("neither proved code nor data", file.unknown), ("i386 system calls", file.other_kinds)):
+    for what, found in (
+        ("neither proved code nor data", file.unknown),
+        ("system calls of another kind", file.other_kinds),
+    ):
         if found:
             places = _listed([f"{c.kind} at {c.vaddr:#x}" for c in found])
             yield f"{what}, not hooked: {_count(len(found), 'candidate')}: {places}"

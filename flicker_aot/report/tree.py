@@ -54,7 +54,7 @@ def _facts(report: TreeReport) -> Iterator[tuple[str, str]]:
     yield "made", f"{actions[Action.LINKED]} hard links, {actions[Action.MADE]} folders, symbolic links, devices"
     yield "unchanged", f"{report.unchanged} files; {len(report.removed)} paths removed"
     yield "sites", f"{sites.total}: {', '.join(patched_text(p) for p in sites.patched) or 'none found'}"
-    yield "unknown", f"{sites.unknown} candidates, {sites.other_kinds} int 0x80 or sysenter"
+    yield "unknown", f"{sites.unknown} candidates, {sites.other_kinds} int 0x80, sysenter or vsyscall"
     files = len({path for path, _ in report.escapes})
     yield "escapes", f"{len(report.escapes)} in {files} files" if files else "none known"
     dropped = [r for r in report.records if r.dropped and r.action is not Action.LINKED]

@@ -89,7 +89,7 @@ class FileReport:
 
     @property
     def other_kinds(self) -> tuple[CandidateReport, ...]:
-        """Proved ``int 0x80`` and ``sysenter``: they use i386 numbers and are not hooked."""
+        """Proved ``int 0x80``, ``sysenter`` and loads of an address in the vsyscall page: they are not hooked."""
         return tuple(c for c in self.others if c.verdict == Verdict.SITE.value)
 
     @property

@@ -93,6 +93,7 @@ def test_x32(forms: tuple[Path, Path], counted: Callable[..., Lines]) -> None:
 
 
 def test_vsyscall(counted: Callable[..., Lines]) -> None:
-    """The page works, and nothing counts it: the kernel sees no system call, either (docs/limitations.md)."""
+    """The page works, and nothing counts it: the kernel sees no system call, either (docs/limitations.md). What loads
+    such an address is in the report (tests/unit/test_discover.py)."""
     (line,) = counted("vsyscall")
     assert "time" not in line["calls"]

@@ -43,14 +43,15 @@ def check_invariants(image: Image, code: Code) -> None:
     """What Code promises: a verdict for every place with the bytes, and consistent surroundings of every site."""
     places: dict[int, CandidateKind] = {}
     patterns = (
-        (b"\x0f\x05", CandidateKind.SYSCALL),
-        (b"\xcd\x80", CandidateKind.INT80),
-        (b"\x0f\x34", CandidateKind.SYSENTER),
+        (rb"\x0f\x05", CandidateKind.SYSCALL),
+        (rb"\xcd\x80", CandidateKind.INT80),
+        (rb"\x0f\x34", CandidateKind.SYSENTER),
+        (rb"[HI](?:\xc7[\xc0-\xc7].[\x00-\x0f]`\xff|[\xb8-\xbf].[\x00-\x0f]`\xff{5})", CandidateKind.VSYSCALL),
     )
     for segment in image.exec_loads:
         body = image.read(segment.vaddr, segment.filesz)
         for pattern, kind in patterns:
-            for m in re.finditer(b"(?s)(?=" + re.escape(pattern) + b")", body):
+            for m in re.finditer(b"(?s)(?=" + pattern + b")", body):
                 places[segment.vaddr + m.start()] = kind
     assert {c.vaddr: c.kind for c in code.candidates} == places
     assert [c.vaddr for c in code.candidates] == sorted(places)
@@ -288,6 +289,28 @@ def test_i386_calls_are_no_64_bit_sites(tmp_path: Path) -> None:
         (CandidateKind.SYSCALL, Verdict.SITE),
     ]
     assert len(code.sites) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("mov $0xffffffffff600400, %rax\ncall *%rax\n", [(CandidateKind.VSYSCALL, Verdict.SITE)]),
+        ("movabs $0xffffffffff600800, %r9\njmp *%r9\n", [(CandidateKind.VSYSCALL, Verdict.SITE)]),
+        ("mov $0xff600400, %eax\n", []),  # another address: without its sign
+        ("mov $0xffffffffff601000, %rax\n", []),  # the page behind
+        (
+            "movabs $0xff600000c0c74811, %rax\n",  # the bytes of one, inside of another
+            [(CandidateKind.VSYSCALL, Verdict.NON_CODE)],
+        ),
+    ],
+)
+def test_vsyscall_page(text: str, found: list[tuple[CandidateKind, Verdict]], tmp_path: Path) -> None:
+    """What loads an address in that page is listed apart: its calls are nobody's system call instruction."""
+    image = assemble(tmp_path, START + text + EXIT)
+    code = discover(image)
+    check_invariants(image, code)
+    others = [(c.kind, c.verdict) for c in code.candidates if c.kind is not CandidateKind.SYSCALL]
+    assert others == found
 
 
 def test_code_runs_on_behind_an_fde(tmp_path: Path) -> None:
