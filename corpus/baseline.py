@@ -53,7 +53,7 @@ def of_document(document: Mapping[str, Any], *, is_built_here: bool) -> Baseline
     """From a report (docs/report-schema.md)."""
     found = [(s["vaddr"], s["function"], _site(s)) for s in document["sites"]]
     found += [(c["vaddr"], c["function"], Place(what=f"unknown {c['kind']}")) for c in document["unknown"]]
-    found += [(c["vaddr"], c["function"], Place(what=f"i386 {c['kind']}")) for c in document["other_kinds"]]
+    found += [(c["vaddr"], c["function"], Place(what=f"{c['kind']}, not hooked")) for c in document["other_kinds"]]
     found.sort(key=lambda place: int(place[0], 16))
     counts: Counter[str] = Counter()
     places = {}

@@ -1,7 +1,7 @@
 """Candidates: every place in executable segments with the bytes of a system call. In: an Image. Out: (vaddr, kind).
 
 The vsyscall page (kernel: arch/x86/entry/vsyscall) has no instruction of the program's own: its candidates are those
-that load an address of it, as C libraries before 2012 did, by `mov $imm32,%reg` or `mov $imm64,%reg`.
+that load one of its three addresses, as C libraries before 2012 did, by `mov $imm32,%reg` or `mov $imm64,%reg`.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ PATTERNS: Final = {
 }
 
 _PAGE_TOP: Final = b"\x60\xff"  # of 0xffffffffff600000 as an imm32 that is extended by its sign
-_MOV_IMM32: Final = re.compile(rb"[\x48\x49]\xc7[\xc0-\xc7].[\x00-\x0f]", re.DOTALL)
-_MOV_IMM64: Final = re.compile(rb"[\x48\x49][\xb8-\xbf].[\x00-\x0f]", re.DOTALL)
+_MOV_IMM32: Final = re.compile(rb"[\x48\x49]\xc7[\xc0-\xc7]\x00[\x00\x04\x08]")
+_MOV_IMM64: Final = re.compile(rb"[\x48\x49][\xb8-\xbf]\x00[\x00\x04\x08]")
 _SIGN: Final = b"\xff\xff\xff\xff"
 
 

@@ -79,9 +79,10 @@ def discover(image: Image) -> Code:
 
     pointers = code_pointers(image)
     settled += _leave_overlaps(image, known)
+    returns = Returns(image, functions)
+    settled += _leave_run_over(image, functions, known, returns)
     known = {functions.with_roots(function): found for function, found in known.items()}
     swept = _settle_by_sweep(image, known, pointers)
-    returns = Returns(image, functions)
     ranges = [_decode(image, function, found, returns) for function, found in known.items() if function not in swept]
     judged = [_judge(r, vaddr, kind) for r in ranges for vaddr, kind in r.candidates]
     near = [(j.range.decoded.start, j.range.decoded.end) for j in judged if j.is_patchable]
@@ -150,6 +151,43 @@ def _leave_overlaps(image: Image, known: dict[Function, list[tuple[int, Candidat
     return settled
 
 
+def _leave_run_over(
+    image: Image, functions: Functions, known: dict[Function, list[tuple[int, CandidateKind]]], returns: Returns
+) -> list[Candidate]:
+    """Takes functions out of ``known`` into whose first instruction code runs from a start without a known end."""
+    settled: list[Candidate] = []
+    for function in list(known):
+        run = _run_into(image, functions, function.start, returns, only_gaps=True)
+        if run.over is not None:
+            why = f"the instruction at {run.over:#x} runs into its function"
+            settled += [_unknown(vaddr, kind, (why,)) for vaddr, kind in known.pop(function)]
+    return settled
+
+
+class _Run(NamedTuple):
+    """``over``: the instruction across a start, if any; ``decoded``: instructions that it took."""
+
+    over: int | None
+    decoded: int
+
+
+def _run_into(image: Image, functions: Functions, start: int, returns: Returns, *, only_gaps: bool) -> _Run:
+    """Whether code from the nearest known start below has an instruction across ``start``: one of both is none.
+
+    ``only_gaps``: not from starts of functions whose end is known.
+    """
+    below = functions.known_starts(start - gaps.REACH_BYTES, start)
+    if not below:
+        return _Run(None, 0)
+    root = below[-1][0]
+    around = functions.range_at(root) if only_gaps else None
+    if around is not None and around.source != "gap":
+        return _Run(None, 0)
+    decoded = _descend(image, root, start + MAX_INSN_SIZE, [root], returns, whole=False)
+    cover = covering_insn(decoded.insns, start)
+    return _Run(None if cover is None else cover.vaddr, len(decoded.insns))
+
+
 def _settle_by_sweep(
     image: Image, known: dict[Function, list[tuple[int, CandidateKind]]], pointers: array[int]
 ) -> dict[Function, list[Candidate]]:
@@ -190,14 +228,9 @@ def _decode_gaps(
 
     @cache
     def is_run_into(start: int) -> bool:
-        """Whether code from the nearest known start below has an instruction across ``start``: one of both is none."""
-        below = functions.known_starts(start - gaps.REACH_BYTES, start)
-        if not below:
-            return False
-        root = below[-1][0]
-        decoded = _descend(image, root, start + MAX_INSN_SIZE, [root], returns, whole=False)
-        effort.spend(len(decoded.insns))
-        return covering_insn(decoded.insns, start) is not None
+        run = _run_into(image, functions, start, returns, only_gaps=False)
+        effort.spend(run.decoded)
+        return run.over is not None
 
     for gap, vaddr, kind in candidates:
         if effort.left <= 0:

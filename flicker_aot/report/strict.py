@@ -12,6 +12,11 @@ from typing import Final
 from ..model.plan import SoundnessClass, Tactic
 from .values import FileReport, SiteReport
 
+_OTHER: Final = {
+    "int80": "int80, an i386 system call: not hooked",
+    "sysenter": "sysenter, an i386 system call: not hooked",
+    "vsyscall": "loads an address in the vsyscall page, whose calls are not hooked",
+}
 _STRONG: Final = (SoundnessClass.AGNOSTIC.value, SoundnessClass.CLOSED.value)
 
 
@@ -22,7 +27,7 @@ def not_strict(file: FileReport) -> Iterator[str]:
     found += (
         (c.vaddr, c.function, f"{c.kind}, neither proved code nor data: {', '.join(c.evidence)}") for c in file.unknown
     )
-    found += ((c.vaddr, c.function, f"{c.kind}: not hooked") for c in file.other_kinds)
+    found += ((c.vaddr, c.function, _OTHER[c.kind]) for c in file.other_kinds)
     found += ((vaddr, None, "on a path, but no known instruction starts here") for vaddr in file.undecodable)
     for vaddr, function, why in sorted(found, key=lambda place: place[0]):
         yield f"{vaddr:#x}{f' ({function})' if function else ''}: {why}"

@@ -21,8 +21,10 @@ def function(name: str, body: str) -> str:
 # Reason in the list -> a program with one place of that kind, at the label `here`.
 WEAK: Final = {
     "neither proved code nor data": function("_start", f"{EXIT} mov $39, %eax\n here: syscall\n ret"),
-    "int80: not hooked": function("_start", f"here: int $0x80\n {EXIT}"),
-    "vsyscall: not hooked": function("_start", f"here: mov $0xffffffffff600400, %rax\n call *%rax\n {EXIT}"),
+    "int80, an i386 system call: not hooked": function("_start", f"here: int $0x80\n {EXIT}"),
+    "loads an address in the vsyscall page, whose calls are not hooked": function(
+        "_start", f"here: mov $0xffffffffff600400, %rax\n call *%rax\n {EXIT}"
+    ),
     "on a path, but no known instruction starts here": function(
         "_start", f"test %eax, %eax\n jz here\n {EXIT} here: .byte 6"
     ),
