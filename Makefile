@@ -14,6 +14,7 @@
 # sweep   every ELF file of SWEEP_PATHS rewritten in memory and verified, or refused with a reason: totals by class and tactic
 # attack  signals at every instruction of calls, handlers and children, where `test` takes samples (hours)
 # soak    the test programs SOAK_ROUNDS times while the machine is busy (SOAK_ARGS: --minutes, --modes, ...)
+# storms  threads that make and run code under signals, half an hour, and a million pages made and given back (STORMS_ARGS: --minutes, --pages)
 # suites  test suites that others wrote (Go, busybox, LuaJIT, stress-ng), natively and rewritten, test by test (SUITES: which)
 # exec    every encoding found on this machine: its relocated copy read by objdump and run beside it on the CPU
 # mutants every bit of small rewritten files, and thousands a class of real ones: the verifier's kill rates
@@ -35,7 +36,7 @@ SOAK_ARGS ?=
 SUITES ?=
 PYTEST_ARGS ?=
 
-.PHONY: setup stub check test packages demo bench bench-real engines corpus corpus-run golden-accept sweep attack soak suites exec mutants fuzz \
+.PHONY: setup stub check test packages demo bench bench-real engines corpus corpus-run golden-accept sweep attack soak storms suites exec mutants fuzz \
 	clean rootfs-demo real real-single
 
 setup: $(READY) stub
@@ -103,6 +104,9 @@ sweep: setup
 
 attack: packages setup
 	FLICKER_ATTACK=full $(BIN)/python -m pytest tests/attack $(PYTEST_ARGS)
+
+storms: setup
+	$(BIN)/python -m tests.guard.storms $(STORMS_ARGS)
 
 soak: packages setup
 	$(BIN)/python -m tests.soak --rounds $(SOAK_ROUNDS) $(SOAK_ARGS)

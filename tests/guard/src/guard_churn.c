@@ -3,20 +3,7 @@
 // Code made, run and given back over and over, in patterns that split and join ranges: memory stays what it was, and so does the time of a round.
 #include "jit.h"
 
-#include <fcntl.h>
-
 #define KEPT 64
-
-static long resident_kib(void)
-{
-    char text[4096];
-    int fd = open("/proc/self/status", O_RDONLY);
-    ssize_t n = read(fd, text, sizeof text - 1);
-    close(fd);
-    text[n > 0 ? n : 0] = 0;
-    char *at = strstr(text, "VmRSS:");
-    return at ? atol(at + 6) : 0;
-}
 
 int main(int argc, char **argv)
 {

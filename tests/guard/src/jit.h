@@ -4,6 +4,7 @@
 
 #include "../../e2e/src/check.h"
 
+#include <fcntl.h>
 #include <sys/mman.h>
 
 #define PAGE 4096
@@ -35,6 +36,17 @@ static inline jit_fn *jit_new(void)
     jit_fn *f = jit_write(page);
     CHECK_EQ(mprotect(page, PAGE, PROT_READ | PROT_EXEC), 0);
     return f;
+}
+
+static inline long resident_kib(void)
+{
+    char text[4096];
+    int fd = open("/proc/self/status", O_RDONLY);
+    ssize_t n = read(fd, text, sizeof text - 1);
+    close(fd);
+    text[n > 0 ? n : 0] = 0;
+    char *at = strstr(text, "VmRSS:");
+    return at ? atol(at + 6) : 0;
 }
 
 #define JIT(f, ...) JIT_7(f, __VA_ARGS__, 0, 0, 0, 0, 0, 0, 0)
