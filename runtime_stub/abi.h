@@ -38,6 +38,9 @@
 /* Offsets in a thread's block, through gs. Trampolines know only FLK_BLK_TOP. */
 #define FLK_BLK_TOP 0
 
+/* In a client's trampoline: from where flk_enter returns to (`ret`) to what follows S (`after`). */
+#define CLIENT_RET_TO_AFTER 5
+
 #ifndef FLK_ASM
 
 typedef unsigned char flk_u8;

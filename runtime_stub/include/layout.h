@@ -31,6 +31,8 @@
 #define BLK_NEXT 56      /* free list link */
 #define BLK_SP_ENTRY 8456
 #define BLK_SP_KIND 8464
+#define BLK_ARMED 8840
+#define BLK_SP_NR 8856
 
 /* Frame that flk_enter and flk_leave push, ascending from rsp. The same tail restores both. */
 #define FR_ACTION 0 /* enter: 1 the kernel is called, 0 answered; leave: the number of the call */

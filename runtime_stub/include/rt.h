@@ -24,7 +24,8 @@ extern char flk_special_fast_end[], flk_ss_ret[];
 extern char flk_own_enter[], flk_own_exit[], flk_own_sys_jump[], flk_own_leave[], flk_own_vexit[], flk_own_lea_jump[];
 extern char flk_wrap_more[], flk_text_start[], flk_text_end[], flk_bss_end[]; /* the last three: stub.ld */
 extern char flk_special_plain[], flk_pl_sys[], flk_pl_after[], flk_pl_ret[], flk_pl_jump[], flk_special_plain_end[];
-extern char flk_enter_far[], flk_far_fast[], flk_far_sys[], flk_far_after[], flk_far_near[];
+extern char flk_enter_far[], flk_far_fast[], flk_far_copied[], flk_far_chk[], flk_far_tail_end[], flk_far_go[], flk_far_sys[];
+extern char flk_far_after[], flk_far_near[];
 extern char flk_guard_enter[], flk_guard_ret[], flk_guard_after[], flk_guard_after_end[];
 extern char flk_int80[], flk_int80_after[];
 
@@ -179,7 +180,6 @@ extern const struct flk_template flk_vdso_template;
 u64 entry_of_call(const struct blk *b, u64 ret, u64 *resume); /* T of the trampoline whose flk_enter returns to `ret`; resume: its L */
 u64 trap_target(u64 ip); /* 0: not one of ours */
 int settle(struct kucontext *uc); /* 1: uc was on the own stack in an entry path, and is moved to native state */
-int settle_far(u64 *ip, u64 *sp); /* the same for a thread in a call of flk_enter_far: at S, or behind it */
 
 /* dispatch.c */
 void flk_dispatch(struct frame *f);

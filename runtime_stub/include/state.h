@@ -147,6 +147,8 @@ _Static_assert(__builtin_offsetof(struct blk, sp_resume) == BLK_SP_RESUME, "sp_r
 _Static_assert(__builtin_offsetof(struct blk, next) == BLK_NEXT, "next");
 _Static_assert(__builtin_offsetof(struct blk, sp_entry) == BLK_SP_ENTRY, "sp_entry");
 _Static_assert(__builtin_offsetof(struct blk, sp_kind) == BLK_SP_KIND, "sp_kind");
+_Static_assert(__builtin_offsetof(struct blk, sp_nr) == BLK_SP_NR, "sp_nr");
+_Static_assert(__builtin_offsetof(struct blk, armed) == BLK_ARMED, "armed");
 _Static_assert(GUARD_OFF == GUARD_IS_OFF, "flk_enter_far");
 _Static_assert(SPECIAL_NONE == 0, "flk_guard_after");
 _Static_assert(__builtin_offsetof(struct blk, gs_out) == BLK_GS_OUT, "gs_out");

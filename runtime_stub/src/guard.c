@@ -28,6 +28,8 @@
 #define ENOSYS 38
 #define SA_RESTART 0x10000000u
 #define SYSCALL_BYTES 2
+#define MOV_EAX_IMM32 0xb8
+#define MOV_IMM32_BYTES 5
 #define AT_FDCWD (-100)
 #define O_CLOEXEC 02000000
 
@@ -44,7 +46,7 @@ static void tell_missing(const char *why) {
     if (missing)
         return;
     missing = why;
-    tell("flicker-aot: code made at run time runs, and its system calls are not hooked: ");
+    tell("flicker-aot: system calls of code made at run time are not hooked: ");
     tell(why);
     tell("\n");
 }
@@ -124,7 +126,6 @@ static void note_sleep(struct blk *b, u32 tid) {
         else if (c >= '0')
             field[at] = field[at] * (at ? 16 : 10) + (u64)(c <= '9' ? c - '0' : c - 'a' + 10);
     }
-    settle_far(&field[8], &field[7]);
     b->slept.nr = (i64)field[0];
     b->slept.sp = field[7];
     __atomic_store_n(&b->slept.ip, field[8], __ATOMIC_SEQ_CST);
@@ -132,15 +133,15 @@ static void note_sleep(struct blk *b, u32 tid) {
 
 /* A relative sleep has said how much is left: that is what it asks for now. */
 static void sleeps_the_rest(struct blk *b, struct kucontext *uc, const struct where *w) {
-    int clock = b->slept.nr == __NR_clock_nanosleep;
+    int clock = uc->rax == __NR_clock_nanosleep;
     u64 *asked = clock ? &uc->rdx : &uc->rdi, left = clock ? uc->r10 : uc->rsi;
-    if ((b->slept.nr != __NR_nanosleep && !(clock && !(int)uc->rsi)) || !left)
+    if ((uc->rax != __NR_nanosleep && !(clock && !(int)uc->rsi)) || !left)
         return;
     b->sp_kind = SPECIAL_WAIT; /* puts the argument back */
     b->sp_entry = w->entry;
     b->sp_resume = w->entry + w->tpl->lea;
     b->sp_child = 0;
-    b->sp_nr = b->slept.nr;
+    b->sp_nr = (i64)uc->rax;
     b->sp_arg = clock ? 2 : 0;
     b->sp_value = (i64)*asked;
     b->sp_mask[1] = 0;
@@ -148,27 +149,43 @@ static void sleeps_the_rest(struct blk *b, struct kucontext *uc, const struct wh
     uc->rip = ADDR(flk_pl_sys);
 }
 
+/* The number of the call that the thread made at S, whose sleep nobody has noted, since it came between the note and the signal: what a hook has
+ * let pass, or what the copy of `mov $number,%eax` right before T says. -1: not known. */
+static i64 number_at(const struct blk *b, const struct where *w) {
+    if (w->tpl->has_leave && flk_config.tpl.has_leave)
+        return b->call_nr;
+    int number;
+    const u8 *copy = (const u8 *)w->entry - MOV_IMM32_BYTES;
+    struct where before = where_is(ADDR(copy));
+    if (!before.found || before.rip != w->rip - SYSCALL_BYTES - MOV_IMM32_BYTES || *copy != MOV_EAX_IMM32)
+        return -1;
+    __builtin_memcpy(&number, copy + 1, sizeof number);
+    return number;
+}
+
 /* The signal that told this thread has ended its call with EINTR (those that SA_RESTART is for have not ended): it is made again. At a site that
  * was left alone it traps then, and is let pass. A handler's signal that was pending along with ours comes at exactly this
  * S, before the call is made: it has to end it, unless the kernel would have restarted it for that handler, too. */
 static void goes_on_sleeping(struct blk *b, struct kucontext *uc) {
-    u64 ip = uc->rip;
-    int is_noted = uc->rsp == b->slept.sp;
-    if (uc->rax == -(u64)EINTR && (ip == ADDR(flk_pl_after) || (is_noted && ip == b->slept.ip))) {
-        uc->rax = (u64)(ip == ADDR(flk_pl_after) ? b->sp_nr : b->slept.nr);
+    u64 ip = uc->rip, behind = ip == ADDR(flk_far_after) ? b->sp_resume : ip;
+    int is_ours = ip == ADDR(flk_far_after) || ip == ADDR(flk_pl_after), is_noted = uc->rsp == b->slept.sp && ip == b->slept.ip;
+    struct where w = where_is(behind);
+    int is_behind = w.found && behind == w.entry + w.tpl->after;
+    i64 nr = is_ours ? b->sp_nr : is_noted ? b->slept.nr : is_behind ? number_at(b, &w) : -1;
+    if (uc->rax == -(u64)EINTR && nr >= 0) {
+        uc->rax = (u64)nr;
         uc->rip = ip - SYSCALL_BYTES;
-        struct where w = where_is(ip);
-        if (w.found && ip == w.entry + w.tpl->after)
+        if (is_behind)
             sleeps_the_rest(b, uc, &w);
         b->remade.restarts = 0;
-    } else if (is_noted && ip + SYSCALL_BYTES == b->slept.ip && uc->rax == (u64)b->slept.nr) {
+    } else if ((uc->rsp == b->slept.sp && ip + SYSCALL_BYTES == b->slept.ip && uc->rax == (u64)b->slept.nr) ||
+               (ip == ADDR(flk_far_sys) && uc->rcx == ADDR(flk_far_after))) { /* the kernel was there, and goes back */
         b->remade.restarts = SA_RESTART;
     } else {
         return;
     }
     b->remade.ip = uc->rip;
     b->remade.sp = uc->rsp;
-    b->slept.ip = 0;
 }
 
 void guard_interrupts(struct blk *b, struct kucontext *uc, u64 flags) {
@@ -203,7 +220,9 @@ static void call_others(const struct blk *mine) {
         several = 1;
         note_sleep(b, tid);
         __atomic_add_fetch(&b->tellers, 1, __ATOMIC_SEQ_CST); /* before it is looked at again: see guard_sync */
-        if (!__atomic_load_n(&b->armed, __ATOMIC_SEQ_CST))
+        if (__atomic_load_n(&b->armed, __ATOMIC_SEQ_CST))
+            b->slept.ip = 0; /* no signal comes, whose it would be */
+        else
             SYS4(__NR_rt_tgsigqueueinfo, pid, tid, SIGSYS, &info);
         __atomic_sub_fetch(&b->tellers, 1, __ATOMIC_SEQ_CST);
     }
@@ -323,6 +342,7 @@ enum guard_signal guard_signal(struct blk *b, struct sigframe *f, u64 *gs) {
     if (!(info->code == SI_QUEUE && info->rest[0] == COOKIE) && !(info->code == SI_USER && !info->addr_or_pid))
         return GUARD_SIGNAL_SENT;
     goes_on_sleeping(b, &f->uc);
+    b->slept.ip = 0; /* it was this signal's */
     past_clone(&f->uc);
     return GUARD_SIGNAL_DONE;
 }

@@ -212,7 +212,7 @@ i64 own_gs_set(struct blk *b, struct frame *f, u64 base) {
 }
 
 void own_gs_start_always(void) {
-    static const char failed[] = "flicker-aot: this program uses gs, which needs FSGSBASE (Linux 5.9) and executable memory\n";
+    static const char failed[] = "flicker-aot: gs of its own needs FSGSBASE (Linux 5.9) and executable memory\n";
     struct blk *b = self_blk();
     flk_rt.own_gs_always = 1;
     if (!flk_rt.fsgsbase || turn_trampolines()) {

@@ -26,22 +26,9 @@ static int in_fast(struct kucontext *uc) {
 
 /* An instruction of flk_enter_far, as the one of flk_enter that it is a copy of, or that it comes before. */
 static u64 near_of(u64 ip) {
-    if (ip - ADDR(flk_enter_far) <= ADDR(flk_far_fast) - ADDR(flk_enter_far) || ip == ADDR(flk_far_near))
+    if (ip - ADDR(flk_far_near) <= ADDR(flk_far_fast) - ADDR(flk_far_near))
         return ADDR(flk_enter);
-    return ip > ADDR(flk_far_fast) && ip <= ADDR(flk_far_sys) ? ip - ADDR(flk_far_fast) + ADDR(flk_enter) : ip;
-}
-
-int settle_far(u64 *ip, u64 *sp) {
-    int is_over = *ip - ADDR(flk_far_after) < ADDR(flk_far_near) - ADDR(flk_far_after);
-    u64 own[2];
-    if ((!is_over && *ip != ADDR(flk_far_sys)) || flk_copy(own, (const void *)*sp, sizeof own))
-        return 0;
-    struct where w = where_is(own[0]);
-    if (!w.found)
-        return 0;
-    *ip = w.entry + (is_over ? w.tpl->after : w.tpl->sys);
-    *sp = own[1];
-    return 1;
+    return ip > ADDR(flk_far_fast) && ip < ADDR(flk_far_copied) ? ip - ADDR(flk_far_fast) + ADDR(flk_enter) : ip;
 }
 
 enum part { CALLING, HOOKED, RETURNED };
@@ -84,13 +71,15 @@ static int in_own_gs(struct kucontext *uc) {
 }
 
 int settle(struct kucontext *uc) {
-    if (in_own_gs(uc) || settle_far(&uc->rip, &uc->rsp))
+    if (in_own_gs(uc))
         return 1;
     u64 ip = uc->rip = near_of(uc->rip);
     if (in_fast(uc))
         return from_call(uc, ip >= ADDR(flk_fast_done) && ip < ADDR(flk_slow) ? HOOKED : CALLING);
     if (ip == ADDR(flk_full) || ip == ADDR(flk_leave)) /* nothing is pushed yet */
         return from_call(uc, ip == ADDR(flk_full) ? CALLING : RETURNED);
+    if (ip >= ADDR(flk_far_go) && ip < ADDR(flk_far_sys))
+        return from_call(uc, HOOKED);
     struct where w = where_is(ip);
     if (!w.found)
         return 0;

@@ -23,6 +23,7 @@
 #define STDERR 2
 #define ENOSYS 38
 #define SYSCALL_BYTES 2
+#define TRAP_PERF 6 /* comes between any two instructions */
 #define SA_ONSTACK 0x08000000ul
 #define SA_RESTORER 0x04000000ul
 #define SA_NODEFER 0x40000000ul
@@ -171,13 +172,14 @@ static struct resume defer(struct blk *b, u32 sig, struct sigframe *f, u32 index
         to[i] = from[i];
     b->pending = 1;
     f->uc.sigmask = DEFERRED_MASK;
-    int rewind = (ip >= ADDR(flk_chk) && ip < ADDR(flk_tail_end)) ||
+    int is_far = ip >= ADDR(flk_far_chk) && ip < ADDR(flk_far_tail_end);
+    int rewind = is_far || (ip >= ADDR(flk_chk) && ip < ADDR(flk_tail_end)) ||
                  (ip >= ADDR(flk_leave_chk) && ip < ADDR(flk_leave_tail_end) && !b->changed) || ip == ADDR(flk_special_fast) ||
                  ip == ADDR(flk_special_plain) || ip == ADDR(flk_special_slow) || ip == ADDR(flk_exit_stub) ||
                  ip == ADDR(flk_sp_ret) || ip == ADDR(flk_pl_ret);
     if (rewind) {
         /* The frame is intact: it lies within the red zone that the kernel keeps below rsp. */
-        f->uc.rip = ADDR(flk_chk);
+        f->uc.rip = is_far ? ADDR(flk_far_chk) : ADDR(flk_chk);
         f->uc.rsp = b->top - FR_SIZE;
     }
     return (struct resume){f, gs};
@@ -218,7 +220,10 @@ int show_changes(struct blk *b, struct kucontext *uc) {
 /* Translates f's context to what the application would see, and leaves in priv where to go on. Returns what was blocked.
  * `refused`: a filter has trapped the call, and rax is its number, no result. */
 static u64 translate(struct blk *b, struct kucontext *uc, int refused) {
-    u64 ip = uc->rip, show = ip, resume = 0, blocked = uc->sigmask | b->vmask;
+    u64 ip = uc->rip, blocked = uc->sigmask | b->vmask, resume = 0;
+    if (ip == ADDR(flk_far_sys) || ip == ADDR(flk_far_after)) /* as if S was the trampoline's own */
+        ip = b->sp_resume - (ip == ADDR(flk_far_sys) ? SYSCALL_BYTES : 0);
+    u64 show = ip;
     for (u32 i = 0; i < 8; i++)
         uc->priv[i] = 0;
     int leaves = 0; /* a special call whose leave part is still to come: by that of its trampoline, or flk_guard_after */
@@ -328,14 +333,9 @@ struct resume flk_wrap(u32 sig, struct sigframe *f, u32 index, struct sigframe *
     u64 ip = f->uc.rip;
     if (ip == ADDR(flk_own_sys_jump) || ip == ADDR(flk_own_lea_jump))
         ip = f->uc.rip = f->uc.rcx;
-    int sync = f->info.code > 0 && (SIGBIT(sig) & SYNCHRONOUS);
+    int sync = f->info.code > 0 && (SIGBIT(sig) & SYNCHRONOUS) && !(sig == SIGTRAP && f->info.code == TRAP_PERF);
     own_altstack(b, &f->uc.stack);
     if (sig == SIGSYS) {
-        if (settle_far(&f->uc.rip, &f->uc.rsp)) {
-            if (f->info.addr_or_pid == ADDR(flk_far_after))
-                f->info.addr_or_pid = f->uc.rip;
-            ip = f->uc.rip;
-        }
         enum guard_signal g = guard_signal(b, f, &gs);
         if (f->uc.rip == ADDR(flk_int80) && ip != f->uc.rip)
             int80_trapped(b, &f->uc, &gs);
@@ -381,8 +381,8 @@ struct resume flk_wrap(u32 sig, struct sigframe *f, u32 index, struct sigframe *
     u64 blocked = translate(b, &f->uc, sig == SIGSYS && sync);
     if ((SIGBIT(sig) & AT_INSTRUCTION) && f->info.addr_or_pid && f->info.code > 0) {
         struct where w = where_is(f->info.addr_or_pid);
-        if (f->info.addr_or_pid == ADDR(flk_pl_after))
-            f->info.addr_or_pid = special_site(b) + 2;
+        if (f->info.addr_or_pid == ADDR(flk_pl_after) || f->info.addr_or_pid == ADDR(flk_far_after))
+            f->info.addr_or_pid = f->uc.rip; /* what is shown is behind the instruction */
         else if (w.found)
             f->info.addr_or_pid = w.rip;
     }

@@ -33,13 +33,13 @@ class Storm:
     traps: int
 
 
-def make(form: str, source: Path, folder: Path) -> tuple[Path, Path]:
+def make(form: str, source: Path, folder: Path, *options: str) -> tuple[Path, Path]:
     """The original of a form, and it hooked, with `count`."""
     flags = ("-static",) if form == "static" else ()
     original = compile_c(source, folder / "app" / source.stem, *flags)
     if form == "bundle":
-        return original, bundle(original, folder / "bundle", "--tool", "count").program
-    return original, rewrite(original, folder / "out", "--tool", "count")
+        return original, bundle(original, folder / "bundle", "--tool", "count", *options).program
+    return original, rewrite(original, folder / "out", "--tool", "count", *options)
 
 
 def storm(hooked: Path, report: Path, seconds: int) -> Storm:

@@ -14,9 +14,10 @@ from ..support.build import SOURCES as E2E_SOURCES
 from ..support.build import load_program
 from ..support.execute import run
 from ..support.need import need
-from ..support.rewrite import counted_calls, differences
+from ..support.rewrite import ROOT, counted_calls, differences
 
 SOURCES = Path(__file__).parent / "src"
+BOTH_PARTS = ROOT / "bench" / "src" / "hook_leave.c"
 
 
 @pytest.mark.parametrize("name", ["guard_kinds", "guard_threads", "guard_signals", "guard_dispatch"])
@@ -66,6 +67,17 @@ def test_armed(tmp_path: Path, name: str) -> None:
         leave_out = LOADING | TIMING | frozenset(program.counts.split())
         wrong = differences(counted_calls(report), traced, leave_out)
         assert not wrong, f"(counted, seen by ptrace): {wrong}"
+
+
+@pytest.mark.parametrize("name", ["sig_faults", "sig_restart", "sig_stack"])
+def test_armed_with_a_hook(tmp_path: Path, name: str) -> None:
+    """The same where a hook has both parts: the leave part is the trampoline's."""
+    program = load_program(E2E_SOURCES / f"{name}.c")
+    original = compile_c(program.source, tmp_path / "app" / name, *program.flags)
+    made = bundle(original, tmp_path / "bundle", "--hook", BOTH_PARTS, "--guard", "on")
+    native = run([original])
+    bundled = run([made.program])
+    assert (bundled.stdout, bundled.status) == (native.stdout, native.status) == (native.stdout, program.status)
 
 
 LUA = """

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from ..support.execute import run
 from .storms import FORMS, SOURCES, make, storm
 
 
@@ -16,3 +17,17 @@ def test_storm(tmp_path: Path, form: str) -> None:
     found = storm(hooked, tmp_path / "count.json", 1)
     assert found.counted == found.made
     assert found.traps > found.made  # it makes other calls, too
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_told(tmp_path: Path, form: str) -> None:
+    """Threads that are told to arm in the middle of calls, over and over: each makes the call that it asked for."""
+    original, hooked = make(form, SOURCES / "told.c", tmp_path)
+    assert run([hooked, "1"], env={"FLICKER_AOT_OUTPUT": "/dev/null"}) == run([original, "0"])
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_signals_that_look_like_faults(tmp_path: Path, form: str) -> None:
+    """They come in the middle of calls, and are the program's."""
+    original, hooked = make(form, SOURCES / "sent_faults.c", tmp_path, "--guard", "on")
+    assert run([hooked], env={"FLICKER_AOT_OUTPUT": "/dev/null"}) == run([original])

@@ -13,6 +13,7 @@ import pytest
 from flicker_aot.bundle import index
 from flicker_aot.layout import abi, plans
 from flicker_aot.syscalls import NAME_OF
+from flicker_aot.x86.assemble import Shape, trampoline_template
 
 from .snippets import ROOT
 
@@ -127,3 +128,11 @@ def test_names_of_system_calls() -> None:
         names.append(before := before + rest)
     gap, end = (int(n) for n in re.findall(r"#define NAMES_GAP\w* (\d+)", header))
     assert {n if n < gap else n + end - gap: name for n, name in enumerate(names) if name} == NAME_OF
+
+
+def test_way_behind_a_clients_call() -> None:
+    """The runtime's assembly knows how far it is from where flk_enter returns to behind S."""
+    header = (ROOT / "runtime_stub" / "abi.h").read_text()
+    (distance,) = re.findall(r"#define CLIENT_RET_TO_AFTER (\d+)", header)
+    labels = trampoline_template(Shape.CLIENT).labels
+    assert labels["after"] - labels["ret"] == int(distance)

@@ -16,8 +16,9 @@
  *   3. [flk_chk, flk_tail_end) and [flk_leave_chk, flk_leave_tail_end) only read the frame, so they are restarted at flk_chk.
  *   4. flk_chk does not look for changed registers: flk_leave comes there, and to its own tail, only where there are none. So
  *      flk_leave_chk, a branch that is taken where there are some, is not restarted then: its flags were right and still are.
- *   5. [flk_far_fast, flk_far_sys] is flk_enter's first part byte for byte but for the places of its branches: settle.c reads it as that. At
- *      flk_far_sys and behind it the own stack is as at flk_enter, so a thread can be moved to S and behind it from there, too.
+ *   5. [flk_far_fast, flk_far_copied) is flk_enter's first part byte for byte but for the places of its branches: settle.c reads it as that (with
+ *      a hook it is empty, and [flk_far_chk, flk_far_tail_end) is what [flk_chk, flk_tail_end) is). From [flk_far_go, flk_far_sys) a thread is moved
+ *      to S. At flk_far_sys and flk_far_after its state is that of S and behind it: what the block says of them does not outlive a signal.
  */
 #define FLK_ASM
 #include "../../include/rt.h"
@@ -26,15 +27,16 @@
         .text
         .globl flk_chk, flk_tail_end, flk_leave_chk, flk_leave_tail_end, flk_full
         .globl flk_fast_flags, flk_fast_done, flk_fast_sahf, flk_fast_ret, flk_slow, flk_slow_sahf
-        .globl flk_enter_far, flk_far_fast, flk_far_sys, flk_far_after, flk_far_near
+        .globl flk_enter_far, flk_far_fast, flk_far_copied, flk_far_chk, flk_far_tail_end, flk_far_go, flk_far_sys, flk_far_after
+        .globl flk_far_near
 
 /* The way back. Restartable from its first instruction on: it reads the frame and changes no memory. flk_leave goes
  * without rcx, which the trampoline sets. */
-        .macro  TAIL is_leave=0
+        .macro  TAIL is_leave=0, is_far=0
         mov     FR_FLAGS(%rsp), %rax
         add     $0x7f, %al              # OF
         sahf
-        .if     \is_leave == 0
+        .if     \is_leave == 0 && \is_far == 0
         mov     FR_ACTION(%rsp), %rcx
         .endif
         mov     FR_R11(%rsp), %r11
@@ -51,8 +53,37 @@
         .irp    reg, rax, rdi, rsi, rdx, r10, r8, r9
         .cfi_restore \reg
         .endr
+        .if     \is_far == 0
         ret
         .cfi_restore_state
+        .endif
+        .endm
+
+/* A hook's enter part. What it does not answer, and leaves as it is, falls through. */
+        .macro  ASK
+        SAVE_ARGUMENTS
+        SAVE_WORD $0                      # r11: dead; for a hook: which registers it changed
+        lahf
+        seto    %al
+        SAVE_WORD %rax
+        SAVE_WORD $1                      # action: call the kernel
+        mov     %rsp, %rdi
+#ifdef TOOL_hook
+        mov     FR_RAX(%rsp), %rcx
+        cmp     $COUNTED, %rcx
+        jae     .Lspecial
+        lea     flk_kinds(%rip), %rax
+        cmpb    $0, (%rax,%rcx)
+        jne     .Lspecial
+        mov     %rcx, %gs:BLK_CALL_NR
+        call    flicker_enter
+        test    %eax, %eax
+        jz      .Lanswered
+        cmpl    $0, %gs:BLK_RENUMBERED
+        jne     .Lrenumbered
+#else
+        call    flk_dispatch
+#endif
         .endm
 
 /* The hook's part of an ordinary call, in registers: r11 holds rax, from \name\()_flags on ax the flags. To flk_slow if it is none. */
@@ -100,29 +131,7 @@ flk_slow_sahf:
         mov     %r11, %rax
 #endif
 flk_full:
-        SAVE_ARGUMENTS
-        SAVE_WORD $0                      # r11: dead; for a hook: which registers it changed
-        lahf
-        seto    %al
-        SAVE_WORD %rax
-        SAVE_WORD $1                      # action: call the kernel
-        mov     %rsp, %rdi
-#ifdef TOOL_hook
-        mov     FR_RAX(%rsp), %rcx
-        cmp     $COUNTED, %rcx
-        jae     .Lspecial
-        lea     flk_kinds(%rip), %rax
-        cmpb    $0, (%rax,%rcx)
-        jne     .Lspecial
-        mov     %rcx, %gs:BLK_CALL_NR
-        call    flicker_enter
-        test    %eax, %eax
-        jz      .Lanswered
-        cmpl    $0, %gs:BLK_RENUMBERED
-        jne     .Lrenumbered
-#else
-        call    flk_dispatch
-#endif
+        ASK
 flk_chk:
         cmpl    $0, %gs:BLK_PENDING
         jne     flk_pending
@@ -173,41 +182,47 @@ flk_pending:
         .cfi_endproc
         .size flk_enter, .-flk_enter
 
-/* What stands for flk_enter in a client. An ordinary call is made here, and the trampoline is told that it was answered; there is no
- * leave part (those of hooks, and special calls, are made in flk_special_plain: dispatch.c). */
+/* What stands for flk_enter in a client. An ordinary call is made here, in the application's own state, and goes on behind S. Special calls are
+ * made in flk_special_plain (dispatch.c). */
         .type flk_enter_far, @function
-#ifdef TOOL_hook
-flk_far_sys:                            # no such place: never run, and before flk_far_fast
-        ud2
-        .set    flk_far_after, flk_far_near
-#endif
-flk_enter_far:
         .cfi_startproc
         .cfi_signal_frame
+flk_far_near:
+        jmp     flk_enter
+.Lunarmed:                              # arms itself, in C: else it would be told to, in the middle of something
+        jmp     flk_full
+flk_enter_far:
         mov     flk_rt+RT_GUARD(%rip), %ecx
         lea     -GUARD_IS_OFF(%rcx), %ecx
         jrcxz   flk_far_near
+        mov     %gs:BLK_ARMED, %ecx
+        jrcxz   .Lunarmed
 flk_far_fast:
 #ifdef TOOL_hook
-        SAVE_ARGUMENTS
-        SAVE_WORD $0
-        lahf
-        seto    %al
-        SAVE_WORD %rax
-        SAVE_WORD $1
-        mov     %rsp, %rdi
-        call    flk_dispatch
-        jmp     flk_chk
+        .set    flk_far_copied, flk_far_fast
+        ASK
+flk_far_chk:
+        cmpl    $0, %gs:BLK_PENDING
+        jne     flk_pending
+        TAIL    is_far=1
+flk_far_tail_end:
 #else
         FAST    flk_far
+flk_far_copied:
+        .set    flk_far_chk, flk_far_copied
+        .set    flk_far_tail_end, flk_far_copied
+#endif
+flk_far_go:
+        mov     %rax, %gs:BLK_SP_NR
+        mov     (%rsp), %rcx
+        lea     CLIENT_RET_TO_AFTER(%rcx), %rcx
+        mov     %rcx, %gs:BLK_SP_RESUME
+        mov     8(%rsp), %rsp
+        .cfi_undefined rip
 flk_far_sys:
         syscall
 flk_far_after:
-        mov     $0, %ecx                # flags are the kernel's result, too
-        ret
-#endif
-flk_far_near:
-        jmp     flk_enter
+        jmp     *%gs:BLK_SP_RESUME
         .cfi_endproc
         .size flk_enter_far, .-flk_enter_far
 
