@@ -101,6 +101,7 @@ class _Functions:
         starts = {elf.entry, *_symbols(elf), *frames}
         self._starts = sorted(starts - before)
         self._reached: dict[int, dict[int, Instr]] = {}
+        self._never_back = {vaddr + len(_RESTORER) for vaddr in found}
         restorers = [vaddr for vaddr in found if not self._is_run_over(vaddr)]
         self._starts = sorted(starts.union(restorers) - before)
         self._reached = {}  # other bounds
@@ -152,7 +153,8 @@ class _Functions:
             except Unsound:
                 continue
             found[at] = instr
-            if instr.falls_through:
+            comes_back = instr.kind is not Kind.SYSCALL or instr.end not in self._never_back
+            if instr.falls_through and comes_back:
                 todo.append(instr.end)
             if instr.target is not None and instr.kind is not Kind.CALL:
                 todo.append(instr.target)
