@@ -11,9 +11,10 @@ no function, or the doubtful bytes are not reached (behind a jump table, say), n
 from __future__ import annotations
 
 import struct
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
-from typing import Final
+from itertools import islice
+from typing import Final, NamedTuple
 
 from .decode import Instr, Kind, decode, lengths
 from .finding import Finding, Unsound
@@ -95,24 +96,36 @@ class _Functions:
 
     def __init__(self, elf: RawElf) -> None:
         self._elf = elf
-        frames = _header_starts(elf) or _frame_starts(elf)
+        self._table = _header_table(elf)
         found = list(_occurrences(elf, _RESTORER))
         before = {vaddr - 1 for vaddr in found}
-        starts = {elf.entry, *_symbols(elf), *frames}
+        self._sure = {elf.entry, *_symbols(elf)}
+        if not self._table.starts:
+            self._sure.update(_frame_starts(elf))
+        starts = self._sure.union(self._table.starts)
         self._starts = sorted(starts - before)
         self._reached: dict[int, dict[int, Instr]] = {}
         self._never_back = {vaddr + len(_RESTORER) for vaddr in found}
         restorers = [vaddr for vaddr in found if not self._is_run_over(vaddr)]
+        self._sure.update(restorers)
         self._starts = sorted(starts.union(restorers) - before)
         self._reached = {}  # other bounds
 
     def _bounds(self, vaddr: int) -> tuple[int, int] | None:
         """Start of the function around ``vaddr`` and of the next one; None where there is none that could hold it."""
-        index = bisect_right(self._starts, vaddr) - 1
+        behind = bisect_right(self._starts, vaddr)
+        index = behind - 1
+        while index >= 0 and not self._is_start(self._starts[index]):
+            index -= 1
         if index < 0 or vaddr - self._starts[index] > _MAX_FUNCTION:
             return None
-        following = self._starts[index + 1 : index + 2]
-        return self._starts[index], min([*following, self._starts[index] + _MAX_FUNCTION])
+        start = self._starts[index]
+        following = (s for s in islice(self._starts, behind, None) if s > start + _MAX_FUNCTION or self._is_start(s))
+        return start, min(next(following, start + _MAX_FUNCTION), start + _MAX_FUNCTION)
+
+    def _is_start(self, vaddr: int) -> bool:
+        """A damaged table may say of an FDE what that does not."""
+        return vaddr in self._sure or self._table.is_confirmed(self._elf, vaddr)
 
     def _is_run_over(self, vaddr: int) -> bool:
         """Whether the function around ``vaddr`` gets to an instruction that begins before it and ends behind."""
@@ -173,15 +186,35 @@ def _symbols(elf: RawElf) -> Iterator[int]:
                     yield from (value for value in values if start <= value < end)
 
 
-def _header_starts(elf: RawElf) -> list[int]:
-    """From the binary search table of .eh_frame_hdr (LSB, "Exception Frames"), in its usual encoding."""
+class _Table(NamedTuple):
+    """``starts``: of functions, in the table's order; ``rows``: what it holds, relative to ``vaddr``."""
+
+    vaddr: int
+    rows: bytes
+    starts: list[int]
+
+    def is_confirmed(self, elf: RawElf, start: int) -> bool:
+        """Whether the FDE of a row says the same, as pcrel sdata4, in which all compilers write it."""
+        index = bisect_left(self.starts, start)
+        if self.starts[index : index + 1] != [start]:
+            return False
+        fde = self.vaddr + int.from_bytes(self.rows[8 * index + 4 : 8 * index + 8], "little", signed=True)
+        try:
+            return fde + 8 + int.from_bytes(elf.at(fde + 8, 4), "little", signed=True) == start
+        except Unsound:
+            return False
+
+
+def _header_table(elf: RawElf) -> _Table:
+    """The binary search table of .eh_frame_hdr (LSB, "Exception Frames"), in its usual encoding; empty without one."""
     for p in elf.segments:
         header = elf.data[p.offset : p.offset + p.filesz] if p.type == _PT_GNU_EH_FRAME else b""
         if len(header) >= 12 and header[0] == 1 and header[1] & 15 in (3, 11) and header[2:4] == _SORTED:
             (count,) = struct.unpack_from("<I", header, 8)
             rows = header[12 : 12 + 8 * count]
-            return [p.vaddr + start for start, _ in struct.iter_unpack("<ii", rows[: len(rows) // 8 * 8])]
-    return []
+            rows = rows[: len(rows) // 8 * 8]
+            return _Table(p.vaddr, rows, [p.vaddr + start for start, _ in struct.iter_unpack("<ii", rows)])
+    return _Table(0, b"", [])
 
 
 def _frame_starts(elf: RawElf) -> list[int]:
