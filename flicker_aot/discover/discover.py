@@ -270,7 +270,7 @@ def _is_go(r: _Range) -> bool:
 def _known_data(functions: Functions, vaddr: int, kind: CandidateKind) -> Candidate | None:
     """The candidate as NON_CODE where a section or symbol says that its bytes are data.
 
-    No section flag is believed that functions contradict: the kernel maps segments, and never looks at sections.
+    Neither is believed where functions contradict it: the kernel maps segments, and never looks at them.
     """
     sections = functions.sections_at(vaddr)
     if sections and not any(
@@ -278,7 +278,7 @@ def _known_data(functions: Functions, vaddr: int, kind: CandidateKind) -> Candid
     ):
         return _non_code(vaddr, kind, (f"section {sections[-1].name} is not executable",), sections[-1].vaddr)
     symbol = functions.object_at(vaddr)
-    if symbol is not None:
+    if symbol is not None and not functions.has_start(symbol[0], vaddr + 1):
         start, name = symbol
         return _non_code(vaddr, kind, (f"data symbol {name}",), start)
     return None
