@@ -54,16 +54,9 @@ def _row(path: Path, trees: Trees, scratch: Path, rounds: int) -> list[str]:
     if is_rate:
         ratio = median(a.value / b.value for a, b in pairs)
         return [path.stem, f"{native:.0f}/s", f"{hooked:.0f}/s", f"{ratio:.3f}", "-"]
-    ratio, of_cpu = (median(get(b) / get(a) for a, b in pairs) for get in (_value, _cpu))
+    ratio = median(b.value / a.value for a, b in pairs)
+    of_cpu = median(b.cpu_seconds / a.cpu_seconds for a, b in pairs)
     return [path.stem, f"{native:.3f} s", f"{hooked:.3f} s", f"{ratio:.3f}", f"{of_cpu:.3f}"]
-
-
-def _value(sample: Sample) -> float:
-    return sample.value
-
-
-def _cpu(sample: Sample) -> float:
-    return sample.cpu_seconds
 
 
 def main(names: list[str]) -> None:

@@ -611,8 +611,8 @@ static void dispatch_far(struct blk *b, struct frame *f) {
     b->call_nr = told;
 }
 
-/* What call.S does not do by itself: special calls, numbers without a kind, and with a hook all calls of a client's trampoline while the guard
- * is armed. What was answered goes back there. */
+/* What call.S does not do by itself: special calls, numbers without a kind, and a client's call by which its thread arms itself. What was
+ * answered goes back to the trampoline. */
 void flk_dispatch(struct frame *f) {
     struct blk *b = self_blk();
     if (guard_would_trap(f->ret))

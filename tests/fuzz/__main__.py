@@ -82,6 +82,10 @@ def main() -> None:
     corpus = FOLDER / "corpus"
     corpus.mkdir(parents=True, exist_ok=True)
     build_seeds(corpus)
+    for old in sorted(FOLDER.glob("rejected-*")):  # of another run: kept if it still is
+        data = old.read_bytes()
+        old.unlink()
+        rewrite(data)
     for seed in sorted(corpus.glob("seed-*")):
         rewrite(seed.read_bytes())  # imports what is imported late, too
     flags = [

@@ -16,12 +16,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..bundle.bundles import bundle, compile_c
 from ..support.execute import run
-from ..support.rewrite import rewrite
-
-SOURCES = Path(__file__).parent / "src"
-FORMS = ("static", "single", "bundle")
+from .forms import FORMS, SOURCES, make
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,15 +27,6 @@ class Storm:
     made: int
     counted: int
     traps: int
-
-
-def make(form: str, source: Path, folder: Path, *options: str) -> tuple[Path, Path]:
-    """The original of a form, and it hooked, with `count`."""
-    flags = ("-static",) if form == "static" else ()
-    original = compile_c(source, folder / "app" / source.stem, *flags)
-    if form == "bundle":
-        return original, bundle(original, folder / "bundle", "--tool", "count", *options).program
-    return original, rewrite(original, folder / "out", "--tool", "count", *options)
 
 
 def storm(hooked: Path, report: Path, seconds: int) -> Storm:

@@ -11,24 +11,17 @@ from typing import Any
 
 import pytest
 
-from ..bundle.bundles import bundle, compile_c
 from ..support import oracle
 from ..support.execute import run
-from ..support.rewrite import rewrite
+from .forms import FORMS, SOURCES, make
 
-SOURCE = Path(__file__).parent / "src" / "other_calls.c"
 Lines = list[dict[str, Any]]
 
 
-@pytest.fixture(scope="module", params=["static", "single", "bundle"])
+@pytest.fixture(scope="module", params=FORMS)
 def forms(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """The original, and it hooked."""
-    form, folder = request.param, tmp_path_factory.mktemp(request.param)
-    flags = ("-static",) if form == "static" else ()
-    original = compile_c(SOURCE, folder / "app" / "other_calls", *flags)
-    if form == "bundle":
-        return original, bundle(original, folder / "bundle", "--tool", "count").program
-    return original, rewrite(original, folder / "out", "--tool", "count")
+    return make(request.param, SOURCES / "other_calls.c", tmp_path_factory.mktemp(request.param))
 
 
 @pytest.fixture

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from ..support.execute import run
-from .storms import FORMS, SOURCES, make, storm
+from .forms import FORMS, SOURCES, make
+from .storms import storm
 
 
 @pytest.mark.parametrize("form", FORMS)
