@@ -9,10 +9,8 @@ run. FUZZ_SECONDS is how long. Needs atheris (libFuzzer for Python).
 
 from __future__ import annotations
 
-import hashlib
 import os
 import random
-import re
 import sys
 import time
 from pathlib import Path
@@ -28,7 +26,7 @@ with atheris.instrument_imports(include=["flicker_aot"], enable_loader_override=
 
     load_stages()
 
-from ..malformed.damage import DAMAGES
+from ..malformed.damage import DAMAGES, message_kind
 from .seeds import build_seeds
 
 FOLDER: Final = Path("build/fuzz")
@@ -59,8 +57,7 @@ def rewrite(data: bytes) -> None:
 
 def keep_rejected(data: bytes, message: str) -> None:
     """Write the first file of each kind of ``message``: without what numbers it names."""
-    kind = hashlib.sha256(re.sub(r"0x[0-9a-f]+|\b[0-9a-f]{6,}\b|\d+", "N", message).encode()).hexdigest()[:8]
-    kept = FOLDER / f"rejected-{kind}"
+    kept = FOLDER / f"rejected-{message_kind(message)}"
     if not kept.exists():
         kept.write_bytes(data)
         print(f"{kept}: {message}", file=sys.stderr, flush=True)

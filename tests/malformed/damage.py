@@ -6,7 +6,9 @@ onto each other, and makes counts and offsets absurd.
 
 from __future__ import annotations
 
+import hashlib
 import random
+import re
 import struct
 from collections.abc import Callable
 
@@ -136,6 +138,11 @@ def cut(data: bytearray, choose: random.Random) -> None:
 
 
 DAMAGES: tuple[Damage, ...] = (header, header, content, content, content, flip, overlap, count, move, cut)
+
+
+def message_kind(message: str) -> str:
+    """The same eight hexadecimal digits for messages that differ in the numbers that they name."""
+    return hashlib.sha256(re.sub(r"0x[0-9a-f]+|\b[0-9a-f]{6,}\b|\d+", "N", message).encode()).hexdigest()[:8]
 
 
 def _sections(data: bytearray) -> list[tuple[int, int]]:

@@ -1,6 +1,7 @@
 """Damage of every kind at once, for as long as there is time: the rewriter refuses it or writes what verifies.
 
-``FUZZ_SECONDS`` (default 10) is how long, ``FUZZ_SEED`` which sequence; a failure names both and leaves the file.
+``FUZZ_SECONDS`` (default 10) is how long, ``FUZZ_SEED`` which sequence. What fails does not end it: one file of each
+kind of failure is left, and all are named at the end.
 Files that the coverage-guided fuzzer (`tests/fuzz`) found are in crashes/.
 """
 
@@ -14,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from .conftest import assemble
-from .damage import DAMAGES, SOURCE
+from .damage import DAMAGES, SOURCE, message_kind
 from .test_hostile import bounded_memory, rewrite_hostile
 
 __all__ = ["bounded_memory"]
@@ -50,9 +51,11 @@ def test_found_before(file: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_fuzz(inputs: list[bytes], tmp_path: Path) -> None:
+def test_fuzz(inputs: list[bytes], tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     """One to five damages at a time, for FUZZ_SECONDS."""
     end, number, written = time.monotonic() + SECONDS, 0, 0
+    kept = tmp_path_factory.mktemp("failed")
+    failed: dict[str, str] = {}
     while time.monotonic() < end or number < 20:
         choose = random.Random(f"{SEED}/{number}")
         data = bytearray(choose.choice(inputs))
@@ -61,7 +64,11 @@ def test_fuzz(inputs: list[bytes], tmp_path: Path) -> None:
         try:
             rewrite_hostile(bytes(data), tmp_path)
         except AssertionError as error:
-            raise AssertionError(f"FUZZ_SEED={SEED}, number {number}, file {tmp_path / 'in'}: {error}") from error
+            kind = message_kind(str(error))
+            if kind not in failed:
+                (kept / kind).write_bytes(data)
+                failed[kind] = f"FUZZ_SEED={SEED}, number {number}, file {kept / kind}: {error}"
         written += (tmp_path / "out").exists()
         number += 1
+    assert not failed, "\n".join(failed.values())
     assert 0 < written < number, "either nothing was refused or nothing written: the damage is not what it should be"
