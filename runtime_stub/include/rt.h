@@ -64,6 +64,7 @@ enum own_call {
     OWN_PRCTL,
     OWN_MEMBARRIER,
     OWN_READ,
+    OWN_SECCOMP,
     OWN_CALLS
 };
 void filter_installed(const void *fprog);
@@ -218,9 +219,11 @@ void own_pages_add(u64 start, u64 end); /* memory that was mapped for the runtim
 u64 segment_bytes(i64 id); /* of System V shared memory; 0: no such */
 
 /* exec_map.c: executable memory that nobody has proved */
-int exec_map_before(struct blk *b, const struct frame *f); /* a call on the address space; 1: exec_map_after is to follow */
-void exec_map_after(struct blk *b, u32 nr, i64 result, const i64 *args);
+int exec_map_before(struct blk *b, struct frame *f); /* a call on the address space; 1: exec_map_after is to follow */
+void exec_map_after(struct blk *b, u32 nr, i64 result, i64 *args);
 int exec_map_any(void);
+void exec_map_all(void); /* takes in whatever is executable now and not the runtime's */
+int exec_map_cover(struct blk *process); /* by filters; 0: not all of it */
 int exec_map_holds(u64 at); /* or may hold it: the table was full */
 u32 exec_map_changing(void);                       /* single files: how many calls are on their way that change it */
 void exec_map_unproved(u64 at, u64 bytes); /* single files: code without a plan */
@@ -234,6 +237,7 @@ int user_dispatch_blocks(struct blk *b, u64 behind);
 static inline int guard_enabled(void) { return !(flk_config.flags & FLK_F_GUARD_OFF); }
 void guard_start(int is_unproved); /* at process start: something that is mapped is not proved */
 void guard_arm(struct blk *b);
+void guard_after_vfork(struct blk *b); /* in the parent: what the child has armed with the same memory */
 void guard_stays_armed(struct blk *b); /* from now on */
 void guard_disarm(struct blk *b);
 void guard_before_thread(struct blk *b); /* one that shares the memory is to be made */
@@ -247,6 +251,15 @@ int guard_would_trap(u64 ip); /* a system call there, of a thread that knows of 
 int guard_is_kept(u64 site); /* left alone on purpose: no hook is asked */
 const char *guard_missing(void); /* why it cannot be armed; 0: it can, or never was to */
 void flk_guarded(struct frame *f);
+
+int guard_by_filter(void); /* seccomp's, in place of Syscall User Dispatch */
+
+/* guard_filter.c */
+#define GUARD_FILTER_REASON 0x464c /* SECCOMP_RET_DATA, si_errno */
+int guard_filter_start(struct blk *process); /* 0: seccomp does not serve */
+int guard_filter_cover(struct blk *process, u64 lo, u64 hi); /* 0: it is not to be had */
+int guard_filter_sync(struct blk *process); /* all that others with the same memory have installed; 0: it is not to be had */
+u64 guard_filter_place(u64 bytes, u64 flags); /* where an mmap without an address is to be; 0: anywhere */
 
 /* thunks.c */
 u64 intern(const struct ksigaction *act); /* -> thunk; 0: no memory */

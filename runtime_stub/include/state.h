@@ -79,6 +79,7 @@ struct blk {
     u64 sp_mask[3];       /* SPECIAL_MASK: the mask that the kernel reads; pselect6's pointer and size */
     u32 sp_indirect;      /* SPECIAL_MASK: the argument points to pointer and size */
     u32 sp_arg;           /* SPECIAL_MASK, SPECIAL_EXEC: which argument is mask or path, and the application's value */
+    u32 sp_placed;        /* SPECIAL_MAP: the program had asked for no address (guard_filter.c) */
     u32 vfork;            /* this block serves a vfork child; its parent frees it */
     i64 sp_value;
     u32 sp_clears, sp_before_clear; /* clone3 with CLONE_CLEAR_SIGHAND, and signals_before_clear */
@@ -92,6 +93,7 @@ struct blk {
 
     u32 armed; /* this thread's system calls outside of the runtime trap */
     u32 tid;   /* 0: not known */
+    u32 filters; /* in the process's block: how many of the guard's it has (guard_filter.c) */
     u32 tellers; /* threads that are about to tell this one to arm */
     i64 sp_nr; /* the number that a special call gave the kernel */
     struct {   /* Syscall User Dispatch of the program's own (user_dispatch.c) */

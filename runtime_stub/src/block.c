@@ -85,7 +85,7 @@ static void reset(struct blk *b) {
     b->sp_kind = SPECIAL_NONE;
     alt_reset(&b->alt);
     b->vmask = b->vpending = 0;
-    b->armed = b->tid = b->dispatch.is_on = b->dispatch.is_due = 0;
+    b->armed = b->filters = b->tid = b->dispatch.is_on = b->dispatch.is_due = 0;
     b->call_nr = 0;
     b->changed = 0;
     b->threads = 0;
@@ -140,6 +140,7 @@ void blocks_reserve(void) {
 /* In the child of a fork the other threads are gone: their blocks are free again. No other thread runs here. */
 void blocks_after_fork(struct blk *keep) {
     flk_rt.free_list = 0;
+    keep->filters = keep->process->filters;
     keep->process = keep;
     keep->threads = 1;
     for (struct blk *b = flk_rt.all; b; b = b->all_next) {

@@ -186,6 +186,7 @@ static void start_clone(struct blk *b, struct frame *f) {
             PROCESS_THREADS(b, 1);
         } else {
             child->threads = 1;
+            child->filters = b->process->filters;
         }
     }
     b->sp_value = (i64)flags;
@@ -279,6 +280,7 @@ i64 special_finish(struct blk *b, i64 result, i64 *args) {
         } else if (b->sp_child && b->sp_child->vfork) {
             bundle_exec_over(b->sp_child, 0);
             block_free(b->sp_child); /* the child has called exec or exit */
+            guard_after_vfork(b);
         } else if (b->sp_child) {
             block_release(b->sp_child);
         }

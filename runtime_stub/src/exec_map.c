@@ -11,6 +11,7 @@
  */
 #include <asm/unistd_64.h>
 
+#include "../include/ranges.h"
 #include "../include/rt.h"
 #ifdef IN_SINGLE
 #include "../include/plans.h"
@@ -18,7 +19,6 @@
 
 #define NR_PKEY_MPROTECT 329
 #define PAGE 4096ul
-#define PAGE_SHIFT 12
 #define PAGES(bytes) (((bytes) + PAGE - 1) & -PAGE)
 #define PROT_WRITE 2
 #define PROT_EXEC 4
@@ -33,8 +33,6 @@
 #define AT_EMPTY_PATH 0x1000
 #define O_CLOEXEC 02000000
 #define RANGES 512
-#define COUNT_BITS 28 /* pages of a range; the rest is its first page */
-#define COUNT_MAX ((1ul << COUNT_BITS) - 1)
 #define END_OF_USER (1ul << 47)
 
 static struct {
@@ -45,13 +43,6 @@ static struct {
     u64 ranges[RANGES];
 } map;
 
-static u64 pack(u64 lo, u64 hi) {
-    u64 count = (hi - lo) >> PAGE_SHIFT;
-    return lo >> PAGE_SHIFT << COUNT_BITS | (count > COUNT_MAX ? COUNT_MAX : count);
-}
-static u64 low(u64 range) { return range >> COUNT_BITS << PAGE_SHIFT; }
-static u64 high(u64 range) { return low(range) + ((range & COUNT_MAX) << PAGE_SHIFT); }
-
 static int swap(u64 *word, u64 *was, u64 now) {
     return __atomic_compare_exchange_n(word, was, now, 0, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
 }
@@ -61,19 +52,19 @@ static void add(u64 lo, u64 hi) {
         hi = END_OF_USER;
     if (lo >= hi)
         return;
-    if ((hi - lo) >> PAGE_SHIFT > COUNT_MAX)
+    if ((hi - lo) >> PAGE_SHIFT > RANGE_COUNT_MAX)
         __atomic_store_n(&map.lost, 1, __ATOMIC_SEQ_CST);
     for (u32 i = 0; i < map.used; i++) { /* one that overlaps or touches grows */
         u64 *word = &map.ranges[i], was = __atomic_load_n(word, __ATOMIC_SEQ_CST);
-        while (was && low(was) <= hi && lo <= high(was)) {
-            u64 now = pack(lo < low(was) ? lo : low(was), hi > high(was) ? hi : high(was));
+        while (was && range_low(was) <= hi && lo <= range_high(was)) {
+            u64 now = range_pack(lo < range_low(was) ? lo : range_low(was), hi > range_high(was) ? hi : range_high(was));
             if (now == was || swap(word, &was, now))
                 return;
         }
     }
     for (u32 i = 0; i < RANGES; i++) {
         u64 none = 0;
-        if (map.ranges[i] || !swap(&map.ranges[i], &none, pack(lo, hi)))
+        if (map.ranges[i] || !swap(&map.ranges[i], &none, range_pack(lo, hi)))
             continue;
         u32 used = __atomic_load_n(&map.used, __ATOMIC_SEQ_CST);
         while (used <= i && !__atomic_compare_exchange_n(&map.used, &used, i + 1, 0, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST))
@@ -87,7 +78,7 @@ static void add(u64 lo, u64 hi) {
 static int overlaps(u64 lo, u64 hi) {
     for (u32 i = 0; i < map.used; i++) {
         u64 range = __atomic_load_n(&map.ranges[i], __ATOMIC_SEQ_CST);
-        if (range && low(range) < hi && lo < high(range))
+        if (range && range_low(range) < hi && lo < range_high(range))
             return 1;
     }
     return 0;
@@ -96,9 +87,9 @@ static int overlaps(u64 lo, u64 hi) {
 static void take(u64 lo, u64 hi) {
     for (u32 i = 0; i < map.used; i++) {
         u64 *word = &map.ranges[i], was = __atomic_load_n(word, __ATOMIC_SEQ_CST);
-        while (was && low(was) < hi && lo < high(was)) {
-            u64 start = low(was), end = high(was);
-            u64 left = start < lo ? pack(start, lo) : 0, right = end > hi ? pack(hi, end) : 0;
+        while (was && range_low(was) < hi && lo < range_high(was)) {
+            u64 start = range_low(was), end = range_high(was);
+            u64 left = start < lo ? range_pack(start, lo) : 0, right = end > hi ? range_pack(hi, end) : 0;
             if (!swap(word, &was, left ? left : right))
                 continue;
             if (left && right)
@@ -109,6 +100,15 @@ static void take(u64 lo, u64 hi) {
 }
 
 int exec_map_holds(u64 at) { return map.lost || overlaps(at, at + 1); }
+
+int exec_map_cover(struct blk *process) {
+    for (u32 i = 0; i < map.used && !map.lost; i++) {
+        u64 range = __atomic_load_n(&map.ranges[i], __ATOMIC_SEQ_CST);
+        if (range && !guard_filter_cover(process, range_low(range), range_high(range)))
+            return 0;
+    }
+    return !map.lost;
+}
 
 int exec_map_any(void) {
     if (map.lost || __atomic_load_n(&map.changing, __ATOMIC_SEQ_CST))
@@ -178,6 +178,8 @@ static void look(u64 lo, u64 hi) {
     SYS2(__NR_close, fd, 0);
 }
 
+void exec_map_all(void) { look(0, END_OF_USER); }
+
 /* ---- The application's calls ---- */
 
 #ifdef IN_SINGLE
@@ -215,7 +217,7 @@ static int is_image(u64 from, u64 bytes) { return (void)from, (void)bytes, 0; }
 
 static void is_changing(int by) { __atomic_add_fetch(&map.changing, (u32)by, __ATOMIC_SEQ_CST); }
 
-int exec_map_before(struct blk *b, const struct frame *f) {
+int exec_map_before(struct blk *b, struct frame *f) {
     u64 lo = (u64)f->args[0], bytes = (u64)f->args[1], prot = (u64)f->args[2], flags = (u64)f->args[3];
     u32 nr = (u32)f->rax;
     int arms = 0, goes = 0;
@@ -248,14 +250,16 @@ int exec_map_before(struct blk *b, const struct frame *f) {
     }
     b->sp_value = arms;
     b->sp_arg = guard_enabled() && (arms || goes);
+    b->sp_placed = nr == __NR_mmap && !lo && guard_by_filter();
+    if (b->sp_placed)
+        f->args[0] = (i64)guard_filter_place(bytes, flags);
     if (!b->sp_arg) /* a file's text: a client, perhaps; or something over what was one */
-        return nr == __NR_mmap && ((prot & PROT_EXEC && !(flags & MAP_ANONYMOUS)) || (flags & MAP_FIXED && is_image(lo, bytes)));
+        return b->sp_placed ||
+               (nr == __NR_mmap && ((prot & PROT_EXEC && !(flags & MAP_ANONYMOUS)) || (flags & MAP_FIXED && is_image(lo, bytes))));
     is_changing(1);
 #ifdef IN_SINGLE
     promote_wait(); /* who comes later sees the change */
 #endif
-    if (arms)
-        guard_arm(b);
     if (nr == __NR_mprotect || nr == NR_PKEY_MPROTECT) {
         if (arms)
             add(lo, lo + PAGES(bytes));
@@ -269,25 +273,32 @@ int exec_map_before(struct blk *b, const struct frame *f) {
     } else if (nr != __NR_shmat && nr != __NR_shmdt) {
         take(lo, lo + PAGES(bytes));
     }
+    if (arms)
+        guard_arm(b);
     return 1;
 }
 
 static u64 end_of_range_at(u64 lo) {
     for (u32 i = 0; i < map.used; i++)
-        if (map.ranges[i] && low(map.ranges[i]) <= lo && lo < high(map.ranges[i]))
-            return high(map.ranges[i]);
+        if (map.ranges[i] && range_low(map.ranges[i]) <= lo && lo < range_high(map.ranges[i]))
+            return range_high(map.ranges[i]);
     return lo;
 }
 
-void exec_map_after(struct blk *b, u32 nr, i64 result, const i64 *args) {
+/* What is proved has system calls, too, that are not hooked: those that nobody decided. */
+static int is_watched(void) { return guard_by_filter() && flk_config.flags & FLK_F_GUARD_ON; }
+
+void exec_map_after(struct blk *b, u32 nr, i64 result, i64 *args) {
     u64 lo = (u64)args[0], bytes = (u64)args[1], at = (u64)result;
     int failed = at > -4096ul;
+    if (b->sp_placed)
+        args[0] = b->sp_placed = 0; /* what the program had asked for */
     switch (nr) {
     case __NR_mmap:
         if (failed) {
             if (b->sp_arg && args[3] & MAP_FIXED)
                 look(lo, lo + PAGES(bytes));
-        } else if ((args[2] & PROT_EXEC || is_image(at, bytes)) && (!is_known(at, bytes, args) || b->sp_value)) {
+        } else if ((args[2] & PROT_EXEC || is_image(at, bytes)) && (!is_known(at, bytes, args) || b->sp_value || is_watched())) {
             add(at, at + PAGES(bytes));
             guard_arm(b);
         }
@@ -324,6 +335,8 @@ void exec_map_after(struct blk *b, u32 nr, i64 result, const i64 *args) {
             add(lo, lo + PAGES(bytes));
         }
     }
+    if (guard_by_filter())
+        guard_arm(b); /* what has come is in the filters before its address is told */
     if (!b->sp_arg)
         return;
     b->sp_arg = 0;

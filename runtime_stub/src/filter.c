@@ -57,6 +57,7 @@ static const u16 own_calls[] = {
     [OWN_PRCTL] = __NR_prctl,
     [OWN_MEMBARRIER] = __NR_membarrier,
     [OWN_READ] = __NR_read,
+    [OWN_SECCOMP] = __NR_seccomp,
 };
 
 static int alu(u32 op, u32 *a, u32 v) {

@@ -1,4 +1,5 @@
-/* The guard: system calls of code that nobody has proved trap, by Syscall User Dispatch, and go to the hook.
+/* The guard: system calls of code that nobody has proved trap, by Syscall User Dispatch, and go to the hook. (Where the kernel has none, by seccomp filters:
+ * guard_filter.c. Then no thread has to be told, and the guard stays armed.)
  *
  * In: that executable memory exists which is not proved (exec_map.c), or --guard on; SIGSYS. Out: every thread armed; a thread that trapped goes on
  * in the runtime, outside of the signal handler, as a special call does (dispatch.c), and then behind its instruction.
@@ -18,6 +19,7 @@
 #include "../include/rt.h"
 
 #define PR_SET_SYSCALL_USER_DISPATCH 59
+#define SYS_SECCOMP 1
 #define SYS_USER_DISPATCH 2
 #define AUDIT_ARCH_I386 0x40000003u
 #define SI_QUEUE (-1)
@@ -40,6 +42,10 @@
 static const char *missing; /* any thread sets it, once it knows: two at once tell it twice, no more */
 const char *guard_missing(void) { return missing; }
 
+static const char no_more_filters[] = "no more seccomp filters are to be had";
+static u32 by_filter; /* likewise */
+int guard_by_filter(void) { return by_filter; }
+
 static u32 state(void) { return __atomic_load_n(&flk_rt.guard, __ATOMIC_SEQ_CST); }
 
 static void tell_missing(const char *why) {
@@ -56,7 +62,19 @@ static u64 range_size(void) { return ADDR(flk_text_end) - range_start(); }
 
 int guard_would_trap(u64 ip) { return state() >= GUARD_ARMING && ip - range_start() >= range_size(); }
 
+/* The kernel has no Syscall User Dispatch. */
+static void start_filters(struct blk *b) {
+    if (guard_filter_start(b->process))
+        by_filter = flk_rt.guard_stays = 1;
+    else
+        tell_missing("this kernel has no Syscall User Dispatch (Linux 5.11), and a seccomp filter is not to be had");
+}
+
 static int set_dispatch(struct blk *b, u32 on) {
+    if (by_filter) {
+        __atomic_store_n(&b->armed, on, __ATOMIC_SEQ_CST);
+        return 1;
+    }
     if (!may_call(OWN_PRCTL)) {
         if (on)
             tell_missing("a seccomp filter of the program's forbids prctl");
@@ -66,8 +84,8 @@ static int set_dispatch(struct blk *b, u32 on) {
     if (!r)
         __atomic_store_n(&b->armed, on, __ATOMIC_SEQ_CST);
     else if (on)
-        tell_missing("this kernel has no Syscall User Dispatch (Linux 5.11)");
-    return !r;
+        start_filters(b);
+    return !r || by_filter;
 }
 
 /* Whoever arms looks at b->armed behind its change of the state, so the state is looked at behind every change of b->armed: one of the
@@ -80,6 +98,8 @@ void guard_sync(struct blk *b) {
     u32 yields = 0;
     for (u32 wanted; b->armed != (wanted = state() >= GUARD_ARMING) && !missing && set_dispatch(b, wanted);)
         yields = MOST_YIELDS;
+    if (by_filter && !guard_filter_sync(b->process))
+        tell_missing(no_more_filters);
     while (yields && may_call(OWN_YIELD)) {
         yields = __atomic_load_n(&b->tellers, __ATOMIC_SEQ_CST) ? yields - 1 : 0;
         SYS0(__NR_sched_yield);
@@ -255,11 +275,20 @@ void guard_arm(struct blk *b) {
         /* Another thread may be at it and not done: then both do it. */
         if (was == GUARD_NEVER)
             modules_enter_far();
-        call_others(b);
+        if (!by_filter)
+            call_others(b);
         u32 arming = GUARD_ARMING;
         __atomic_compare_exchange_n(&flk_rt.guard, &arming, GUARD_ARMED, 0, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
     }
     guard_sync(b);
+    if (by_filter && !exec_map_cover(b->process))
+        tell_missing(no_more_filters);
+}
+
+void guard_after_vfork(struct blk *b) {
+    guard_sync(b);
+    if (b->armed && !by_filter)
+        call_others(b);
 }
 
 void guard_disarm(struct blk *b) {
@@ -283,6 +312,10 @@ void guard_start(int is_unproved) {
     b->tid = (u32)SYS0(__NR_gettid);
     if (is_unproved || flk_config.flags & FLK_F_GUARD_ON)
         guard_stays_armed(b);
+    if (by_filter) { /* it takes no addresses of ours to be right, but others' */
+        exec_map_all();
+        guard_arm(b);
+    }
 }
 
 /* ---- Traps ---- */
@@ -322,8 +355,19 @@ static void trapped(struct blk *b, struct sigframe *f, u64 *gs) {
     *gs = ADDR(b);
 }
 
+/* One of the program's own that answers the same way hides ours, if it is newer. */
+static int is_filters(const struct sigframe *f) {
+    u64 ip = f->uc.rip;
+    return f->info.code == SYS_SECCOMP && ip - range_start() >= range_size() &&
+           (f->info.error == GUARD_FILTER_REASON || (by_filter && exec_map_holds(ip - SYSCALL_BYTES)));
+}
+
 enum guard_signal guard_signal(struct blk *b, struct sigframe *f, u64 *gs) {
     const struct siginfo *info = &f->info;
+    if (is_filters(f)) {
+        trapped(b, f, gs);
+        return GUARD_SIGNAL_DONE;
+    }
     if (info->code == SYS_USER_DISPATCH && b->dispatch.is_due) {
         b->dispatch.is_due = 0;
         return GUARD_SIGNAL_SENT;

@@ -8,9 +8,10 @@
 #include <asm/unistd_64.h>
 
 #include "../include/tool.h"
-#include "../include/syscall_names.h"
+#include "syscall_names.h" /* from tools/pack_names.c */
 
 #define NAME_BYTES 32
+#define NO_NAME ('@' ^ 0x20)
 #define LINE_BYTES 24576 /* 512 names of at most 24 characters with their counts would not all fit: see finish */
 #define O_WRONLY 1
 #define O_CREAT 0100
@@ -137,21 +138,31 @@ static u64 sum_all(struct blk *mine, u64 offset_bytes) {
 
 enum end { AT_EXIT, AT_EXEC, AT_CLOSE };
 
-/* The name that begins at `names`, empty where there is none; -> the next one. Stays at the end. In: `name`, the one before. */
-static const char *next_name(const char *names, char *name) {
-    u8 c = (u8)*names;
-    if (c)
-        names++;
-    if (c > 127)
-        name += c - 128;
-    else if (c > ' ')
-        *name++ = (char)(c ^ 0x20);
-    while ((c = (u8)*names) == '_' || (u8)(c - 'a') < 26 || (u8)(c - '0') < 10) {
-        *name++ = (char)c;
-        names++;
-    }
-    *name = 0;
-    return names;
+/* What the symbol stands for (tools/pack_names.c). */
+static char *expand(char *to, u8 symbol) {
+    for (u8 pair; (pair = (u8)(symbol - 128)) < NAMES_PAIRS; symbol = name_pairs[pair][1])
+        to = expand(to, name_pairs[pair][0]);
+    *to = (char)((u8)(symbol - '@') < 27 || symbol > 'z' ? symbol ^ 0x20 : symbol);
+    return to + 1;
+}
+
+static int begins_name(u8 symbol) {
+    u8 pair = (u8)(symbol - 128);
+    return pair < NAMES_PAIRS ? pair >= NAMES_FIRST_START : (u8)(symbol - '@') < 27 || symbol > 'z';
+}
+
+/* The name that begins at `at`, empty where there is none; -> the next one. Stays at the end. */
+static const u8 *next_name(const u8 *at, char *name) {
+    const u8 *end = syscall_names + sizeof syscall_names;
+    char *to = name;
+    if (at < end)
+        do
+            to = expand(to, *at++);
+        while (at < end && !begins_name(*at));
+    *to = 0;
+    if (*name == NO_NAME)
+        *name = 0;
+    return at;
 }
 
 /* A member of the object that has begun; none where it is 0, or where the line is too long. Without a name its number serves. */
@@ -178,7 +189,7 @@ static char *format(struct blk *mine, enum end at) {
     p += 20;
     char *list = p;
     p = put(p, ",\"calls\":{");
-    const char *names = syscall_names;
+    const u8 *names = syscall_names;
     char name[NAME_BYTES];
     for (u32 nr = 0; nr <= COUNTED; nr++) {
         if (nr < NAMES_GAP || nr >= NAMES_GAP_END)
@@ -210,6 +221,8 @@ static char *format(struct blk *mine, enum end at) {
         p = put_number(p, promoted_count());
     }
 #endif
+    if (guard_by_filter())
+        p = put(p, ",\"guard\":\"seccomp\"");
     if (guard_missing()) {
         p = put(p, ",\"unguarded\":");
         p = put_json(p, guard_missing());

@@ -64,11 +64,11 @@ i64 user_dispatch_set(struct blk *b, const i64 *args) {
     default:
         return -EINVAL;
     }
+    guard_stays_armed(b); /* for what makes calls without a trampoline */
+    if (guard_missing() || guard_by_filter()) /* as without us */
+        return -EINVAL;
     if (selector >= TASK_SIZE_MAX)
         return -EFAULT;
-    guard_stays_armed(b); /* for what makes calls without a trampoline */
-    if (guard_missing())
-        return -EINVAL;
     if (!watch_all_calls())
         return -EPERM;
     b->dispatch.offset = offset;

@@ -29,10 +29,12 @@ class Storm:
     traps: int
 
 
-def storm(hooked: Path, report: Path, seconds: int) -> Storm:
+def storm(hooked: Path, report: Path, seconds: int, launcher: tuple[str | Path, ...] = ()) -> Storm:
     """One run of src/storm.c."""
     report.unlink(missing_ok=True)
-    done = run([hooked, str(seconds)], env={"FLICKER_AOT_OUTPUT": str(report)}, timeout_seconds=seconds + 120)
+    done = run(
+        [*launcher, hooked, str(seconds)], env={"FLICKER_AOT_OUTPUT": str(report)}, timeout_seconds=seconds + 120
+    )
     assert done.status == 0, done
     lines = [json.loads(line) for line in report.read_text().splitlines()]
     counted = sum(line["calls"].get("getppid", 0) for line in lines)

@@ -6,6 +6,7 @@ import re
 import struct
 import subprocess
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -117,17 +118,33 @@ def _items(form: str) -> list[tuple[str, str]]:
     return found
 
 
-def test_names_of_system_calls() -> None:
-    """The runtime's list says what the package's table says."""
-    header = (ROOT / "runtime_stub" / "include" / "syscall_names.h").read_text()
-    (body,) = re.findall(r"syscall_names\[\] =(.*?);", header, re.DOTALL)
-    names, before = [], ""
-    for form in re.findall(r'"(.*?)"', body):
-        ((shared, first, rest),) = re.findall(r"^(?:\\(2\d\d))?(\\177|[A-Z ])?(\w*)$", form)
-        before = before[: int(shared, 8) - 128] if shared else first.replace("\\177", "_").lower().strip()
-        names.append(before := before + rest)
-    gap, end = (int(n) for n in re.findall(r"#define NAMES_GAP\w* (\d+)", header))
-    assert {n if n < gap else n + end - gap: name for n, name in enumerate(names) if name} == NAME_OF
+def test_names_of_system_calls(tmp_path: Path) -> None:
+    """The runtime's list says what the package's table says, and so does what is made of it."""
+    stub = ROOT / "runtime_stub"
+    listed = [line.split() for line in (stub / "include/syscall_names.txt").read_text().splitlines() if line[0] != "#"]
+    assert {int(number): name for number, name in listed} == NAME_OF
+    subprocess.run(["gcc", "-o", tmp_path / "pack", stub / "tools/pack_names.c"], check=True)
+    with (stub / "include/syscall_names.txt").open() as names:
+        header = subprocess.run([tmp_path / "pack"], stdin=names, check=True, capture_output=True, text=True).stdout
+    gap, end, _, first_start = (int(n) for n in re.findall(r"#define NAMES_\w* (\d+)", header))
+    table, symbols = header.split("syscall_names[]")
+    pairs = [(int(a), int(b)) for a, b in re.findall(r"\{(\d+), (\d+)\}", table)]
+
+    def expand(symbol: int) -> str:
+        pair = (symbol - 128) & 255
+        return "".join(map(expand, pairs[pair])) if pair < len(pairs) else chr(symbol)
+
+    found = []
+    for symbol in map(int, re.findall(r"\d+", symbols)):
+        text, pair = expand(symbol), (symbol - 128) & 255
+        begins = re.match(r"[@A-Z\x7f]", text) is not None
+        if pair < len(pairs):
+            assert begins == (pair >= first_start)
+        if begins:
+            found.append(text.lower().replace("\x7f", "_").strip("@"))
+        else:
+            found[-1] += text
+    assert {n if n < gap else n + end - gap: name for n, name in enumerate(found) if name} == NAME_OF
 
 
 def test_way_behind_a_clients_call() -> None:
