@@ -108,6 +108,8 @@ def starts_below(
         found[address] = Start(address, reason, Trust.CALLED)
     restorer = vaddr + 2 - len(_RESTORER)
     if image.read(restorer, len(_RESTORER)) == _RESTORER:
+        if any(restorer < at < vaddr and start.trust is Trust.CALLED for at, start in found.items()):
+            return  # two readings of the same bytes, of which neither is proved
         found[restorer] = Start(restorer, "the bytes of a signal restorer", Trust.CALLED)
     effort.spend(len(found))
     nearest = [found[address] for address in sorted(found, reverse=True)]

@@ -80,7 +80,7 @@ def section_part(image: Image, layout: Layout, offset: int, *, with_symbols: boo
         names = len(headers)
         headers.append(_string_table())
     strings = _movable(image, headers, names)
-    if not headers[names].name:
+    if not headers[names].name and not any(strings[:1]):
         headers[names].name = _add(strings, ".shstrtab")
     if layout.shown_phdrs is not None:
         _hide_interpreter(image, headers, strings)

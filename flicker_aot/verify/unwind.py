@@ -153,7 +153,9 @@ class _Expected:
         self.entries: list[tuple[int, int]] = []
         self.eh_frame = 0
         header = next((p for p in original.segments if _is_header(p)), None)
-        if not (header is not None and self._list(header)) and not self._walk():
+        if header is not None:  # one that cannot be read says nothing, and no other is looked for
+            self._list(header)
+        elif not self._walk():
             self._believe(subject)
         self._read: Read = original.at
         self._debug = not self.entries
@@ -172,13 +174,10 @@ class _Expected:
         self.places: dict[int, list[_Place]] = {}
         self.wanted: dict[int, dict[int, tuple[object, ...]]] = {}
 
-    def _list(self, header: Phdr) -> bool:
-        """Whether the original's own table can be read."""
-        try:
+    def _list(self, header: Phdr) -> None:
+        """What the original's own table says, if it can be read."""
+        with suppress(Unsound, struct.error):
             self.eh_frame, self.entries = _read_header(self._original, header)
-        except (Unsound, struct.error):
-            return False
-        return True
 
     def _walk(self) -> bool:
         """Whether the original's section is there and whole: of another nobody can say which entries it has."""
