@@ -21,6 +21,7 @@ RSP, RCX, R11, RIP = 7, 2, 11, 16
 _FORMATS: Final = {
     0: (8, False), 2: (2, False), 3: (4, False), 4: (8, False), 10: (2, True), 11: (4, True), 12: (8, True),
 }  # fmt: skip
+_ULEB128, _SLEB128 = 1, 9
 _EH_CIE, _DEBUG_CIE = 0, 0xFFFFFFFF
 
 Read = Callable[[int, int], bytes]  # (vaddr, size) -> exactly these bytes, or Unsound
@@ -89,19 +90,17 @@ class _Stream:
 
     def pointer(self, encoding: int) -> int:
         place = self.base + self.at
-        sizes = {
-            0: (8, False),
-            2: (2, False),
-            3: (4, False),
-            4: (8, False),
-            10: (2, True),
-            11: (4, True),
-            12: (8, True),
-        }
-        if encoding & 0x0F not in sizes or encoding & 0x70 not in (0, 0x10) or encoding & 0x80:
+        if encoding & 0x0F not in _FORMATS or encoding & 0x70 not in (0, 0x10) or encoding & 0x80:
             raise Unsound("unwind", place, f"pointer encoding {encoding:#x} is not known")
         value = self.number(*_FORMATS[encoding & 0x0F])
         return value + place & _MASK if encoding & 0x70 else value
+
+    def skip_pointer(self, encoding: int) -> None:
+        """Past a pointer that nobody asks for, whatever it is relative to."""
+        if encoding & 0x0F in (_ULEB128, _SLEB128):
+            self.leb()
+        else:
+            self.pointer(encoding & 0x0F)
 
 
 @dataclass(slots=True)
@@ -178,7 +177,7 @@ def _cie(read: Read, vaddr: int, debug: bool) -> _Cie:
             elif letter == ord("L"):
                 stream.take(1)
             elif letter == ord("P"):
-                stream.pointer(stream.number(1) & 0x7F)
+                stream.skip_pointer(stream.number(1))
             elif letter not in b"SB":
                 raise Unsound("unwind", vaddr, f"augmentation {letters!r} is not known")
         stream.at = end
