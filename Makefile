@@ -15,6 +15,7 @@
 # attack  signals at every instruction of calls, handlers and children, where `test` takes samples (hours)
 # soak    the test programs SOAK_ROUNDS times while the machine is busy (SOAK_ARGS: --minutes, --modes, ...)
 # storms  threads that make and run code under signals, half an hour, and a million pages made and given back (STORMS_ARGS: --minutes, --pages)
+# kernels the static test programs on another Linux, in a virtual machine (KERNEL: its vmlinuz; qemu-system-x86, cpio)
 # suites  test suites that others wrote (Go, busybox, LuaJIT, stress-ng), natively and rewritten, test by test (SUITES: which)
 # exec    every encoding found on this machine: its relocated copy read by objdump and run beside it on the CPU
 # mutants every bit of small rewritten files, and thousands a class of real ones: the verifier's kill rates
@@ -36,7 +37,7 @@ SOAK_ARGS ?=
 SUITES ?=
 PYTEST_ARGS ?=
 
-.PHONY: setup stub check test packages demo bench bench-real engines corpus corpus-run golden-accept sweep attack soak storms suites exec mutants fuzz \
+.PHONY: setup stub check test packages demo bench bench-real engines corpus corpus-run golden-accept sweep attack soak storms kernels suites exec mutants fuzz \
 	clean rootfs-demo real real-single
 
 setup: $(READY) stub
@@ -110,6 +111,9 @@ storms: setup
 
 soak: packages setup
 	$(BIN)/python -m tests.soak --rounds $(SOAK_ROUNDS) $(SOAK_ARGS)
+
+kernels: setup
+	$(BIN)/python -m tests.kernels $(KERNEL)
 
 suites: packages setup
 	$(BIN)/python -m tests.suites $(SUITES)
