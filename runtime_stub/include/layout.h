@@ -60,7 +60,7 @@
 #define SF_STACK_SIZE 40
 #define SF_SIZE 440
 
-#define THUNK_COUNT 128 /* distinct (handler, flags, mask, restorer) without a page mapped for them */
+#define THUNK_COUNT 64 /* distinct (handler, flags, mask, restorer) without a page mapped for them */
 #define MORE_PAGES 64    /* pages of further thunks */
 #define MORE_BYTES 10    /* a thunk there */
 #define MORE_THUNKS 409  /* in a page */

@@ -222,7 +222,7 @@ u64 segment_bytes(i64 id); /* of System V shared memory; 0: no such */
 int exec_map_before(struct blk *b, struct frame *f); /* a call on the address space; 1: exec_map_after is to follow */
 void exec_map_after(struct blk *b, u32 nr, i64 result, i64 *args);
 int exec_map_any(void);
-void exec_map_all(void); /* takes in whatever is executable now and not the runtime's */
+void exec_map_start(void); /* takes in what the kernel has made executable and writable */
 int exec_map_cover(struct blk *process); /* by filters; 0: not all of it */
 int exec_map_holds(u64 at); /* or may hold it: the table was full */
 u32 exec_map_changing(void);                       /* single files: how many calls are on their way that change it */

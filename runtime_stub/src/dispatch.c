@@ -26,6 +26,7 @@
 #define SECCOMP_MODE_STRICT 1
 #define SECCOMP_SET_MODE_STRICT 0
 #define SECCOMP_SET_MODE_FILTER 1
+#define SECCOMP_FILTER_FLAG_TSYNC 1
 
 enum kind {
     PLAIN,
@@ -416,12 +417,15 @@ static int do_arch_prctl(struct blk *b, struct frame *f) {
     }
 }
 
-/* If the installation then fails, the runtime is only more careful than it had to be. */
-static void seccomp(int strict, const void *fprog) {
-    if (strict)
-        strict_installed();
-    else
+/* If the installation then fails, the runtime is only more careful than it had to be. A thread's own filters are not for the others: they would be
+ * given to them along with ours. Beside ours there is no strict mode. */
+static void seccomp(struct blk *b, int strict, const void *fprog, u64 flags) {
+    if (!(flags & SECCOMP_FILTER_FLAG_TSYNC) && b->process->threads > 1)
+        __atomic_or_fetch(&flk_rt.forbidden, 1u << OWN_SECCOMP, __ATOMIC_ACQ_REL);
+    if (!strict)
         filter_installed(fprog);
+    else if (!guard_by_filter())
+        strict_installed();
 }
 
 #ifdef IN_SINGLE
@@ -490,11 +494,11 @@ static void dispatch_special(struct frame *f, u32 kind) {
             break;
         }
         if ((int)f->args[0] == PR_SET_SECCOMP)
-            seccomp((u64)f->args[1] == SECCOMP_MODE_STRICT, (const void *)f->args[2]);
+            seccomp(b, (u64)f->args[1] == SECCOMP_MODE_STRICT, (const void *)f->args[2], 0);
         return;
     case SECCOMP:
         if (f->args[0] == SECCOMP_SET_MODE_STRICT || f->args[0] == SECCOMP_SET_MODE_FILTER)
-            seccomp(f->args[0] == SECCOMP_SET_MODE_STRICT, (const void *)f->args[2]);
+            seccomp(b, f->args[0] == SECCOMP_SET_MODE_STRICT, (const void *)f->args[2], (u64)f->args[1]);
         return;
     case SIGRETURN:
         prepare_sigreturn(b, f);

@@ -33,6 +33,9 @@
 #define AT_EMPTY_PATH 0x1000
 #define O_CLOEXEC 02000000
 #define RANGES 512
+#define STACKS_SHIFT 34 /* of the highest 16 GiB, where the stack is: it grows, down to its usual limit */
+#define STACKS 0x1fff
+#define STACK_BYTES (8ul << 20)
 #define END_OF_USER (1ul << 47)
 
 static struct {
@@ -102,12 +105,14 @@ static void take(u64 lo, u64 hi) {
 int exec_map_holds(u64 at) { return map.lost || overlaps(at, at + 1); }
 
 int exec_map_cover(struct blk *process) {
-    for (u32 i = 0; i < map.used && !map.lost; i++) {
+    int all = !map.lost;
+    for (u32 i = 0; i < map.used; i++) {
         u64 range = __atomic_load_n(&map.ranges[i], __ATOMIC_SEQ_CST);
-        if (range && !guard_filter_cover(process, range_low(range), range_high(range)))
-            return 0;
+        u64 lo = range_low(range), hi = range_high(range);
+        if (range)
+            all &= guard_filter_cover(process, lo - (hi >> STACKS_SHIFT == STACKS ? STACK_BYTES : 0), hi);
     }
-    return !map.lost;
+    return all;
 }
 
 int exec_map_any(void) {
@@ -137,13 +142,15 @@ static int may_be_text(u64 at) {
 
 struct line { /* of /proc/self/maps, as far as it has been read */
     u64 lo, hi;
-    u32 field, column; /* 0 start, 1 end, 2 rights, 3 the rest */
-    u32 is_exec;
+    u32 field; /* 0 start, 1 end, 2 rights, 3 the rest */
+    u32 rights; /* WRITABLE, EXECUTABLE */
 };
+enum { WRITABLE = 1, EXECUTABLE = 2 };
 
 static void read_char(struct line *l, u8 c, u64 lo, u64 hi) {
     if (c == '\n') {
-        if (l->is_exec && l->lo < hi && lo < l->hi && !is_ours(l->lo, l->hi))
+        /* From 0 on (exec_map_start): what the kernel has mapped, of which only what is writable, too, is not proved. */
+        if (l->rights >= (lo ? EXECUTABLE : WRITABLE + EXECUTABLE) && l->lo < hi && lo < l->hi && !is_ours(l->lo, l->hi))
             add(l->lo > lo ? l->lo : lo, l->hi < hi ? l->hi : hi);
         *l = (struct line){0};
         return;
@@ -152,12 +159,11 @@ static void read_char(struct line *l, u8 c, u64 lo, u64 hi) {
         l->field = 1;
     } else if (c == ' ' && l->field < 3) {
         l->field++;
-        l->column = 0;
     } else if (l->field < 2) {
         u64 *number = l->field ? &l->hi : &l->lo;
         *number = *number << 4 | (c <= '9' ? c - '0' : c - 'a' + 10);
     } else if (l->field == 2) {
-        l->is_exec |= l->column++ == 2 && c == 'x';
+        l->rights |= c == 'x' ? EXECUTABLE : c == 'w' ? WRITABLE : 0;
     }
 }
 
@@ -178,7 +184,7 @@ static void look(u64 lo, u64 hi) {
     SYS2(__NR_close, fd, 0);
 }
 
-void exec_map_all(void) { look(0, END_OF_USER); }
+void exec_map_start(void) { look(0, END_OF_USER); }
 
 /* ---- The application's calls ---- */
 
@@ -272,6 +278,8 @@ int exec_map_before(struct blk *b, struct frame *f) {
             take(lo, lo + PAGES(bytes));
     } else if (nr != __NR_shmat && nr != __NR_shmdt) {
         take(lo, lo + PAGES(bytes));
+        if (arms && flags & MAP_FIXED)
+            add(lo, lo + PAGES(bytes));
     }
     if (arms)
         guard_arm(b);
@@ -285,9 +293,6 @@ static u64 end_of_range_at(u64 lo) {
     return lo;
 }
 
-/* What is proved has system calls, too, that are not hooked: those that nobody decided. */
-static int is_watched(void) { return guard_by_filter() && flk_config.flags & FLK_F_GUARD_ON; }
-
 void exec_map_after(struct blk *b, u32 nr, i64 result, i64 *args) {
     u64 lo = (u64)args[0], bytes = (u64)args[1], at = (u64)result;
     int failed = at > -4096ul;
@@ -296,9 +301,11 @@ void exec_map_after(struct blk *b, u32 nr, i64 result, i64 *args) {
     switch (nr) {
     case __NR_mmap:
         if (failed) {
-            if (b->sp_arg && args[3] & MAP_FIXED)
+            if (b->sp_arg && args[3] & MAP_FIXED) {
+                take(lo, lo + PAGES(bytes));
                 look(lo, lo + PAGES(bytes));
-        } else if ((args[2] & PROT_EXEC || is_image(at, bytes)) && (!is_known(at, bytes, args) || b->sp_value || is_watched())) {
+            }
+        } else if ((args[2] & PROT_EXEC || is_image(at, bytes)) && (!is_known(at, bytes, args) || b->sp_value)) {
             add(at, at + PAGES(bytes));
             guard_arm(b);
         }

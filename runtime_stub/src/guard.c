@@ -42,9 +42,12 @@
 static const char *missing; /* any thread sets it, once it knows: two at once tell it twice, no more */
 const char *guard_missing(void) { return missing; }
 
-static const char no_more_filters[] = "no more seccomp filters are to be had";
+static const char filters_lack[] = "seccomp filters do not reach all of it";
 static u32 by_filter; /* likewise */
 int guard_by_filter(void) { return by_filter; }
+
+/* Filters serve for as much as they reach. */
+static int is_missing(void) { return missing && !by_filter; }
 
 static u32 state(void) { return __atomic_load_n(&flk_rt.guard, __ATOMIC_SEQ_CST); }
 
@@ -67,7 +70,7 @@ static void start_filters(struct blk *b) {
     if (guard_filter_start(b->process))
         by_filter = flk_rt.guard_stays = 1;
     else
-        tell_missing("this kernel has no Syscall User Dispatch (Linux 5.11), and a seccomp filter is not to be had");
+        tell_missing("no Syscall User Dispatch (Linux 5.11), no seccomp filter");
 }
 
 static int set_dispatch(struct blk *b, u32 on) {
@@ -96,10 +99,10 @@ static int set_dispatch(struct blk *b, u32 on) {
  * each other may both be in such a handler. */
 void guard_sync(struct blk *b) {
     u32 yields = 0;
-    for (u32 wanted; b->armed != (wanted = state() >= GUARD_ARMING) && !missing && set_dispatch(b, wanted);)
+    for (u32 wanted; b->armed != (wanted = state() >= GUARD_ARMING) && !is_missing() && set_dispatch(b, wanted);)
         yields = MOST_YIELDS;
     if (by_filter && !guard_filter_sync(b->process))
-        tell_missing(no_more_filters);
+        tell_missing(filters_lack);
     while (yields && may_call(OWN_YIELD)) {
         yields = __atomic_load_n(&b->tellers, __ATOMIC_SEQ_CST) ? yields - 1 : 0;
         SYS0(__NR_sched_yield);
@@ -263,14 +266,14 @@ void guard_before_thread(struct blk *b) {
 
 void guard_arm(struct blk *b) {
     u32 was = state();
-    if (!guard_enabled() || missing)
+    if (!guard_enabled() || is_missing())
         return;
     guard_before_thread(b);
     if (was != GUARD_ARMED) {
         if (was < GUARD_ARMING)
             was = __atomic_exchange_n(&flk_rt.guard, GUARD_ARMING, __ATOMIC_SEQ_CST);
         guard_sync(b);
-        if (missing)
+        if (is_missing())
             return;
         /* Another thread may be at it and not done: then both do it. */
         if (was == GUARD_NEVER)
@@ -282,7 +285,7 @@ void guard_arm(struct blk *b) {
     }
     guard_sync(b);
     if (by_filter && !exec_map_cover(b->process))
-        tell_missing(no_more_filters);
+        tell_missing(filters_lack);
 }
 
 void guard_after_vfork(struct blk *b) {
@@ -312,9 +315,12 @@ void guard_start(int is_unproved) {
     b->tid = (u32)SYS0(__NR_gettid);
     if (is_unproved || flk_config.flags & FLK_F_GUARD_ON)
         guard_stays_armed(b);
-    if (by_filter) { /* it takes no addresses of ours to be right, but others' */
-        exec_map_all();
+    /* Nor what is proved (--guard on), whose addresses other programs have as well, nor memory that such a program gets without asking for it to be executable
+     * (READ_IMPLIES_EXEC, before Linux 5.8). */
+    if (by_filter) {
+        exec_map_start();
         guard_arm(b);
+        tell_missing(filters_lack);
     }
 }
 

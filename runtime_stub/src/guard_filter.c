@@ -19,68 +19,80 @@
 
 #define SECCOMP_SET_MODE_FILTER 1
 #define SECCOMP_FILTER_FLAG_TSYNC 1
+#define SECCOMP_FILTER_FLAG_SPEC_ALLOW 4 /* Linux 4.17: the processor's mitigations stay as they are */
 #define PR_SET_NO_NEW_PRIVS 38
 #define EACCES 13
+#define EINVAL 22
 #define FILTERS 64
+#define NO_MORE (FILTERS + 1) /* blk.filters: the kernel has refused one */
 /* Other programs have code below (ET_EXEC), and from some 0x55.. on, where the kernel places it; in between only by their own wish. */
 #define PLACES_LOWEST (1ul << 32)
 #define KERNELS_START 0x550000000000ul
+#define FEW (1ul << 20)
+#define MANY (1ul << 26)
 #define PLACES_START 0x200000000000ul
 #define PLACES_BYTES (1ul << 39)
 #define PAGE 4096ul
 #define MAP_FIXED 0x10
 #define MAP_32BIT 0x40
+#define MAP_GROWSDOWN 0x100
+#define MAP_FIXED_NOREPLACE 0x100000
 
 static struct {
     u64 ranges[FILTERS];
     u64 placed; /* bytes */
 } filters;
 
-/* ip < lo or last < ip: allow. The constants 0 to 3 are the words of lo and last. Fields of struct seccomp_data: ip at 8, its upper half at 12. */
-enum { LD = 0x20, JEQ = 0x15, JGT = 0x25, JGE = 0x35, RET = 6 };
-enum { LO_LOW, LO_HIGH, LAST_LOW, LAST_HIGH };
-struct insn {
-    u16 code;
-    u8 yes, no;
-    u32 k;
+/* ip < lo or last < ip: allow. ip is behind the instruction. */
+struct words {
+    u64 lo, last;
+    u32 ip_low, ip_high; /* offsets in struct seccomp_data */
+    u32 trap, allow;
 };
-static const struct insn outline[] = {
-    {LD, 0, 0, 12},
+enum { LO_LOW, LO_HIGH, LAST_LOW, LAST_HIGH, IP_LOW, IP_HIGH, TRAP, ALLOW }; /* in there */
+enum { LD = 0x20, JEQ = 0x15, JGT = 0x25, JGE = 0x35, RET = 6 };
+static const struct {
+    u8 code, yes, no, word;
+} outline[] = {
+    {LD, 0, 0, IP_HIGH},
     {JGE, 0, 9, LO_HIGH},
     {JGT, 8, 0, LAST_HIGH},
     {JEQ, 0, 2, LO_HIGH},
-    {LD, 0, 0, 8},
+    {LD, 0, 0, IP_LOW},
     {JGE, 0, 5, LO_LOW},
-    {LD, 0, 0, 12},
+    {LD, 0, 0, IP_HIGH},
     {JEQ, 0, 2, LAST_HIGH},
-    {LD, 0, 0, 8},
+    {LD, 0, 0, IP_LOW},
     {JGT, 1, 0, LAST_LOW},
-    {RET, 0, 0, 0x30000 | GUARD_FILTER_REASON}, /* SECCOMP_RET_TRAP */
-    {RET, 0, 0, 0x7fff0000},                    /* SECCOMP_RET_ALLOW */
+    {RET, 0, 0, TRAP},
+    {RET, 0, 0, ALLOW},
 };
 #define INSNS (sizeof outline / sizeof *outline)
 
 static int install(u64 range) {
-    struct insn code[INSNS];
-    u64 bounds[2] = {range_low(range), range_high(range) - 1};
+    struct words words = {range_low(range) + 1, range_high(range), 8, 12, 0x30000 | GUARD_FILTER_REASON, 0x7fff0000};
+    struct insn {
+        u16 code;
+        u8 yes, no;
+        u32 k;
+    } code[INSNS];
     struct {
         u64 count;
         const struct insn *filter;
     } program = {INSNS, code};
-    i64 r;
-    for (u32 i = 0; i < INSNS; i++) {
-        code[i] = outline[i];
-        if (code[i].code != LD && code[i].code != RET)
-            code[i].k = ((const u32 *)bounds)[code[i].k];
+    i64 r, flags = SECCOMP_FILTER_FLAG_TSYNC | SECCOMP_FILTER_FLAG_SPEC_ALLOW;
+    for (u32 i = 0; i < INSNS; i++)
+        code[i] = (struct insn){outline[i].code, outline[i].yes, outline[i].no, ((const u32 *)&words)[outline[i].word]};
+    for (u32 tries = 0; tries < 3 && may_call(OWN_SECCOMP) && may_call(OWN_PRCTL); tries++) {
+        r = SYS3(__NR_seccomp, SECCOMP_SET_MODE_FILTER, flags, &program);
+        if (r == -EACCES) /* not for who may not: it has to promise that no exec gives it more rights */
+            flk_sys(__NR_prctl, PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0, 0);
+        else if (r == -EINVAL)
+            flags = SECCOMP_FILTER_FLAG_TSYNC;
+        else
+            return !r; /* above 0: a thread that has filters of its own */
     }
-    if (!may_call(OWN_SECCOMP))
-        return 0;
-    r = SYS3(__NR_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_TSYNC, &program);
-    if (r == -EACCES && may_call(OWN_PRCTL)) { /* not for who may not: it has to promise that no exec gives it more rights */
-        flk_sys(__NR_prctl, PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0, 0);
-        r = SYS3(__NR_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_TSYNC, &program);
-    }
-    return !r; /* above 0: a thread that has filters of its own */
+    return 0;
 }
 
 int guard_filter_sync(struct blk *process) {
@@ -88,32 +100,42 @@ int guard_filter_sync(struct blk *process) {
         u64 range = __atomic_load_n(&filters.ranges[i], __ATOMIC_ACQUIRE);
         if (!range)
             break;
-        if (!install(range))
-            return 0;
-        __atomic_compare_exchange_n(&process->filters, &i, i + 1, 0, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE);
+        u32 now = install(range) ? i + 1 : NO_MORE;
+        __atomic_compare_exchange_n(&process->filters, &i, now, 0, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE);
     }
-    return 1;
+    return process->filters != NO_MORE;
 }
 
-/* Its own calls never trap. */
-static int has_runtime(u64 lo, u64 hi) {
-    return lo < ADDR(flk_text_end) && hi > flk_config.tramp_vaddr + flk_rt.bias;
-}
-
-/* The n-th one: as it is, at first. */
+/* The n-th one: as it is, unless it is more of what another one is of, or there are many. */
 static u64 widened(u64 lo, u64 hi, u32 n) {
-    u64 unit = n < FILTERS / 4 ? PAGE : n < FILTERS / 2 || lo < PLACES_LOWEST || lo >= KERNELS_START ? 1ul << 20 : 1ul << 30;
-    u64 from = lo & -unit, to = (hi + unit - 1) & -unit;
-    if (lo - PLACES_START < PLACES_BYTES && hi - PLACES_START <= PLACES_BYTES) {
-        from = PLACES_START;
-        to = PLACES_START + PLACES_BYTES;
+    u64 unit = PAGE;
+    if (lo < PLACES_LOWEST)
+        return range_pack(lo, hi);
+    if (n >= FILTERS / 2 && lo < KERNELS_START)
+        unit = 1ul << 30;
+    for (u32 i = 0; i < n; i++) {
+        u64 other = filters.ranges[i], from = range_low(other), to = range_high(other);
+        while (lo <= to && from <= hi && unit < MANY && (unit < FEW || unit < to - from))
+            unit *= 2;
     }
-    return has_runtime(from, to) ? range_pack(lo, hi) : range_pack(from, to);
+    u64 from = lo & -unit, to = (hi + unit - 1) & -unit;
+    u64 start = flk_config.tramp_vaddr + flk_rt.bias, end = (ADDR(flk_text_end) + PAGE - 1) & -PAGE; /* its own calls never trap */
+    return range_pack(lo >= end && from < end ? end : from, hi <= start && to > start ? start : to);
 }
 
-int guard_filter_start(struct blk *process) { return guard_filter_cover(process, PLACES_START, PLACES_START + PAGE); }
+int guard_filter_start(struct blk *process) {
+    filters.placed = flk_rt.vdso & -PAGE; /* by chance, as what the kernel chooses */
+    return guard_filter_cover(process, PLACES_START, PLACES_START + PLACES_BYTES);
+}
+
+/* Every program that is not relocated has something at these addresses. */
+static int is_image(u64 lo, u64 hi) {
+    return !flk_rt.bias && lo < flk_config.tramp_vaddr && hi > flk_config.image_vaddr;
+}
 
 int guard_filter_cover(struct blk *process, u64 lo, u64 hi) {
+    if (is_image(lo, hi))
+        return 0;
     for (u32 i = 0; i < FILTERS; i++) {
         u64 range = __atomic_load_n(&filters.ranges[i], __ATOMIC_ACQUIRE);
         if (!range && __atomic_compare_exchange_n(&filters.ranges[i], &range, widened(lo, hi, i), 0, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE))
@@ -126,8 +148,8 @@ int guard_filter_cover(struct blk *process, u64 lo, u64 hi) {
 
 /* Round and round: where something is, the kernel chooses another place, as without. */
 u64 guard_filter_place(u64 bytes, u64 flags) {
-    if (flags & (MAP_FIXED | MAP_32BIT) || bytes > PLACES_BYTES / 4)
+    if (flags & (MAP_FIXED | MAP_FIXED_NOREPLACE | MAP_32BIT | MAP_GROWSDOWN) || bytes > PLACES_BYTES / 4)
         return 0;
-    u64 at = __atomic_fetch_add(&filters.placed, (bytes + 2 * PAGE - 1) & -PAGE, __ATOMIC_RELAXED) % (PLACES_BYTES / 2);
+    u64 at = __atomic_fetch_add(&filters.placed, (bytes + PAGE - 1) & -PAGE, __ATOMIC_RELAXED) % (PLACES_BYTES / 2);
     return PLACES_START + at;
 }

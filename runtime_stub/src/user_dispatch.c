@@ -10,6 +10,7 @@
 
 #include "../include/rt.h"
 
+#define PR_SET_SYSCALL_USER_DISPATCH 59
 #define OFF 0
 #define EXCLUSIVE_ON 1
 #define INCLUSIVE_ON 2
@@ -64,8 +65,10 @@ i64 user_dispatch_set(struct blk *b, const i64 *args) {
     default:
         return -EINVAL;
     }
+    if (!b->armed && may_call(OWN_PRCTL) && flk_sys(__NR_prctl, PR_SET_SYSCALL_USER_DISPATCH, OFF, 0, 0, 0, 0)) /* the kernel has none */
+        return -EINVAL;
     guard_stays_armed(b); /* for what makes calls without a trampoline */
-    if (guard_missing() || guard_by_filter()) /* as without us */
+    if (guard_missing() || guard_by_filter())
         return -EINVAL;
     if (selector >= TASK_SIZE_MAX)
         return -EFAULT;

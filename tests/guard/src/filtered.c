@@ -184,6 +184,92 @@ static int diverged(void)
     return done("diverged");
 }
 
+/* A thread keeps to itself what it may not do. */
+static void *forbids_itself(void *arg)
+{
+    install(SECCOMP_RET_ERRNO | 7, 0);
+    CHECK_EQ(raw(SYS_getppid), -7);
+    CHECK_EQ(JIT(jit_new(), SYS_getpid), getpid());
+    return arg;
+}
+
+static int alone(void)
+{
+    pthread_t thread;
+    CHECK_EQ(pthread_create(&thread, NULL, forbids_itself, NULL), 0);
+    CHECK_EQ(pthread_join(thread, NULL), 0);
+    CHECK(raw(SYS_getppid) > 0);
+    return done("alone");
+}
+
+/* The last two bytes of a mapping, where the program chooses it. */
+static int last(void)
+{
+    char *page = (char *)at(0x180000000000, 2 * PAGE);
+    static const unsigned char code[] = {0xb8, SYS_exit_group, 0, 0, 0, 0x31, 0xff, 0x0f, 0x05}; /* mov $nr,%eax; xor %edi,%edi; syscall */
+    memcpy(page + PAGE - sizeof code, code, sizeof code);
+    executable(page, PAGE);
+    CHECK_EQ(mprotect(page + PAGE, PAGE, PROT_NONE), 0);
+    done("last");
+    fflush(stdout);
+    ((void (*)(void))(page + PAGE - sizeof code))();
+    return 1;
+}
+
+static __attribute__((noinline)) long deep(int frames)
+{
+    volatile char frame[PAGE];
+    frame[0] = 0;
+    if (frames)
+        return deep(frames - 1) + frame[0];
+    unsigned char code[64];
+    jit_fn *f = jit_write(code);
+    __asm__ volatile("" ::"r"(code) : "memory"); /* it is read */
+    return JIT(f, SYS_getppid);
+}
+
+/* What dlopen does for a library that wants it, whose frames come below later. */
+static int stack(void)
+{
+    extern void *__libc_stack_end;
+    void *page = (void *)((unsigned long)__libc_stack_end & -PAGE);
+    CHECK_EQ(mprotect(page, PAGE, PROT_READ | PROT_WRITE | PROT_EXEC | PROT_GROWSDOWN), 0);
+    for (int frames = 0; frames < 1000; frames += 100)
+        CHECK_EQ(deep(frames), getppid());
+    return done("stack");
+}
+
+/* As many mappings as natively: they are side by side. */
+static int maps(void)
+{
+    CHECK_EQ(JIT(jit_new(), SYS_getppid), getppid());
+    for (int i = 0; i < 70000; i++)
+        CHECK(mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0) != MAP_FAILED);
+    return done("maps");
+}
+
+/* Code made bit by bit in what was reserved before, as Java does. */
+static int grows(void)
+{
+    enum { STEPS = 1100, BYTES = 16 * PAGE };
+    char *reserve = mmap(NULL, (size_t)STEPS * BYTES, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    CHECK(reserve != MAP_FAILED);
+    for (long i = 0; i < STEPS; i++) {
+        void *step = mmap(reserve + i * BYTES, BYTES, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
+        CHECK(step == reserve + i * BYTES);
+        CHECK_EQ(JIT(jit_write(step), SYS_getppid), getppid());
+    }
+    return done("grows");
+}
+
+/* Who asks whether there is dispatch is answered, and that is all. */
+static int asks(void)
+{
+    CHECK_EQ(prctl(59, 0, 0, 0, 0) ? prctl(59, 1, 0, 0, 0) : 0, prctl(59, 0, 0, 0, 0));
+    CHECK_EQ(prctl(PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0), 0);
+    return done("asks");
+}
+
 int main(int argc, char **argv)
 {
     const char *name = argc > 1 ? argv[1] : "";
@@ -197,6 +283,23 @@ int main(int argc, char **argv)
         return vforks();
     if (!strcmp(name, "diverged"))
         return diverged();
+    if (!strcmp(name, "alone"))
+        return alone();
+    if (!strcmp(name, "last"))
+        return last();
+    if (!strcmp(name, "stack"))
+        return stack();
+    if (!strcmp(name, "maps"))
+        return maps();
+    if (!strcmp(name, "grows"))
+        return grows();
+    if (!strcmp(name, "asks"))
+        return asks();
+    if (!strcmp(name, "child") && argc > 2) {
+        CHECK_EQ(JIT(jit_new(), SYS_getppid), getppid());
+        CHECK_EQ(run_program((char *[]){argv[2], "placed", NULL}), 0);
+        return done("child");
+    }
     if (!strncmp(name, "own-", 4))
         return own(name[4] == 'o', name[5] == 't' ? SECCOMP_RET_TRAP | 7 : SECCOMP_RET_ERRNO | 7);
     return 2;
