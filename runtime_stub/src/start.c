@@ -20,6 +20,7 @@
 #define PT_PHDR 6
 #define PT_GNU_STACK 0x6474e551
 #define PF_X 1
+#define PROT_READ 1
 #define PROT_READ_WRITE 3
 #define MAP_NEW_FIXED 0x100022 /* PRIVATE|ANONYMOUS|FIXED_NOREPLACE */
 #define PF_W 2
@@ -120,7 +121,8 @@ void flk_init(u64 *stack, u64 rsi, u64 rdx) {
         __asm__ volatile("wrgsbase %0" ::"r"(b));
     else
         SYS2(__NR_arch_prctl, ARCH_SET_GS, b);
-    SYS3(__NR_mprotect, region, GUARD_SIZE, 0);
+    /* Not PROT_NONE: the segment is writable for all who look (dl_iterate_phdr), and conservative garbage collectors read every word of such ones. */
+    SYS3(__NR_mprotect, region, GUARD_SIZE, PROT_READ);
     arm_altstack(b);
     flk_rt.served = flk_config.flags & (FLK_F_TRAPS | FLK_F_FILLS);
     signals_start();
