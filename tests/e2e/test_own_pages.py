@@ -86,8 +86,10 @@ def test_nothing_is_writable_and_executable(tmp_path: Path, tool: tuple[str, ...
     ends = [[int(part, 16) for part in row[0].split("-")] for row in rows]
     ranges = [(low, high, row[1]) for (low, high), row in zip(ends, rows, strict=True)]
     assert not [row for row in rows if "w" in row[1] and "x" in row[1]]
-    for name, wanted in (("r", {"r--p"}), ("rx", {"r-xp"}), ("rw", {"rw-p", "r-xp"})):
+    # In rw: thunks of handlers are made in a place of it, and the first stack's guard page can be read.
+    for name, wanted in (("r", {"r--p"}), ("rx", {"r-xp"}), ("rw", {"rw-p", "r-xp", "r--p"})):
         start, _, _, size = read_note(rewritten)["segments"][name]
-        inside = {perms for low, high, perms in ranges if low < start + size and high > start} - {"---p"}
-        assert inside == wanted, (name, inside)  # thunks of handlers are made in a place of rw
-    assert any(perms == "---p" and high - low == 4096 for low, high, perms in ranges)
+        inside = {perms for low, high, perms in ranges if low < start + size and high > start}
+        assert inside == wanted, (name, inside)
+        if name == "rw":
+            assert any(perms == "r--p" and high - low == 4096 and low >= start for low, high, perms in ranges)
