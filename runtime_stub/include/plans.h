@@ -1,4 +1,4 @@
-/* What single.c, plans.c, promote.c, promote_proof.c, text.c and digest.c share: the runtime of a dynamic program that is one file. */
+/* What single.c, plans.c, promote*.c, text.c and digest.c share: the runtime of a dynamic program that is one file. */
 #ifndef PLANS_H
 #define PLANS_H
 
@@ -58,6 +58,7 @@ struct image {
 struct image *image_claim(u32 count); /* one of the first `count`; 0: none is free */
 void image_ready(struct image *im); /* it is all there: it is found from now on */
 struct image *images_in(u64 from, u64 end, struct image *im); /* the first from `im` on (0: of all) that has something there, or its block; 0: none */
+void image_forget(struct image *im);  /* it and its block go */
 void image_block(struct image *im, u64 lo, u64 hi);           /* its block is there */
 void image_cut(struct image *im, u64 from, u64 end);          /* without a plan: what is there is not its code any more */
 const struct flk_plan *plan_promoted(const u8 **r, const u8 **rx); /* of code without another one, and where the block's pages stand; 0: none */
@@ -67,6 +68,9 @@ static inline int is_unknown(const struct image *im) { return (im->plan->flags &
 void promote_code(const struct mapping *m, const struct kstat *st); /* code without a plan is there */
 void promote_gone(const struct image *im);
 void promote_after_fork(void);
+int promote_begin(const struct blk *b); /* 1: nobody else promotes, nor takes back, until promote_end */
+void promote_end(const struct blk *b);
+void promote_counts(void); /* one more */
 
 /* promote_proof.c */
 #define PROMOTED_MAX 8 /* bytes of an instruction before a system call that a jump takes the place of */
@@ -78,6 +82,33 @@ enum proof { PROOF_NEVER, PROOF_NOT_NOW, PROOF_GOOD };
 #define JUMP_BYTES 5
 int promote_has(const struct image *im, u64 from, u64 to); /* promote.c: a patched site in [from, to) */
 enum proof promote_proof(const struct image *im, u64 site, u64 rax, struct promotion *out);
+int promote_is_entered(u64 lo, u64 hi, u64 at); /* something in [lo, hi) may lead into the jump at `at`, but for its first byte */
+
+/* promote_made_proof.c */
+struct promoted_range {
+    u64 lo, hi;
+};
+int promote_proof_made(const struct promoted_range *range, const struct promoted_range *mapping, u64 site, u64 rax);
+int promote_mapping(u64 at, int is_careful, struct promoted_range *out, u64 *cost); /* promote_mapping.c: 1: it may be copied; `cost`: in traps */
+
+/* promote_made.c */
+void promote_made_trapped(struct blk *b, u64 site, u64 rax);
+void promote_made_careful(void); /* mappings may have what only smaps tells */
+void promote_made_changes(struct blk *b, u64 lo, u64 hi, int goes); /* all of it is about to; `goes`: to be something else, or nothing */
+
+/* promote_block.c: an image's block and its trampolines */
+int promote_may_replace(void);                                /* no filter is in the way */
+int promote_block_reaches(u64 block, u64 lo, u64 hi);         /* from code there, and back */
+int promote_block_make(struct image *im, u64 lo, u64 hi);     /* in reach of that code; 0: not made */
+void promote_block_gone(void);
+int promote_block_write(struct image *im, u32 i, u64 site, const struct promotion *p); /* nothing leads to trampoline `i` yet */
+u32 promote_block_room(const struct image *im);               /* trampolines in it */
+u64 promote_block_site(const struct image *im, u32 i);
+u64 promote_block_copy(const struct image *im, u32 i);        /* of what was before the call: the jump leads there */
+u64 promote_block_entry(const struct image *im, u32 i);       /* T: where the copy ends */
+int promote_has_bytes(u64 at, const u8 *bytes, u32 size);
+u32 promote_jump(u8 *bytes, u64 from, u64 to);                /* -> JUMP_BYTES */
+
 static inline i64 signed32(const u8 *p) {
     int value;
     __builtin_memcpy(&value, p, sizeof value);

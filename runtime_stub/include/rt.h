@@ -160,6 +160,10 @@ void promote_trapped(struct blk *b, u64 site, u64 rax);   /* promote.c: that sit
 void promote_before(struct blk *b, const struct frame *f); /* mprotect and its kin, mremap, shmat */
 void promote_wait(void);                                  /* until no other thread replaces code */
 u32 promoted_count(void);
+int promote_made_call(struct blk *b, struct frame *f);            /* promote_made.c: 1: answered, f->rax is the result */
+void promote_made_before(struct blk *b, const struct frame *f);   /* a call that changes executable memory */
+void promote_made_after(struct blk *b, u32 nr, i64 result, const i64 *args);
+void promote_made_ends(struct blk *b);                            /* nothing is patched any more */
 int plans_own(u64 from, u64 end, u64 *start, u64 *own_end); /* 1: the lowest of the runtime's own pages among them */
 
 /* sites.c */
@@ -226,6 +230,9 @@ void exec_map_start(void); /* takes in what the kernel has made executable and w
 int exec_map_cover(struct blk *process); /* by filters; 0: not all of it */
 int exec_map_holds(u64 at); /* or may hold it: the table was full */
 u32 exec_map_changing(void);                       /* single files: how many calls are on their way that change it */
+void exec_map_changes(int by);                     /* one more, or one less */
+int exec_map_overlaps(u64 lo, u64 hi);             /* some of it is there */
+int exec_map_range(u64 at, u64 *lo, u64 *hi);      /* 1: what is around `at` */
 void exec_map_unproved(u64 at, u64 bytes); /* single files: code without a plan */
 
 /* user_dispatch.c */

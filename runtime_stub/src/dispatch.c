@@ -22,6 +22,9 @@
 #define PR_SET_SYSCALL_USER_DISPATCH 59
 #define MAP_FIXED 0x10
 #define NR_PROCESS_MADVISE 440
+#define NR_MLOCK2 325
+#define NR_USERFAULTFD 323
+#define PR_SET_MDWE 65
 #define CLONE_FILES 0x400ul
 #define SECCOMP_MODE_STRICT 1
 #define SECCOMP_SET_MODE_STRICT 0
@@ -88,6 +91,11 @@ const u8 flk_kinds[COUNTED] = {
     [462 /* mseal */] = MAPPING,
 #ifdef IN_SINGLE
     [NR_PROCESS_MADVISE] = MAPPING,
+    [__NR_mlock] = MAPPING,
+    [NR_MLOCK2] = MAPPING,
+    [__NR_mlockall] = MAPPING,
+    [__NR_mbind] = MAPPING,
+    [NR_USERFAULTFD] = MAPPING,
 #endif
     [__NR_open] = PATH,
     [__NR_openat] = PATH,
@@ -420,6 +428,9 @@ static int do_arch_prctl(struct blk *b, struct frame *f) {
 /* If the installation then fails, the runtime is only more careful than it had to be. A thread's own filters are not for the others: they would be
  * given to them along with ours. Beside ours there is no strict mode. */
 static void seccomp(struct blk *b, int strict, const void *fprog, u64 flags) {
+#ifdef IN_SINGLE
+    promote_made_ends(b); /* as long as it can be taken back */
+#endif
     if (!(flags & SECCOMP_FILTER_FLAG_TSYNC) && b->process->threads > 1)
         __atomic_or_fetch(&flk_rt.forbidden, 1u << OWN_SECCOMP, __ATOMIC_ACQ_REL);
     if (!strict)
@@ -432,6 +443,8 @@ static void seccomp(struct blk *b, int strict, const void *fprog, u64 flags) {
 /* 1: answered. What goes along with an image goes after it. */
 static int plans_call(struct blk *b, struct frame *f, u32 kind) {
     u64 from = (u64)f->args[0], bytes = (u64)f->args[1];
+    if (promote_made_call(b, f))
+        return 1;
     if (kind == MMAP)
         return plans_map(f);
     if ((u32)f->rax == __NR_madvise)
@@ -449,6 +462,13 @@ static int plans_call(struct blk *b, struct frame *f, u32 kind) {
     if (changes)
         exec_map_after(b, __NR_munmap, f->rax, f->args);
     return 1;
+}
+#endif
+
+#ifdef IN_SINGLE
+/* Only plans_call has to see it. */
+static int is_seen_only(u32 nr) {
+    return nr == NR_PROCESS_MADVISE || nr == __NR_mlock || nr == NR_MLOCK2 || nr == __NR_mlockall || nr == __NR_mbind || nr == NR_USERFAULTFD;
 }
 #endif
 
@@ -493,6 +513,10 @@ static void dispatch_special(struct frame *f, u32 kind) {
             answer(f, user_dispatch_set(b, f->args));
             break;
         }
+#ifdef IN_SINGLE
+        if ((int)f->args[0] == PR_SET_MDWE)
+            promote_made_ends(b);
+#endif
         if ((int)f->args[0] == PR_SET_SECCOMP)
             seccomp(b, (u64)f->args[1] == SECCOMP_MODE_STRICT, (const void *)f->args[2], 0);
         return;
@@ -535,7 +559,7 @@ static void dispatch_special(struct frame *f, u32 kind) {
             answer(f, f->rax);
             break;
         }
-        if ((u32)f->rax == NR_PROCESS_MADVISE)
+        if (is_seen_only((u32)f->rax))
             return;
 #endif
         if (kind == MUNMAP)

@@ -196,6 +196,21 @@ static int is_known(u64 at, u64 bytes, const i64 *args) {
 
 static int is_image(u64 from, u64 bytes) { return plans_concern(from, bytes); }
 
+int exec_map_overlaps(u64 lo, u64 hi) { return overlaps(lo, hi); }
+
+int exec_map_range(u64 at, u64 *lo, u64 *hi) {
+    for (u32 i = 0; i < map.used && !map.lost; i++) {
+        u64 range = __atomic_load_n(&map.ranges[i], __ATOMIC_SEQ_CST);
+        *lo = range_low(range);
+        *hi = range_high(range);
+        if (at - *lo < *hi - *lo)
+            return 1;
+    }
+    return 0;
+}
+
+void exec_map_changes(int by) { __atomic_add_fetch(&map.changing, (u32)by, __ATOMIC_SEQ_CST); }
+
 u32 exec_map_changing(void) { return __atomic_load_n(&map.changing, __ATOMIC_SEQ_CST); }
 
 void exec_map_unproved(u64 at, u64 bytes) {
@@ -265,6 +280,7 @@ int exec_map_before(struct blk *b, struct frame *f) {
     is_changing(1);
 #ifdef IN_SINGLE
     promote_wait(); /* who comes later sees the change */
+    promote_made_before(b, f);
 #endif
     if (nr == __NR_mprotect || nr == NR_PKEY_MPROTECT) {
         if (arms)
@@ -347,6 +363,9 @@ void exec_map_after(struct blk *b, u32 nr, i64 result, i64 *args) {
     if (!b->sp_arg)
         return;
     b->sp_arg = 0;
+#ifdef IN_SINGLE
+    promote_made_after(b, nr, result, args);
+#endif
     is_changing(-1);
     if (!exec_map_any())
         guard_disarm(b);

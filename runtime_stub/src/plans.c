@@ -200,6 +200,8 @@ static void forget(struct image *im) {
     __atomic_store_n(&im->state, IMAGE_FREE, __ATOMIC_RELEASE);
 }
 
+void image_forget(struct image *im) { forget(im); }
+
 static struct patches patches_of(const struct flk_plan *plan, u64 base) {
     return (struct patches){.bytes = bytes_at(0),
                             .list = all.patches + plan->patch_first,

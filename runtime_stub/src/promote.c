@@ -11,7 +11,7 @@
  * old page goes, since it has to leave each processor's table of pages, waits if it comes back before the new one is there, and never sees half
  * of a jump. Bytes written through /proc/self/mem may be seen one by one: the kernel copies as it likes.
  *
- * A library has one block, made from the program's own file: a page of tables, one of trampolines. It goes with the library (plans.c).
+ * A library has one block (promote_block.c). It goes with the library (plans.c). Code that the program has made itself: promote_made.c.
  */
 #include <asm/unistd_64.h>
 
@@ -29,15 +29,11 @@
 #define PROT_READ 1
 #define PROT_WRITE 2
 #define PROT_EXEC 4
-#define MAP_PRIVATE 2
-#define MAP_ANONYMOUS 0x20
 #define MREMAP_MAYMOVE 1
 #define MREMAP_FIXED 2
 #define MREMAP_DONTUNMAP 4
 #define SHM_REMAP 040000
 #define NR_PKEY_MPROTECT 329
-#define BLOCK (2 * PAGE) /* tables, code */
-#define BLOCKS 64        /* at once */
 /* Of a site, in code of so many bytes: with the last one it is looked at. By then they have taken about as long as that will: 3 us each; 4 us a page. */
 #define TRAPS(bytes) (4 + ((bytes) >> 12))
 #define DECLINED 0xffff
@@ -45,41 +41,39 @@
 #define HOT_SET 4        /* that are in each other's way */
 #define COUNT_BITS 16
 #define ATTEMPTS 128     /* sites of a library that are looked at */
-#define REACH (1ul << 31)
-#define JMP 0xe9
 #define YIELDS 100000
 #define MADV_DONTNEED 4
 #define MADV_DONTNEED_LOCKED 24
 
 static struct {
     const struct blk *owner; /* whose promotion is at work; 0: nobody's */
-    u32 blocks;              /* there are now */
     u32 count;               /* sites that were ever promoted */
+    u32 pad;
     u64 hot[HOT];            /* address and number of traps */
 } all;
 
 u32 promoted_count(void) { return all.count; }
 
-static void block_gone(void) { __atomic_sub_fetch(&all.blocks, 1, __ATOMIC_ACQ_REL); }
+void promote_counts(void) { all.count++; }
 
 void promote_gone(const struct image *im) {
     for (u32 i = 0; i < HOT; i++)
         if ((all.hot[i] >> COUNT_BITS) - im->lo < im->hi - im->lo)
             all.hot[i] = 0;
     if (im->block_hi)
-        block_gone();
+        promote_block_gone();
 }
 
 void promote_after_fork(void) { all.owner = 0; }
 
 static int failed(i64 result) { return result < 0 && result > -4096; }
 
-static int begin(struct blk *b) {
+int promote_begin(const struct blk *b) {
     const struct blk *none = 0;
     return __atomic_compare_exchange_n(&all.owner, &none, b, 0, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
 }
 
-static void end(const struct blk *b) { __atomic_compare_exchange_n(&all.owner, &b, 0, 0, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST); }
+void promote_end(const struct blk *b) { __atomic_compare_exchange_n(&all.owner, &b, 0, 0, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST); }
 
 /* A child with the parent's memory may have died as the owner: the wait for another process is bounded. A thread of this one cannot vanish alone. */
 void promote_wait(void) {
@@ -137,10 +131,6 @@ void promote_code(const struct mapping *m, const struct kstat *st) {
 
 /* ---- Pages ---- */
 
-static int may_replace(void) {
-    return may_call(OWN_MMAP) && may_call(OWN_MUNMAP) && may_call(OWN_MREMAP) && may_call(OWN_MPROTECT);
-}
-
 /* Five bytes of a library's code, which may stand on two pages. These move away, and the file's stand there (what was patched on them before traps for
  * a moment); they are written to where nobody runs, and move back: they are still the file's, privately changed. */
 static int replace_code(u64 at, const u8 *bytes) {
@@ -156,108 +146,7 @@ static int replace_code(u64 at, const u8 *bytes) {
     return text_move((u8 *)made, first, size);
 }
 
-/* The page of code of a block. */
-static int replace_page(u64 at, const u8 *bytes) {
-    u8 *made = text_new(PAGE);
-    if (!made)
-        return 0;
-    __builtin_memcpy(made, bytes, PAGE);
-    return text_move(made, at, PAGE);
-}
-
-/* ---- The block ---- */
-
-static void put32(u8 *p, u64 value) {
-    u32 low = (u32)value;
-    __builtin_memcpy(p, &low, sizeof low);
-}
-
-/* Addresses for it, below the library, since sites are told by their distance from it: where the kernel likes, else wherever it gives some. 0: nowhere. */
-static u64 place_for(const struct image *im) {
-    for (u64 distance = 0; distance < REACH; distance = distance ? 2 * distance : PAGE) {
-        u64 hint = distance ? im->lo - BLOCK - distance : 0;
-        i64 at = flk_sys(__NR_mmap, (i64)hint, BLOCK, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-        if (failed(at))
-            return 0;
-        if ((u64)at < im->lo && im->hi - (u64)at < REACH)
-            return (u64)at;
-        SYS2(__NR_munmap, at, BLOCK);
-    }
-    return 0;
-}
-
-static int make_block(struct image *im) {
-    const u8 *r, *rx;
-    plan_promoted(&r, &rx);
-    if (__atomic_add_fetch(&all.blocks, 1, __ATOMIC_ACQ_REL) > BLOCKS) {
-        block_gone();
-        return 0;
-    }
-    u64 at = place_for(im);
-    if (at) {
-        __builtin_memcpy((void *)at, r, PAGE);
-        if (!SYS3(__NR_mprotect, at, PAGE, PROT_READ) && replace_page(at + PAGE, rx) && module_mapped(at + PAGE, PAGE)) {
-            image_block(im, at, at + BLOCK);
-            return 1;
-        }
-        SYS2(__NR_munmap, at, BLOCK);
-    }
-    block_gone();
-    return 0;
-}
-
-static const struct flk_config *config_of(const struct image *im) { return (const struct flk_config *)(im->block_lo + PAGE); }
-
-static const struct flk_site *site_of(const struct image *im, u32 i) { return (const struct flk_site *)im->block_lo + i; }
-
-static u64 trampoline_of(const struct image *im, u32 i) { return im->block_lo + PAGE + site_of(im, i)->tramp; }
-
-static u64 site_at(const struct image *im, u32 i) { return im->block_lo + site_of(im, i)->site; }
-
-/* The copy of what was before the call ends where T begins. */
-static u64 copy_of(const struct image *im, u32 i) {
-    const struct flk_insn *insns = (const struct flk_insn *)(im->block_lo + config_of(im)->insns_vaddr);
-    return trampoline_of(im, i) + insns[site_of(im, i)->insn_first].tramp_delta;
-}
-
-/* Trampoline `i` becomes that of `site`. Nothing leads there yet. */
-static int make_trampoline(struct image *im, u32 i, u64 site, const struct promotion *p) {
-    u8 code[PAGE];
-    const struct flk_config *c = config_of(im);
-    struct flk_site *s = (struct flk_site *)site_of(im, i);
-    struct flk_insn *insn = (struct flk_insn *)(im->block_lo + c->insns_vaddr) + s->insn_first;
-    u64 page = im->block_lo + PAGE, behind = site + 2, entry = (u64)s->tramp + s->entry, lea_end = entry + c->tpl.lea_end;
-    if (SYS3(__NR_mprotect, im->block_lo, PAGE, PROT_READ | PROT_WRITE))
-        return 0;
-    s->site = (u32)(site - im->block_lo);
-    insn->tramp_delta = (u16)(s->entry - p->size);
-    insn->orig_delta = (flk_i16)-p->size;
-    SYS3(__NR_mprotect, im->block_lo, PAGE, PROT_READ);
-    __builtin_memcpy(code, (const void *)page, sizeof code);
-    for (u32 k = 0; k < p->size; k++)
-        code[entry - p->size + k] = p->bytes[k];
-    put32(code + lea_end - 4, behind - (page + lea_end));
-    put32(code + lea_end + 1, behind - (page + lea_end + JUMP_BYTES));
-    return replace_page(page, code);
-}
-
 /* ---- A site ---- */
-
-static int has_bytes(u64 at, const u8 *bytes, u32 size) {
-    u8 there[PROMOTED_MAX];
-    u32 same = 0;
-    if (user_read(there, (const void *)at, size))
-        return 0;
-    while (same < size && there[same] == bytes[same])
-        same++;
-    return same == size;
-}
-
-static u32 jump_to(u8 *bytes, u64 from, u64 to) {
-    bytes[0] = JMP;
-    put32(bytes + 1, to - (from + JUMP_BYTES));
-    return JUMP_BYTES;
-}
 
 static struct image *unknown_at(u64 site) {
     for (struct image *im = images_in(site, site + 2, 0); im; im = images_in(site, site + 2, im + 1))
@@ -268,7 +157,7 @@ static struct image *unknown_at(u64 site) {
 
 int promote_has(const struct image *im, u64 from, u64 to) {
     for (u32 i = 0; i < im->promoted; i++)
-        if (site_at(im, i) - from < to - from)
+        if (promote_block_site(im, i) - from < to - from)
             return 1;
     return 0;
 }
@@ -278,21 +167,22 @@ static int promote(u64 site, const struct promotion *p) {
     u8 jump[JUMP_BYTES];
     struct image *im = unknown_at(site);
     u64 at = site - p->size;
-    if (!im || at < im->text_lo || !has_bytes(at, p->bytes, p->size) || (!im->block_hi && !make_block(im)))
+    if (!im || at < im->text_lo || !promote_has_bytes(at, p->bytes, p->size) || (!im->block_hi && !promote_block_make(im, im->lo, im->hi)))
         return 0;
     u32 i = 0;
-    while (i < im->promoted && (site_at(im, i) != site || !has_bytes(copy_of(im, i), p->bytes, p->size)))
+    while (i < im->promoted && (promote_block_site(im, i) != site || !promote_has_bytes(promote_block_copy(im, i), p->bytes, p->size)))
         i++;
     int is_new = i == im->promoted; /* else its page was given back */
-    if (is_new && (i >= config_of(im)->site_count || !make_trampoline(im, i, site, p)))
+    if (is_new && (i >= promote_block_room(im) || !promote_block_write(im, i, site, p)))
         return 0;
-    jump_to(jump, at, copy_of(im, i));
+    promote_jump(jump, at, promote_block_copy(im, i));
     /* Before anybody can come there: a child forked in between has the jump, and must not make this trampoline another site's. */
     im->promoted += (u32)is_new;
     __atomic_thread_fence(__ATOMIC_SEQ_CST);
     if (!replace_code(at, jump))
         return 0;
-    all.count += (u32)is_new;
+    if (is_new)
+        promote_counts();
     return 1;
 }
 
@@ -311,23 +201,25 @@ static u64 *counter_of(u64 site) {
 /* -> what to count on from: `again` where another thread was in the way. */
 static u64 look_at(struct blk *b, struct image *im, u64 site, u64 rax, u64 again) {
     struct promotion p;
-    if (!may_replace() || flk_rt.own_gs || !exec_map_holds(site) || im->attempts >= ATTEMPTS)
+    if (!promote_may_replace() || flk_rt.own_gs || !exec_map_holds(site) || im->attempts >= ATTEMPTS)
         return DECLINED;
     if (__atomic_load_n(&all.owner, __ATOMIC_SEQ_CST))
         return again;
     enum proof proof = promote_proof(im, site, rax, &p);
     if (proof == PROOF_NOT_NOW)
         return 0;
-    if (!begin(b))
+    if (!promote_begin(b))
         return again;
     u64 count = exec_map_changing() || !exec_map_holds(site) ? again : proof == PROOF_GOOD && promote(site, &p) ? 0 : DECLINED;
     im->attempts += count != again;
-    end(b);
+    promote_end(b);
     return count;
 }
 
 void promote_trapped(struct blk *b, u64 site, u64 rax) {
     struct image *im = unknown_at(site);
+    if (!im)
+        promote_made_trapped(b, site, rax);
     u64 *word = counter_of(site), count = *word >> COUNT_BITS == site ? *word & DECLINED : 0;
     if (!im || count == DECLINED || b->vfork) /* a child that may end in the middle */
         return;
@@ -344,10 +236,10 @@ void promote_trapped(struct blk *b, u64 site, u64 rax) {
 static void undo(struct image *im, u64 from, u64 to) {
     u8 jump[JUMP_BYTES];
     for (u32 i = 0; i < im->promoted; i++) {
-        u64 copy = copy_of(im, i), at = site_at(im, i) - (trampoline_of(im, i) + site_of(im, i)->entry - copy);
-        if (at >= to || at + JUMP_BYTES <= from || !has_bytes(at, jump, jump_to(jump, at, copy)))
+        u64 copy = promote_block_copy(im, i), at = promote_block_site(im, i) - (promote_block_entry(im, i) - copy);
+        if (at >= to || at + JUMP_BYTES <= from || !promote_has_bytes(at, jump, promote_jump(jump, at, copy)))
             continue;
-        if (!may_replace() || !replace_code(at, (const u8 *)copy)) { /* the file's pages instead, which takes no memory */
+        if (!promote_may_replace() || !replace_code(at, (const u8 *)copy)) { /* the file's pages instead, which takes no memory */
             u64 first = PAGE_DOWN(at), size = PAGE_UP(at + JUMP_BYTES) - first;
             if (SYS3(__NR_madvise, first, size, MADV_DONTNEED))
                 SYS3(__NR_madvise, first, size, MADV_DONTNEED_LOCKED);
@@ -359,12 +251,12 @@ static void gives_up(struct blk *b, u64 from, u64 to) {
     for (struct image *im = images_in(from, to, 0); im; im = images_in(from, to, im + 1)) {
         if (!is_unknown(im) || from >= im->hi || to <= im->lo)
             continue;
-        while (!begin(b))
+        while (!promote_begin(b))
             promote_wait();
         undo(im, from, to);
         image_cut(im, from, to);
         im->attempts = ATTEMPTS; /* what was cut off can lead to what is left, and is not searched any more */
-        end(b);
+        promote_end(b);
     }
 }
 

@@ -145,6 +145,8 @@ static int is_entered(const struct image *of, u64 at) {
     return has_short(of->text_lo, of->text_hi, at);
 }
 
+int promote_is_entered(u64 lo, u64 hi, u64 at) { return has_near(lo, hi, at) || has_short(lo, hi, at); }
+
 enum proof promote_proof(const struct image *im, u64 site, u64 rax, struct promotion *out) {
     enum proof proof = find(im, site, rax, out);
     return proof == PROOF_GOOD && is_entered(im, site - out->size) ? PROOF_NEVER : proof;

@@ -1,0 +1,407 @@
+/* Promotion of code that the program has made itself.
+ *
+ * In: its system calls that trap (promote.c); calls on the address space, before and after the kernel has made them (exec_map.c). Out: the
+ * `mov $imm32, %eax` right before a call is a jump to a trampoline, as in a library's code. Own stack, signals deferred, any thread; what changes is the
+ * work of one thread at a time (promote_begin), and no such call is on its way while a site is looked at: `exec_map_changing`, `promote_wait`.
+ *
+ * Which memory: private and anonymous, executable and not writable now, in the table of executable memory since the call that made it so. A mapping is
+ * changed as a whole: its copy, patched, takes its place in one step. So a thread runs the old code or the new, and the program's next call on
+ * the mapping finds one. Nothing is lost by that (promote_made_calls.c).
+ *
+ * Before the program writes it or moves it, all of the mapping is as it was again. A trampoline stays its site's as long as the memory is mapped, since a thread may sleep in
+ * it; then it is the next but many one's.
+ */
+#include <asm/unistd_64.h>
+
+#include "../include/plans.h"
+
+#define PAGE 4096ul
+#define PAGE_DOWN(x) ((x) & -PAGE)
+#define PAGE_UP(x) (((x) + PAGE - 1) & -PAGE)
+#define PROT_READ 1
+#define PROT_WRITE 2
+#define PROT_EXEC 4
+#define MAP_FIXED 0x10
+#define MREMAP_MAYMOVE 1
+#define MREMAP_FIXED 2
+#define MREMAP_DONTUNMAP 4
+#define NR_PKEY_MPROTECT 329
+#define SYSCALL_BYTES 2
+#define MOST (256ul << 10) /* bytes of a mapping */
+#define TRAPS 128          /* of a site, until it is looked at: in a mapping of a few pages that takes as long as 30 of them */
+#define HOT 128            /* sites whose traps are counted */
+#define HOT_SET 4          /* that are in each other's way */
+#define DECLINED (~0u)
+#define BLOCKS 32
+#define ROOM 48 /* sites of a block, at least */
+/* What is done for sites may take half of the time that traps have taken, and is counted in traps (measured; 2.2 us each). */
+#define BUDGET 2
+#define LOOK 16
+#define UNDO 6
+#define A_PAGE 2
+
+enum { FREE, LEFT /* as the program wrote it; a thread may be in the trampoline */, LIVE /* the jump is there, or was */, LEAVING };
+
+struct made { /* a site and its trampoline */
+    u64 site;
+    struct promoted_range in; /* its mapping */
+    u32 state, pad;
+};
+
+static struct {
+    u32 used;    /* blocks that ever were */
+    u32 is_over; /* nothing is patched any more */
+    u32 is_careful, pad;
+    u64 traps;   /* of such code, and how many of them what was done for it has taken */
+    u64 spent;
+    u64 lo, hi;         /* all sites are in here, and all that are counted */
+    u64 hot_lo, hot_hi;
+    struct hot {
+        u64 site, rax;
+        u32 count, pad;
+    } hot[HOT];
+    struct block {
+        struct image *image; /* 0: none */
+        u32 next, pad;       /* the trampoline to be looked at first */
+        struct made made[ROOM];
+    } blocks[BLOCKS];
+} all;
+
+static int is_in(u64 at, u64 lo, u64 hi) { return at - lo < hi - lo; }
+
+static int overlap(const struct promoted_range *a, u64 lo, u64 hi) { return a->lo < hi && lo < a->hi; }
+
+static u64 mov_of(const struct made *m) { return m->site - JUMP_BYTES; }
+
+#define EACH_MADE(k, m)                                                                                                                                        \
+    for (struct block *k = all.blocks; k < all.blocks + all.used; k++)                                                                                         \
+        if (k->image)                                                                                                                                          \
+            for (struct made *m = k->made; m < k->made + ROOM; m++)
+
+static u64 copy_of(const struct block *k, const struct made *m) { return promote_block_copy(k->image, (u32)(m - k->made)); }
+
+/* ---- A mapping as it is to be ---- */
+
+/* `made` gets what is in the mapping. Pages that nobody has touched stay so. 0: something cannot be read. */
+static int copy_all(u8 *made, const struct promoted_range *in) {
+    u64 page[PAGE / 8];
+    for (u64 at = in->lo; at < in->hi; at += PAGE) {
+        u64 any = 0;
+        if (user_read(page, (const void *)at, PAGE))
+            return 0;
+        for (u32 i = 0; i < PAGE / 8; i++)
+            any |= page[i];
+        if (any)
+            __builtin_memcpy(made + (at - in->lo), page, PAGE);
+    }
+    return 1;
+}
+
+static u8 *copy_new(const struct promoted_range *in) {
+    u8 *made = promote_may_replace() ? text_new(in->hi - in->lo) : 0;
+    if (made && !copy_all(made, in)) {
+        SYS2(__NR_munmap, made, in->hi - in->lo);
+        return 0;
+    }
+    return made;
+}
+
+static int put_jump(const struct block *k, const struct made *m) {
+    u8 jump[JUMP_BYTES];
+    u8 *made = copy_new(&m->in);
+    if (!made)
+        return 0;
+    promote_jump(jump, mov_of(m), copy_of(k, m));
+    __builtin_memcpy(made + (mov_of(m) - m->in.lo), jump, JUMP_BYTES);
+    return text_move(made, m->in.lo, m->in.hi - m->in.lo);
+}
+
+/* Bytes of the mapping become what they were, in its copy at `made` or, if that is 0, where it is. -> how many sites. */
+static u32 put_back(const struct promoted_range *in, u8 *made) {
+    u8 jump[JUMP_BYTES];
+    u32 count = 0;
+    EACH_MADE(k, m) {
+        if (m->state < LIVE || m->in.lo != in->lo || !promote_has_bytes(mov_of(m), jump, promote_jump(jump, mov_of(m), copy_of(k, m))))
+            continue;
+        count++;
+        if (made)
+            __builtin_memcpy(made + (mov_of(m) - in->lo), (const u8 *)copy_of(k, m), JUMP_BYTES);
+    }
+    return count;
+}
+
+/* Where there is no memory for a copy, or it might lack something: in place, where nobody can run meanwhile. */
+static void write_back(const struct promoted_range *in) {
+    u64 bytes = in->hi - in->lo;
+    if (SYS3(__NR_mprotect, in->lo, bytes, PROT_READ | PROT_WRITE))
+        return;
+    put_back(in, (u8 *)in->lo);
+    SYS3(__NR_mprotect, in->lo, bytes, PROT_READ | PROT_EXEC);
+}
+
+/* As the program wrote it. */
+static void undo(const struct promoted_range *of) {
+    struct promoted_range in = *of;
+    if (put_back(&in, 0)) {
+        u8 *made = all.is_over ? 0 : copy_new(&in);
+        all.spent += UNDO + A_PAGE * (in.hi - in.lo) / PAGE;
+        if (made)
+            put_back(&in, made);
+        if (!made || !text_move(made, in.lo, in.hi - in.lo))
+            write_back(&in);
+    }
+    EACH_MADE(k, m)
+        if (m->state == LIVE && m->in.lo == in.lo)
+            m->state = LEFT;
+}
+
+/* ---- Traps ---- */
+
+/* Its entry, or that of the one with the fewest traps. Two threads may take it at once: a few traps more, then. */
+static struct hot *hot_of(u64 site) {
+    struct hot *set = &all.hot[(site ^ site >> 6) % (HOT / HOT_SET) * HOT_SET], *least = set;
+    for (struct hot *h = set; h < set + HOT_SET; h++) {
+        if (h->site == site)
+            return h;
+        if (h->count + 1 < least->count + 1) /* what was declined goes first */
+            least = h;
+    }
+    *least = (struct hot){.site = site};
+    lower(&all.hot_lo, site);
+    raise(&all.hot_hi, site + 1);
+    return least;
+}
+
+static struct made *known_at(u64 site, struct block **of) {
+    EACH_MADE(k, m)
+        if (m->state && m->site == site) {
+            *of = k;
+            return m;
+        }
+    return 0;
+}
+
+static struct block *new_block(const struct promoted_range *in) {
+    const u8 *r, *rx;
+    for (struct block *k = all.blocks; k < all.blocks + BLOCKS; k++) {
+        if (k->image)
+            continue;
+        struct image *im = image_claim(IMAGES / 2);
+        if (!im)
+            return 0;
+        *im = (struct image){.state = im->state, .plan = plan_promoted(&r, &rx), .place_hi = -1ul}; /* of no memory of the program's */
+        if (!promote_block_make(im, in->lo, in->hi)) {
+            __atomic_store_n(&im->state, IMAGE_FREE, __ATOMIC_RELEASE);
+            return 0;
+        }
+        im->lo = im->hi = im->block_lo;
+        image_ready(im);
+        k->next = 0;
+        k->image = im;
+        if (all.used < (u32)(k - all.blocks) + 1)
+            all.used = (u32)(k - all.blocks) + 1;
+        return k;
+    }
+    return 0;
+}
+
+/* One that has been free for long, since a thread may be in what was freed a moment ago. */
+static struct made *free_in(struct block *k, const struct promoted_range *in) {
+    u32 room = promote_block_room(k->image) < ROOM ? promote_block_room(k->image) : ROOM;
+    for (u32 n = 0; n < room && promote_block_reaches(k->image->block_lo, in->lo, in->hi); n++) {
+        struct made *m = &k->made[(k->next + n) % room];
+        if (m->state == FREE) {
+            k->next = (k->next + n + 1) % room;
+            return m;
+        }
+    }
+    return 0;
+}
+
+static struct made *free_made(struct block **of, const struct promoted_range *in) {
+    struct made *m = 0;
+    for (struct block *k = all.blocks; k < all.blocks + all.used && !m; k++)
+        if (k->image && (m = free_in(k, in)))
+            *of = k;
+    if (m || !(*of = new_block(in)))
+        return m;
+    return free_in(*of, in);
+}
+
+/* Alone, and nobody changes what is mapped. */
+static int promote(u64 site, const struct promoted_range *in) {
+    struct promotion p = {.size = JUMP_BYTES};
+    struct block *k = 0;
+    struct made *m = known_at(site, &k);
+    int was = m != 0;
+    if (user_read(p.bytes, (const void *)(site - JUMP_BYTES), JUMP_BYTES) || (!m && !(m = free_made(&k, in))))
+        return 0;
+    if (!(was && promote_has_bytes(copy_of(k, m), p.bytes, JUMP_BYTES)) && !promote_block_write(k->image, (u32)(m - k->made), site, &p))
+        return 0;
+    /* Before anybody can come there: a child forked in between has the jump. */
+    *m = (struct made){.site = site, .in = *in, .state = LIVE};
+    lower(&all.lo, in->lo);
+    raise(&all.hi, in->hi);
+    __atomic_thread_fence(__ATOMIC_SEQ_CST);
+    if (!put_jump(k, m)) {
+        m->state = was ? LEFT : FREE;
+        return 0;
+    }
+    if (!was)
+        promote_counts();
+    return 1;
+}
+
+static u32 look_at(struct blk *b, u64 site, u64 rax) {
+    struct promoted_range range, in = {0, 0};
+    u64 cost = 0;
+    if (all.is_over || !promote_may_replace() || flk_rt.own_gs)
+        return DECLINED;
+    if (BUDGET * all.spent > all.traps || !promote_begin(b))
+        return TRAPS - 1;
+    u32 count = exec_map_changing() ? TRAPS - 1 : DECLINED;
+    if (count == DECLINED && !all.is_over && exec_map_range(site, &range.lo, &range.hi) && promote_mapping(site, (int)all.is_careful, &in, &cost) && in.hi - in.lo <= MOST &&
+        in.lo >= range.lo && in.hi <= range.hi && promote_proof_made(&range, &in, site, rax) && promote(site, &in))
+        count = 0;
+    all.spent += LOOK + cost + A_PAGE * (in.hi - in.lo < MOST ? in.hi - in.lo : MOST) / PAGE;
+    promote_end(b);
+    return count;
+}
+
+void promote_made_trapped(struct blk *b, u64 site, u64 rax) {
+    const u8 *r, *rx;
+    if (!plan_promoted(&r, &rx) || b->vfork) /* a child that may end in the middle */
+        return;
+    struct hot *h = hot_of(site);
+    all.traps++;
+    if (h->count == DECLINED)
+        return;
+    h->count = h->rax == rax ? h->count + 1 : 1;
+    h->rax = rax;
+    if (h->count >= TRAPS)
+        h->count = look_at(b, site, rax);
+}
+
+/* ---- The program's calls ---- */
+
+/* What has been counted there is another code's, perhaps. */
+static void forget_traps(u64 lo, u64 hi) {
+    if (lo >= all.hot_hi || hi <= all.hot_lo)
+        return;
+    for (struct hot *h = all.hot; h < all.hot + HOT; h++)
+        if (is_in(h->site, lo, hi))
+            *h = (struct hot){0};
+}
+
+static void own(struct blk *b) {
+    while (!promote_begin(b))
+        promote_wait();
+}
+
+void promote_made_changes(struct blk *b, u64 lo, u64 hi, int goes) {
+    forget_traps(lo, hi);
+    if (lo >= all.hi || hi <= all.lo)
+        return;
+    own(b);
+    EACH_MADE(k, m) {
+        int is_gone = goes && m->state && is_in(m->site, lo, hi);
+        if (m->state == LIVE && overlap(&m->in, lo, hi) && !(is_gone && lo <= m->in.lo && m->in.hi <= hi))
+            undo(&m->in);
+        if (is_gone)
+            m->state = LEAVING;
+    }
+    promote_end(b);
+}
+
+/* A block without a site is another one's memory, unless it is the only one. */
+static void drop_empty(void) {
+    u32 count = 0;
+    for (struct block *k = all.blocks; k < all.blocks + all.used; k++)
+        count += k->image != 0;
+    for (struct block *k = all.blocks; k < all.blocks + all.used && count > 1; k++) {
+        u32 any = 0;
+        for (struct made *m = k->made; k->image && m < k->made + ROOM; m++)
+            any |= m->state;
+        if (k->image && !any) {
+            image_forget(k->image);
+            k->image = 0;
+            count--;
+        }
+    }
+}
+
+static void changed(struct blk *b, u64 lo, u64 hi, int failed) {
+    u32 any = 0;
+    if (lo >= hi || lo >= all.hi || hi <= all.lo)
+        return;
+    own(b);
+    EACH_MADE(k, m)
+        if (m->state && is_in(m->site, lo, hi)) {
+            m->state = !failed ? FREE : m->state == LEAVING ? LIVE : m->state;
+            any = 1;
+        }
+    if (any)
+        drop_empty();
+    promote_end(b);
+}
+
+static u64 end_of(u64 lo, u64 bytes) { return PAGE_UP(lo + bytes); }
+
+void promote_made_before(struct blk *b, const struct frame *f) {
+    u64 lo = PAGE_DOWN((u64)f->args[0]), bytes = (u64)f->args[1], prot = (u64)f->args[2];
+    switch ((u32)f->rax) {
+    case __NR_mmap:
+        if (!(f->args[3] & MAP_FIXED))
+            break;
+        __attribute__((fallthrough));
+    case __NR_munmap:
+        promote_made_changes(b, lo, end_of(lo, bytes), 1);
+        break;
+    case __NR_mprotect:
+    case NR_PKEY_MPROTECT:
+        if ((u32)f->rax == __NR_mprotect && prot == (PROT_READ | PROT_EXEC))
+            forget_traps(lo, end_of(lo, bytes)); /* what is patched stays so */
+        else
+            promote_made_changes(b, lo, end_of(lo, bytes), 0);
+        break;
+    case __NR_mremap:
+        promote_made_changes(b, lo, end_of(lo, bytes | !bytes), 0);
+        if (f->args[3] & MREMAP_FIXED)
+            promote_made_changes(b, (u64)f->args[4], end_of((u64)f->args[4], prot), 1);
+        break;
+    }
+}
+
+void promote_made_after(struct blk *b, u32 nr, i64 result, const i64 *args) {
+    u64 lo = PAGE_DOWN((u64)args[0]), hi = end_of(lo, (u64)args[1]);
+    int failed = result < 0 && result > -4096;
+    switch (nr) {
+    case __NR_mmap:
+        if (args[3] & MAP_FIXED)
+            changed(b, lo, hi, failed);
+        break;
+    case __NR_munmap:
+        changed(b, lo, hi, failed);
+        break;
+    case __NR_mremap:
+        if (args[3] & MREMAP_FIXED)
+            changed(b, (u64)args[4], end_of((u64)args[4], (u64)args[2]), failed);
+        if (!failed && !(args[3] & MREMAP_DONTUNMAP)) /* what stays is where it was */
+            changed(b, (u64)result == lo ? end_of(lo, (u64)args[2]) : lo, hi, 0);
+        break;
+    }
+}
+
+void promote_made_careful(void) { __atomic_store_n(&all.is_careful, 1, __ATOMIC_SEQ_CST); }
+
+void promote_made_ends(struct blk *b) {
+    const u8 *r, *rx;
+    if (all.is_over || !plan_promoted(&r, &rx))
+        return;
+    own(b);
+    EACH_MADE(k, m)
+        if (m->state == LIVE)
+            undo(&m->in);
+    __atomic_store_n(&all.is_over, 1, __ATOMIC_SEQ_CST);
+    promote_end(b);
+}

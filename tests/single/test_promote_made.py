@@ -1,0 +1,107 @@
+"""Calls of code that the program has made itself: which are patched after some traps, which not, what the program sees
+of it. Second opinions: the original program, and the oracle."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from ..bundle.bundles import compile_c
+from ..support.execute import run
+from .singles import Single, single
+
+SOURCE = Path(__file__).parent / "src" / "promote_made.c"
+PATCHES = ("--tool", "count", "--guard", "patch")
+TRAPS = 128  # of a site, until it is patched (promote_made.c)
+TIMES = 200
+MAPS = frozenset(("read",))  # what /proc/self/maps has to be read
+PATCHED = ("plain", "behind", "second")
+DECLINED = ("r8", "lea", "zero", "vector", "short", "near", "other", "signed")
+SITES = len(PATCHED) + 1 + 3  # `second` has two, and three more stand elsewhere in their page
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Single:
+    directory = tmp_path_factory.mktemp("made")
+    program = compile_c(SOURCE, directory / "promote_made")
+    return single(program, directory / "out" / "promote_made", *PATCHES)
+
+
+def _figures(lines: list[dict[str, object]]) -> list[tuple[object, object]]:
+    return [(line["guard_traps"], line.get("promoted", 0)) for line in lines]
+
+
+@pytest.mark.parametrize(
+    ("mode", "traps", "promoted"),
+    [
+        ("each", SITES * TRAPS + (len(DECLINED) + 1) * TIMES, SITES),
+        ("kinds", TRAPS + 7 * TIMES, 1),
+        ("elsewhere", 3 * TIMES + TRAPS + 10, 1),
+        ("rights", 3 * TRAPS + TIMES, 1),
+        ("flips", 100 * TRAPS + 200 * 10, 1),
+        # All of a mapping is taken back when a page of it changes.
+        ("part", 4 * (4 + 3 + 1) * TRAPS, 4 * 4),
+        ("move", 7 * TRAPS, 5),
+        ("over", 9 * TRAPS, 9),
+        ("advise", 2 * TRAPS, 1),
+        ("sleeps", 4 * TRAPS, 3),
+        ("denied", TRAPS + TIMES, 1),
+    ],
+)
+def test_as_before(made: Single, tmp_path: Path, mode: str, traps: int, promoted: int) -> None:
+    """Output, number of calls, and where they are made; how many trapped, and how many sites were patched."""
+    exact = mode not in ("kinds", "sleeps")  # a file with another name each time; a thread that may end first
+    (line,) = made.check(tmp_path / "count.json", mode, exact=exact, leave_out=MAPS)
+    assert _figures([line]) == [(traps, promoted)]
+
+
+def test_what_a_copy_would_lack(made: Single, tmp_path: Path) -> None:
+    """Locked memory, and what is not inherited, is not patched. Others are: how soon depends on what a look takes."""
+    (line,) = made.check(tmp_path / "count.json", "keeps", leave_out=MAPS)
+    assert line["promoted"] == 2
+    traps = line["guard_traps"]
+    assert isinstance(traps, int) and 2 * TRAPS + 12 * TIMES <= traps < 2 * TRAPS + 20 * TIMES
+
+
+def test_which_sites(made: Single) -> None:
+    """What is patched is what the program sees, if it reads its code while that is executable."""
+    done = run([made.program, "bytes"], env={"FLICKER_AOT_OUTPUT": "/dev/null"})
+    told = [line for line in done.stdout.decode().splitlines() if " is " in line]
+    assert told == [f"{name} is patched" for name in PATCHED] + [f"{name} is as written" for name in DECLINED]
+
+
+def test_children(made: Single, tmp_path: Path) -> None:
+    """One with memory of its own has what is patched, and patches for itself; one with the parent's takes it back."""
+    lines = made.check(tmp_path / "count.json", "children", leave_out=MAPS)
+    assert _figures(lines) == [(TRAPS, 2), (TIMES, 1), (2 * TRAPS, 1)]
+
+
+def test_threads(made: Single, tmp_path: Path) -> None:
+    """Several at the same sites, and a handler: each call counts once."""
+    (line,) = made.check(tmp_path / "count.json", "threads", exact=False)
+    assert line["promoted"] == 2
+    counted = line["calls"]
+    assert isinstance(counted, dict)
+    assert (counted["getppid"], counted["getuid"]) == (4 * 2001 + 100, 4 * 2001)
+
+
+@pytest.mark.parametrize("mode", ["storm", "churn"])
+def test_bounded(made: Single, tmp_path: Path, mode: str) -> None:
+    """Rights change under signals that jump out, while others call; ten thousand pages come and go, nothing is left."""
+    report = tmp_path / "count.json"
+    done = run([made.program, mode], env={"FLICKER_AOT_OUTPUT": str(report)})
+    assert done == run([made.original, mode])
+    assert json.loads(report.read_text())["promoted"] >= 2
+
+
+@pytest.mark.parametrize("guard", ["auto", "on"])
+def test_only_if_asked_for(made: Single, tmp_path: Path, guard: str) -> None:
+    """Nothing is patched by default."""
+    plain = single(made.original, tmp_path / "out" / "made", "--tool", "count", "--guard", guard)
+    report = tmp_path / "count.json"
+    done = run([plain.program, "bytes"], env={"FLICKER_AOT_OUTPUT": str(report)})
+    assert b"patched" not in done.stdout
+    told = json.loads(report.read_text())
+    assert "promoted" not in told and told["guard_traps"] >= (SITES + len(DECLINED) + 1) * TIMES
