@@ -1,4 +1,4 @@
-"""What a call of a library costs that a single file has no plan for. In: bench/src. Out: a table, interleaved."""
+"""What a call of code without a plan costs: a library's, and made code's. In: bench/src. Out: a table, interleaved."""
 
 from __future__ import annotations
 
@@ -9,7 +9,11 @@ from .programs import SOURCES, compile_dynamic, rewrite
 from .table import table
 
 ROUNDS = 11
-KINDS = {"promoted": "patched since it traps", "trapped": "another shape: traps each time"}
+KINDS = {
+    "promoted": "of a library, patched since it traps",
+    "made": "of made code, patched since it traps",
+    "trapped": "another shape: traps each time",
+}
 
 
 def report(directory: Path) -> str:
@@ -31,4 +35,4 @@ def report(directory: Path) -> str:
         [what, *(f"{best[v, kind]:.1f} ({best[v, kind] - best['native', kind]:+.1f})" for v in variants)]
         for kind, what in KINDS.items()
     ]
-    return table("One getppid of a library without a plan, ns (over native)", ("", *variants), rows)
+    return table("One getppid of code without a plan, ns (over native)", ("", *variants), rows)

@@ -1,9 +1,13 @@
 /* One call of a library that was loaded: prints the ns of each of a few hundred batches' fastest.
  *
  *   loaded_calls LIBRARY NAME
+ *   loaded_calls LIBRARY made    of code that the program makes, instead
  */
+#define _GNU_SOURCE
 #include <dlfcn.h>
 #include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
 #include <time.h>
 
 #define BATCHES 400
@@ -16,10 +20,18 @@ static double now(void)
     return (double)t.tv_sec * 1e9 + (double)t.tv_nsec;
 }
 
+static void *made(void)
+{
+    static const unsigned char getppid_call[] = {0xb8, 110, 0, 0, 0, 0x0f, 0x05, 0xc3};
+    void *code = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    memcpy(code, getppid_call, sizeof getppid_call);
+    return mprotect(code, 4096, PROT_READ | PROT_EXEC) ? NULL : code;
+}
+
 int main(int argc, char **argv)
 {
     void *library = argc == 3 ? dlopen(argv[1], RTLD_NOW) : NULL;
-    void (*call)(void) = library ? (void (*)(void))dlsym(library, argv[2]) : NULL;
+    void (*call)(void) = !library ? NULL : strcmp(argv[2], "made") ? (void (*)(void))dlsym(library, argv[2]) : (void (*)(void))made();
     double best = 1e9;
     if (!call)
         return 2;

@@ -38,21 +38,37 @@ void make_code(void)
 
 #ifdef DYNAMIC
 #define LOADED_MOV 5 /* bytes */
+#define LOADED_BACK (LOADED_MOV + 2) /* jmp *loaded_back(%rip) */
 #define TRAPS 5 /* of a site in a page of code, until it is patched */
+#define COPIED_TRAPS 128 /* of one in code that is not a library's */
 
-/* The call stands in a library. `is_promoted`: it is patched, since it has trapped. */
-void load_code(const char *library, int is_promoted)
+/* -> where it goes back to, in the page behind it. */
+static void **copy_code(void)
+{
+    int32_t distance = 4096 - (LOADED_BACK + 6);
+    uint8_t *to = mmap(NULL, 2 * 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    memcpy(to, made_code, LOADED_BACK + 6);
+    memcpy(to + LOADED_BACK + 2, &distance, sizeof distance);
+    EXPECT("copy", mprotect(to, 4096, PROT_READ | PROT_EXEC), 0);
+    made_code = to;
+    return (void **)(to + 4096);
+}
+
+/* The call stands in a library, or in a copy of it. If it is to be promoted it is patched, since it has trapped. */
+void load_code(void)
 {
     char name[32] = "loaded_";
-    void *handle = dlopen(library, RTLD_NOW);
+    void *handle = dlopen(config.library, RTLD_NOW);
     REQUIRE("load", handle, 0);
     void **back = dlsym(handle, "loaded_back");
     made_code = dlsym(handle, strcat(name, kind->name));
     REQUIRE("load", back && made_code, 0);
+    if (config.copied)
+        back = copy_code();
     *back = once_back;
-    for (int i = 0; i < TRAPS; i++) /* no descriptor, no mask */
+    for (int i = 0; i < (config.copied ? COPIED_TRAPS : TRAPS); i++) /* no descriptor, no mask */
         loaded_once(-1, -1, 0, -1);
-    EXPECT("promoted", *(uint8_t *)made_code, is_promoted ? 0xe9 : 0xb8);
+    EXPECT("promoted", *(uint8_t *)made_code, config.promoted ? 0xe9 : 0xb8);
     *back = body_back;
     shape->site = (uint64_t)made_code + LOADED_MOV;
     shape->after = shape->site + 2;

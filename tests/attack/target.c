@@ -413,6 +413,8 @@ static void read_options(char **option)
             EXPECT("ignores", signal(SIGILL, SIG_IGN) == SIG_ERR, 0);
         else if (IS("promoted"))
             config.promoted = 1;
+        else if (IS("copied")) /* what is loaded is copied to memory of its own */
+            config.copied = 1;
         else if (IS("library")) /* where the `loaded` shape is */
             config.library = value + 1;
         else if (IS("flags"))
@@ -477,7 +479,7 @@ int main(int argc, char **argv)
     read_options(argv + 3);
 #ifdef DYNAMIC
     if (is_loaded())
-        load_code(config.library, config.promoted);
+        load_code();
 #endif
     own_pid = getpid();
     parent_pid = driver_pid = getppid();

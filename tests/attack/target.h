@@ -16,7 +16,7 @@
 /* How the handlers are installed and what they do. */
 struct config {
     int jump1, jump2, raise2, on_stack, no_defer, reset_hand, restart, child_mark, own_gs, threads, second, segv;
-    int promoted;
+    int promoted, copied;
     const char *library;
     uint64_t alt_bytes, mask1, blocked, flags;
 };
@@ -50,7 +50,7 @@ void check_preserved(const char *where, const struct regs *now);
 /* kinds.c */
 extern const struct kind kinds[]; /* ends with a zero name */
 void make_code(void);             /* for the `made` shape */
-void load_code(const char *library, int is_promoted); /* for the `loaded` one */
+void load_code(void);             /* for the `loaded` one */
 int in_made(uint64_t ip);
 int is_suspend(void); /* the call lets signals in by itself, */
 uint64_t suspend_mask(void); /* with this mask */

@@ -165,6 +165,8 @@ PROMOTED = [
     "-b suspend loaded",
     "-t getppid loaded second alt=8192",
 ]
+# The same code, in memory of the program's own.
+PROMOTED += [f"{case} copied" for case in PROMOTED[:3]]
 # By one thread to another, when the first code is made.
 TOLD = [
     "getppid before",
