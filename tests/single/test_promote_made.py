@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from ..bundle.bundles import compile_c
+from ..guard.forms import SOURCES as GUARD_SOURCES
 from ..support.execute import run
 from .singles import Single, single
 
@@ -94,6 +95,18 @@ def test_bounded(made: Single, tmp_path: Path, mode: str) -> None:
     done = run([made.program, mode], env={"FLICKER_AOT_OUTPUT": str(report)})
     assert done == run([made.original, mode])
     assert json.loads(report.read_text())["promoted"] >= 2
+
+
+def test_by_filters(made: Single, tmp_path: Path) -> None:
+    """Where the kernel has no Syscall User Dispatch as many calls trap, and the same sites are patched."""
+    refuse = compile_c(GUARD_SOURCES / "refuse.c", tmp_path / "refuse", "-static")
+    report = tmp_path / "count.json"
+    for mode, traps, promoted in (("part", 4 * 8 * TRAPS, 16), ("over", 9 * TRAPS, 9)):
+        report.unlink(missing_ok=True)
+        done = run([refuse, "d", made.program, mode], env={"FLICKER_AOT_OUTPUT": str(report)})
+        assert done == run([refuse, "d", made.original, mode])
+        told = json.loads(report.read_text())
+        assert told["guard"] == "seccomp" and _figures([told]) == [(traps, promoted)]
 
 
 @pytest.mark.parametrize("guard", ["auto", "on"])
