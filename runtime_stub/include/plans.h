@@ -84,11 +84,15 @@ int promote_has(const struct image *im, u64 from, u64 to); /* promote.c: a patch
 enum proof promote_proof(const struct image *im, u64 site, u64 rax, struct promotion *out);
 int promote_is_entered(u64 lo, u64 hi, u64 at); /* something in [lo, hi) may lead into the jump at `at`, but for its first byte */
 
+const u8 *promote_opcode(const u8 *p);          /* behind the prefixes */
+int promote_ends_flow(const u8 *p);             /* what follows the instruction may be data */
+
 /* promote_made_proof.c */
 struct promoted_range {
     u64 lo, hi;
 };
 int promote_proof_made(const struct promoted_range *range, const struct promoted_range *mapping, u64 site, u64 rax);
+u32 promote_made_trapping(u64 lo, u64 hi, u64 *sites, u32 most); /* promote_made.c: calls in there that have trapped; -> how many */
 int promote_mapping(u64 at, int is_careful, struct promoted_range *out, u64 *cost); /* promote_mapping.c: 1: it may be copied; `cost`: in traps */
 
 /* promote_made.c */

@@ -181,6 +181,17 @@ static struct made *known_at(u64 site, struct block **of) {
     return 0;
 }
 
+u32 promote_made_trapping(u64 lo, u64 hi, u64 *sites, u32 most) {
+    u32 count = 0;
+    for (const struct hot *h = all.hot; h < all.hot + HOT && count < most; h++)
+        if (h->count > 1 && is_in(h->site, lo, hi)) /* the first one may have been on its way while the code was changed */
+            sites[count++] = h->site;
+    EACH_MADE(k, m)
+        if (m->state == LIVE && is_in(m->site, lo, hi) && count < most)
+            sites[count++] = m->site;
+    return count;
+}
+
 static struct block *new_block(const struct promoted_range *in) {
     const u8 *r, *rx;
     for (struct block *k = all.blocks; k < all.blocks + BLOCKS; k++) {
@@ -252,20 +263,22 @@ static int promote(u64 site, const struct promoted_range *in) {
     return 1;
 }
 
-static u32 look_at(struct blk *b, u64 site, u64 rax) {
+/* `h`: it has trapped often enough. What is counted for it changes while nobody can change the code: what was counted before is another one's. */
+static void look_at(struct blk *b, struct hot *h, u64 site, u64 rax) {
     struct promoted_range range, in = {0, 0};
     u64 cost = 0;
-    if (all.is_over || !promote_may_replace() || flk_rt.own_gs)
-        return DECLINED;
-    if (BUDGET * all.spent > all.traps || !promote_begin(b))
-        return TRAPS - 1;
-    u32 count = exec_map_changing() ? TRAPS - 1 : DECLINED;
-    if (count == DECLINED && !all.is_over && exec_map_range(site, &range.lo, &range.hi) && promote_mapping(site, (int)all.is_careful, &in, &cost) && in.hi - in.lo <= MOST &&
-        in.lo >= range.lo && in.hi <= range.hi && promote_proof_made(&range, &in, site, rax) && promote(site, &in))
-        count = 0;
+    if (BUDGET * all.spent > all.traps || !promote_begin(b)) /* with its next trap, then */
+        return;
+    if (exec_map_changing() || h->site != site || h->count < TRAPS || h->count == DECLINED) {
+        promote_end(b);
+        return;
+    }
+    int is_promoted = !all.is_over && promote_may_replace() && !flk_rt.own_gs && exec_map_range(site, &range.lo, &range.hi) &&
+                      promote_mapping(site, (int)all.is_careful, &in, &cost) && in.hi - in.lo <= MOST && in.lo >= range.lo && in.hi <= range.hi &&
+                      promote_proof_made(&range, &in, site, rax) && promote(site, &in);
+    h->count = is_promoted ? 0 : DECLINED;
     all.spent += LOOK + cost + A_PAGE * (in.hi - in.lo < MOST ? in.hi - in.lo : MOST) / PAGE;
     promote_end(b);
-    return count;
 }
 
 void promote_made_trapped(struct blk *b, u64 site, u64 rax) {
@@ -273,13 +286,13 @@ void promote_made_trapped(struct blk *b, u64 site, u64 rax) {
     if (!plan_promoted(&r, &rx) || b->vfork) /* a child that may end in the middle */
         return;
     struct hot *h = hot_of(site);
+    u32 was = h->count, now = h->rax == rax ? was + 1 : 1;
     all.traps++;
-    if (h->count == DECLINED)
+    if (was == DECLINED)
         return;
-    h->count = h->rax == rax ? h->count + 1 : 1;
     h->rax = rax;
-    if (h->count >= TRAPS)
-        h->count = look_at(b, site, rax);
+    if (__atomic_compare_exchange_n(&h->count, &was, now, 0, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST) && now >= TRAPS)
+        look_at(b, h, site, rax);
 }
 
 /* ---- The program's calls ---- */

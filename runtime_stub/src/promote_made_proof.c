@@ -3,7 +3,9 @@
  * In: the executable range that the call is in, with nobody changing it; what rax was each time. Out: yes, or no as soon as something is not known. Own stack.
  *
  * No table says where functions begin. The kernel has said that the call is an instruction; that the five bytes before it are one, and not the end of a
- * longer one (`41 b8`, `00 b8`, an immediate), is proved by what cannot be: wherever one begins of the fourteen bytes before, it ends before them.
+ * longer one (`41 b8`, `00 b8`, an immediate), is proved in one of two ways:
+ * - what is executed behind a call that has trapped comes there: the same call's, in a loop, or another one's. Calls and what is not decoded end the way;
+ * - nothing else can be: wherever an instruction begins of the fourteen bytes before, it ends before them.
  */
 #include "../include/plans.h"
 #include "../include/vdso.h"
@@ -13,6 +15,58 @@
 #define BEFORE (LONGEST - 1)
 #define AROUND (64ul << 10) /* bytes of the range on both sides of the mapping that are searched for branches */
 #define SYSCALL_BYTES 2
+#define WINDOW 512 /* bytes on both sides in which instructions are followed */
+#define SITES 16
+#define WAYS 16
+#define STEPS 128
+#define CALL 0xe8
+
+/* ---- What comes there ---- */
+
+struct window {
+    u64 lo, size;
+    u8 bytes[2 * WINDOW];
+};
+
+/* The instruction at `ip`, and all behind it up to one that does not go on, or is not known. Where their branches lead is added to the ways. */
+static int follows(const struct window *w, u64 ip, u64 at, u64 *ways, u32 *used) {
+    struct vdso_insn insn;
+    for (u32 steps = 0; ip != at; ip += insn.size) {
+        const u8 *p = w->bytes + (ip - w->lo);
+        if (ip - w->lo >= w->size || steps++ == STEPS || !vdso_decode(p, w->bytes + w->size, &insn))
+            return 0;
+        if (insn.target && *promote_opcode(p) != CALL && *used < WAYS)
+            ways[(*used)++] = ip + (u64)(insn.target - p);
+        if (promote_ends_flow(p))
+            return 0;
+    }
+    return 1;
+}
+
+static int is_followed(const struct window *w, u64 ip, u64 at) {
+    u64 ways[WAYS] = {ip};
+    u32 used = 1;
+    for (u32 i = 0; i < used; i++)
+        if (follows(w, ways[i], at, ways, &used))
+            return 1;
+    return 0;
+}
+
+static int is_code(const struct promoted_range *mapping, u64 at) {
+    struct window w;
+    u64 sites[SITES];
+    w.lo = at - WINDOW > mapping->lo ? at - WINDOW : mapping->lo;
+    w.size = (at + WINDOW < mapping->hi ? at + WINDOW : mapping->hi) - w.lo;
+    if (user_read(w.bytes, (const void *)w.lo, w.size))
+        return 0;
+    u32 count = promote_made_trapping(w.lo, w.lo + w.size, sites, SITES);
+    for (u32 i = 0; i < count; i++)
+        if (is_followed(&w, sites[i] + SYSCALL_BYTES, at))
+            return 1;
+    return 0;
+}
+
+/* ---- What else may be there ---- */
 
 /* No instruction begins with these (Intel SDM, volume 2, tables; 64-bit mode): what was removed, and groups' empty places. */
 static int is_none(const u8 *p) {
@@ -38,7 +92,8 @@ int promote_proof_made(const struct promoted_range *range, const struct promoted
     const u8 *mov = code + (at - from), *call = mov + JUMP_BYTES;
     if (*mov != MOV_EAX || (u64)(u32)signed32(mov + 1) != rax || call[0] != 0x0f || call[1] != 0x05)
         return 0;
-    for (const u8 *p = code; p < mov; p++)
+    int is_proved = is_code(mapping, at);
+    for (const u8 *p = code; p < mov && !is_proved; p++)
         if (may_reach(p, mov, call + SYSCALL_BYTES))
             return 0;
     u64 lo = mapping->lo - AROUND > range->lo ? mapping->lo - AROUND : range->lo;

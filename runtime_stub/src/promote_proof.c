@@ -47,7 +47,7 @@ static u64 function_of(const struct image *im, u64 site) {
     return lo && !user_read(&start, (const void *)(im->frames + sizeof h + 8ul * (lo - 1)), sizeof start) ? im->frames + (u64)(i64)start : 0;
 }
 
-static const u8 *opcode_of(const u8 *p) {
+const u8 *promote_opcode(const u8 *p) {
     while (*p == 0x66 || *p == 0xf2 || *p == 0xf3 || *p == 0x2e || *p == 0x3e || *p == 0x64 || *p == 0x65 || *p == 0xf0 || (*p & 0xf0) == 0x40)
         p++;
     return p;
@@ -56,15 +56,15 @@ static const u8 *opcode_of(const u8 *p) {
 static int is_indirect(const u8 *op) { return *op == 0xff && (op[1] >> 3 & 7) >= 2 && (op[1] >> 3 & 7) <= 5; }
 
 /* What follows may be data: ret, jmp, ud2, int3, int, hlt; a call or a system call that does not return. */
-static int ends_flow(const u8 *p) {
-    const u8 *op = opcode_of(p);
+int promote_ends_flow(const u8 *p) {
+    const u8 *op = promote_opcode(p);
     return (*op & 0xf6) == 0xc2 || *op == 0xe8 || *op == 0xe9 || *op == 0xeb || (*op == 0x0f && (op[1] == 0x0b || op[1] == 0x05)) ||
            (*op & 0xfe) == 0xcc || *op == 0xf4 || is_indirect(op);
 }
 
 /* It does elsewhere what it does here, and goes on behind itself. */
 static int may_move(const struct vdso_insn *insn, const u8 *p) {
-    const u8 *op = opcode_of(p);
+    const u8 *op = promote_opcode(p);
     return !insn->target && !insn->rip_relative && !insn->syscall && !is_indirect(op) && !(*op == 0xc7 && op[1] == 0xf8 /* xbegin */);
 }
 
@@ -79,7 +79,7 @@ static enum proof find(const struct image *im, u64 site, u64 rax, struct promoti
         return PROOF_NEVER;
     const u8 *p = code, *call = code + size - 2, *last = code;
     for (; p < call; p += insn.size) {
-        is_straight &= p == code || !ends_flow(last);
+        is_straight &= p == code || !promote_ends_flow(last);
         last = p;
         if (!vdso_decode(p, call + 2, &insn))
             return PROOF_NEVER;
