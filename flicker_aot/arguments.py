@@ -244,7 +244,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         default="auto",
         help="system calls of code made at run time trap (2 us) and are hooked: while there is such code (default; the "
         "others then cost 36 ns more), always, or never (they are not hooked). Before Linux 5.11 by seccomp filters. "
-        "patch: as auto, and a dynamic program's file patches what traps often: libraries without a plan, and code "
+        "patch: as auto, and a program that is one file patches what traps often: libraries without a plan, and code "
         "that it has made",
     )
 

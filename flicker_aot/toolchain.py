@@ -16,7 +16,7 @@ from typing import Final
 
 from . import __version__
 from .errors import InternalError, UsageError
-from .model.options import Options, Role
+from .model.options import Options
 
 TOOLS: Final = ("none", "count")
 
@@ -53,7 +53,7 @@ _OTHER_BASE: Final = "  . = 0x12345000;\n"
 
 def runtime_for(options: Options) -> bytes:
     """The ELF file to inject. UsageError where the hook does not compile or link, or does what no hook may."""
-    variant = "-single" if options.role is Role.SINGLE else "" if options.bundle is None else "-bundle"
+    variant = "-single" if options.has_plans else "" if options.bundle is None else "-bundle"
     if options.hook is not None:
         return _build_hook(options.hook, _package_file(f"runtime{variant}.o"))
     return _package_file(f"{options.tool}{variant}.elf").read_bytes()

@@ -93,7 +93,7 @@ struct flk_config {
     flk_u64 interp_vaddr; /* FLK_F_PROGRAM: the interpreter's path below the bundle, of interp_size bytes and a NUL */
     flk_u64 bss_vaddr; /* FLK_F_INTERP: the input's bss, from the end of its last file bytes, which old kernels leave out; 0 in others */
     flk_u64 bss_end;
-    flk_u64 plans_vaddr; /* FLK_F_SINGLE: struct flk_plans in R, at a page's start; 0 in others */
+    flk_u64 plans_vaddr; /* FLK_F_SINGLE, and static programs with --guard patch: struct flk_plans in R, at a page's start; 0 in others */
     flk_u32 site_count;
     flk_u32 insn_count;
     flk_u32 trap_count;

@@ -132,7 +132,7 @@ def lay_out(
     shows = options.role.hides_interpreter
     name = str(options.exe_path or image.path)
     promoted = _promoted() if options.guard == "patch" else None
-    size_of_plans = plans_size(plans, promoted, plan, name) if options.role is Role.SINGLE else 0
+    size_of_plans = plans_size(plans, promoted, plan, name) if options.has_plans else 0
     unwind = plan_unwind(image, slots, labels)
     added = unwind.table is not None and not unwind.table.header
     if phnum + added > MAX_PHDRS or _too_large(
@@ -449,7 +449,7 @@ def _config(
         interp_vaddr=where.interp if texts.interp else 0,
         bss_vaddr=bss_vaddr,
         bss_end=bss_end,
-        plans_vaddr=where.plans if options.role is Role.SINGLE else 0,
+        plans_vaddr=where.plans if options.has_plans else 0,
         site_count=tables.site_count,
         insn_count=tables.insn_count,
         trap_count=tables.trap_count,

@@ -68,3 +68,10 @@ class Options:
     role: Role = Role.HOST
     exe_path: Path | None = None  # what /proc/self/exe answers; None: left alone
     bundle: BundlePlace | None = None
+
+    @property
+    def has_plans(self) -> bool:
+        """The runtime patches what the program maps or makes: a dynamic program's, and a static one's with --guard
+        patch."""
+        is_static = self.role is Role.HOST and self.bundle is None
+        return self.role is Role.SINGLE or (is_static and self.guard == "patch")

@@ -138,7 +138,8 @@ def read_plans(output: RawElf, vaddr: int) -> tuple[PlanRow, ...]:
 def check_plans(subject: Subject, vaddr: int) -> Iterator[Finding]:
     """``vaddr``: 0 where the runtime is told of none."""
     claim = subject.claim
-    if (claim.role == "single") != bool(vaddr):
+    is_static = claim.role == "host" and claim.place is None
+    if (claim.role == "single" or (is_static and claim.guard == _PATCHES)) != bool(vaddr):
         yield _bad(vaddr, f"plans at {vaddr:#x} in a {claim.role}")
     if not vaddr:
         return

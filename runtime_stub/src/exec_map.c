@@ -198,15 +198,19 @@ static int is_image(u64 from, u64 bytes) { return plans_concern(from, bytes); }
 
 int exec_map_overlaps(u64 lo, u64 hi) { return overlaps(lo, hi); }
 
+/* Ranges that touch are one. */
 int exec_map_range(u64 at, u64 *lo, u64 *hi) {
+    *lo = at;
+    *hi = at + 1;
     for (u32 i = 0; i < map.used && !map.lost; i++) {
-        u64 range = __atomic_load_n(&map.ranges[i], __ATOMIC_SEQ_CST);
-        *lo = range_low(range);
-        *hi = range_high(range);
-        if (at - *lo < *hi - *lo)
-            return 1;
+        u64 range = __atomic_load_n(&map.ranges[i], __ATOMIC_SEQ_CST), from = range_low(range), to = range_high(range);
+        if (!range || from > *hi || to < *lo || (from >= *lo && to <= *hi))
+            continue;
+        *lo = from < *lo ? from : *lo;
+        *hi = to > *hi ? to : *hi;
+        i = -1u; /* others may touch it now */
     }
-    return 0;
+    return *lo < at || *hi > at + 1;
 }
 
 void exec_map_changes(int by) { __atomic_add_fetch(&map.changing, (u32)by, __ATOMIC_SEQ_CST); }

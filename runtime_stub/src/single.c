@@ -4,7 +4,7 @@
  * have given it, flk_rt.entry. One thread. The machine's own interpreter is used, since it has to fit the machine's C library.
  * Where the program was started by an interpreter (`ld.so PROGRAM`), all is mapped already: its own calls alone are hooked.
  *
- * Besides: stands for bundle.c and follow.c.
+ * Besides: stands for bundle.c and follow.c; a static program's with --guard patch, which has plans of no file.
  */
 #include <asm/unistd_64.h>
 
@@ -73,17 +73,23 @@ static u64 start_interpreter(const char *path, u64 *base) {
 }
 
 void bundle_start(u64 *stack, u64 rdx, u64 at_entry) {
-    u64 *p = stack + 1 + *stack + 1, shown = flk_config.phdrs_vaddr + flk_rt.bias, base = 0;
-    u64 count = (flk_config.sites_vaddr - flk_config.phdrs_vaddr) / sizeof(struct phdr); /* the sites follow the table */
+    u64 *p = stack + 1 + *stack + 1, shown = flk_config.phdrs_vaddr + flk_rt.bias, base = 0, count = 0;
     const char *path = 0;
     if (rdx || at_entry != ADDR(flk_start))
         return;
     while (*p++)
         ;
     struct auxv *a = (struct auxv *)p;
-    for (; a->type != AT_NULL; a++)
+    for (; a->type != AT_NULL && !count; a++)
+        if (a->type == AT_PHNUM)
+            count = a->value;
+    if (flk_config.flags & FLK_F_SINGLE)
+        count = (flk_config.sites_vaddr - flk_config.phdrs_vaddr) / sizeof(struct phdr); /* the sites follow the table */
+    for (a = (struct auxv *)p; a->type != AT_NULL; a++)
         if (a->type == AT_PHDR)
             plans_start(flk_config.plans_vaddr + flk_rt.bias, (const void *)a->value, count);
+    if (!(flk_config.flags & FLK_F_SINGLE)) /* a static program */
+        return;
     for (u64 i = 0; i < count; i++)
         if (((const struct phdr *)shown)[i].type == PT_INTERP)
             path = (const char *)(((const struct phdr *)shown)[i].vaddr + flk_rt.bias);
