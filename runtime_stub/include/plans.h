@@ -98,7 +98,6 @@ int promote_mapping(u64 at, int is_careful, struct promoted_range *out, u64 *cos
 /* promote_made.c */
 void promote_made_trapped(struct blk *b, u64 site, u64 rax);
 void promote_made_careful(void); /* mappings may have what only smaps tells */
-void promote_made_changes(struct blk *b, u64 lo, u64 hi, int goes); /* all of it is about to; `goes`: to be something else, or nothing */
 
 /* promote_block.c: an image's block and its trampolines */
 int promote_may_replace(void);                                /* no filter is in the way */

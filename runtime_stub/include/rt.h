@@ -164,6 +164,7 @@ int promote_made_call(struct blk *b, struct frame *f);            /* promote_mad
 void promote_made_before(struct blk *b, const struct frame *f);   /* a call that changes executable memory */
 void promote_made_after(struct blk *b, u32 nr, i64 result, const i64 *args);
 void promote_made_ends(struct blk *b);                            /* nothing is patched any more */
+void promote_made_changes(struct blk *b, u64 lo, u64 hi, int goes); /* all of it is about to; `goes`: to be something else, or nothing */
 int plans_own(u64 from, u64 end, u64 *start, u64 *own_end); /* 1: the lowest of the runtime's own pages among them */
 
 /* sites.c */

@@ -25,6 +25,7 @@
 #define NR_MLOCK2 325
 #define NR_USERFAULTFD 323
 #define PR_SET_MDWE 65
+#define PR_SET_VMA 0x53564d41
 #define CLONE_FILES 0x400ul
 #define SECCOMP_MODE_STRICT 1
 #define SECCOMP_SET_MODE_STRICT 0
@@ -516,6 +517,8 @@ static void dispatch_special(struct frame *f, u32 kind) {
 #ifdef IN_SINGLE
         if ((int)f->args[0] == PR_SET_MDWE)
             promote_made_ends(b);
+        if ((int)f->args[0] == PR_SET_VMA) /* a name, which a copy would not have */
+            promote_made_changes(b, (u64)f->args[2], (u64)f->args[2] + (u64)f->args[3], 0);
 #endif
         if ((int)f->args[0] == PR_SET_SECCOMP)
             seccomp(b, (u64)f->args[1] == SECCOMP_MODE_STRICT, (const void *)f->args[2], 0);

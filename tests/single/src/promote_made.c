@@ -340,6 +340,10 @@ static void keeps(void)
     r = madvise(at, PAGE, MADV_DONTFORK);
     printf("%d, as written: %d\n", r, is_written(at, SYS_getppid));
     hot("not inherited", at);
+    at = make(PAGE, 0, SYS_getppid);
+    printf("to be named: %ld wrong\n", times(at, getppid(), 10 * TIMES));
+    prctl(PR_SET_VMA, PR_SET_VMA_ANON_NAME, at, PAGE, "code"); /* not everywhere */
+    printf("as written: %d\n", is_written(at, SYS_getppid));
     syscall(SYS_userfaultfd, 0);
     at = make(PAGE, 0, SYS_getppid);
     printf("none: %ld wrong\n", times(at, getppid(), 10 * TIMES));
