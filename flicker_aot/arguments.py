@@ -239,6 +239,13 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         help="the kernel's vDSO: hook its system calls (default), keep it as it is, or hide it from the program",
     )
     parser.add_argument(
+        "--vsyscall",
+        choices=("leave", "trap"),
+        default="leave",
+        help="calls of the kernel's vsyscall page (C libraries before 2012): leave them alone (default), or hook them "
+        "by a seccomp filter, which all that the program executes has as well",
+    )
+    parser.add_argument(
         "--guard",
         choices=("auto", "on", "off", "patch"),
         default="auto",

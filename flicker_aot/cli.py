@@ -138,6 +138,8 @@ def _request(parsed: argparse.Namespace) -> Request:
 
 
 def _options(parsed: argparse.Namespace) -> Options:
+    if parsed.vsyscall == "trap" and parsed.guard == "off":
+        raise UsageError("--vsyscall trap: expected a guard other than off")
     return Options(
         tool=parsed.tool,
         hook=parsed.hook,
@@ -146,6 +148,7 @@ def _options(parsed: argparse.Namespace) -> Options:
         only=None if parsed.only is None else parse_set(parsed.only),
         vdso=parsed.vdso,
         guard=parsed.guard,
+        vsyscall=parsed.vsyscall,
     )
 
 

@@ -119,6 +119,7 @@ class _Made:
             tool=_tool_name(options),
             vdso=options.vdso,
             guard=options.guard,
+            vsyscall=options.vsyscall,
         )
 
 

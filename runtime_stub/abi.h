@@ -25,6 +25,7 @@
 #define FLK_F_GUARD_ON 4096u   /* --guard on: Syscall User Dispatch is armed from the start */
 #define FLK_F_GUARD_OFF 8192u  /* --guard off */
 #define FLK_F_KEPT 16384u       /* sites were left alone on purpose (--only, --except): no hook is asked where they trap */
+#define FLK_F_VSYSCALL 32768u /* --vsyscall trap: calls of the vsyscall page trap by a seccomp filter */
 #define FLK_F_NO_FSGSBASE 128u /* never written by the rewriter: tests take the way of machines without FSGSBASE */
 
 /* Among the flags of an open: it is the loader's, of an interpreter that is the C library as well. open(2) takes no notice of it. */

@@ -120,6 +120,7 @@ def _key(request: RunRequest, program: Path) -> str:
         options.on_refusal.value,
         options.vdso,
         options.guard,
+        options.vsyscall,
         None if options.only is None else sorted(options.only),
         None if request.excluded is None else sorted(request.excluded),
         request.includes,

@@ -16,6 +16,7 @@ F_TRAPS: Final = 1
 F_FILLS: Final = 2
 F_VDSO_KEEP: Final = 4
 F_VDSO_HIDE: Final = 8
+F_VSYSCALL: Final = 32768
 F_CLIENT: Final = 16
 F_INTERP: Final = 32
 F_OWN_GS: Final = 64

@@ -41,6 +41,7 @@ from .abi import (
     F_TRAPS,
     F_VDSO_HIDE,
     F_VDSO_KEEP,
+    F_VSYSCALL,
     OWN_GS_BYTES,
     OWN_GS_EXTRA,
     SLOTS_SIZE,
@@ -420,6 +421,7 @@ def _config(
 ) -> FlkConfig:
     flags = {"hook": 0, "keep": F_VDSO_KEEP, "hide": F_VDSO_HIDE}[options.vdso]
     flags |= {"auto": 0, "patch": 0, "on": F_GUARD_ON, "off": F_GUARD_OFF}[options.guard]
+    flags |= F_VSYSCALL * (options.vsyscall == "trap")
     if any(p.tactic is Tactic.KEEP for p in plan.patches):
         flags |= F_KEPT
     if any(p.tactic is Tactic.TRAP for p in plan.patches):

@@ -21,7 +21,7 @@ from .trampolines import Slot
 
 NOTE_NAME: Final = b"flicker-aot\0"
 NOTE_TYPE: Final = 1
-FORMAT: Final = 5
+FORMAT: Final = 6
 
 
 def fixed_part(
@@ -41,6 +41,7 @@ def fixed_part(
         "role": options.role.value,
         "vdso": options.vdso,
         "guard": options.guard,
+        "vsyscall": options.vsyscall,
         "exe_path": "" if options.exe_path is None else str(options.exe_path),
         "bundle": _place(options.bundle),
         "plans": [[str(p.path), p.sha256, p.build_id.hex(), plan_sha256(p)] for p in plans],

@@ -64,6 +64,7 @@ class Options:
     on_refusal: OnRefusal = OnRefusal.TRAP
     only: frozenset[int] | None = None  # system call numbers; None: all
     vdso: str = "hook"
+    vsyscall: str = "leave"  # calls of the kernel's vsyscall page: "leave", "trap"
     guard: str = "auto"  # code that appears at run time: "auto", "on", "off", "patch"
     role: Role = Role.HOST
     exe_path: Path | None = None  # what /proc/self/exe answers; None: left alone

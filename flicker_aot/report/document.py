@@ -38,6 +38,7 @@ def to_document(report: Report) -> dict[str, Any]:
             "tool": output.tool,
             "vdso": output.vdso,
             "guard": output.guard,
+            "vsyscall": output.vsyscall,
         },
         "summary": _summary(file),
         "sites": [_site(s) for s in file.sites],

@@ -70,7 +70,7 @@ def print_note(document: Mapping[str, Any], console: Console, *, with_sites: boo
     sites: Sequence[Mapping[str, Any]] = document["sites"]
     facts = [
         ("rewritten", f"by flicker-aot {document['tool_version']}, tool {document['tool']}"),
-        ("options", f"vdso {document['vdso']}, guard {document['guard']}"),
+        ("options", f"vdso {document['vdso']}, guard {document['guard']}, vsyscall {document['vsyscall']}"),
         ("input", f"{document['input_size']} bytes, sha256 {document['input_sha256']}"),
         ("sites", f"{len(sites)} patched, {len(document['kept'])} kept, {len(document['unknown'])} unknown"),
     ]

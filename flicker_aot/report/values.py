@@ -111,6 +111,7 @@ class OutputReport:
     tool: str
     vdso: str
     guard: str
+    vsyscall: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

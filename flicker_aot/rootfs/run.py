@@ -114,6 +114,7 @@ class _Keys:
             None if request.excluded is None else sorted(request.excluded),
             options.vdso,
             options.guard,
+            options.vsyscall,
             request.keep_privileges,
         )
         runtime = hashlib.sha256(runtime_for(options)).hexdigest()  # also the place where a hook is found to be wrong

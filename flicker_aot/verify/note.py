@@ -17,7 +17,7 @@ from .rawelf import PT_NOTE, RawElf, read_raw
 
 NOTE_NAME: Final = b"flicker-aot\0"
 NOTE_TYPE: Final = 1
-NOTE_FORMAT: Final = 5
+NOTE_FORMAT: Final = 6
 # A note is about 100 bytes a site after compression; a file that claims more than this is hostile.
 _MAX_NOTE_BYTES: Final = 256 << 20
 
@@ -119,6 +119,7 @@ class Claim:
     role: str  # one of ROLES
     vdso: str
     guard: str
+    vsyscall: str
     exe_path: str
     place: PlaceClaim | None
     plans: tuple[PlanClaim, ...]
@@ -219,6 +220,7 @@ def _claim(document: dict[str, Any], note_index: int) -> Claim:
         role=role,
         vdso=_text(document, "vdso"),
         guard=_text(document, "guard"),
+        vsyscall=_text(document, "vsyscall"),
         exe_path=_text(document, "exe_path"),
         place=None if document["bundle"] is None else _place(document["bundle"]),
         plans=_list(document, "plans", _plan),

@@ -32,6 +32,7 @@ _F_KEPT = 16384
 _SLOTS_SIZE: Final = 16
 _VDSO: Final = {"hook": 0, "keep": 4, "hide": 8}
 _GUARD: Final = {"auto": 0, "on": 4096, "off": 8192}
+_VSYSCALL: Final = {"leave": 0, "trap": 32768}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -198,8 +199,9 @@ def _config(subject: Subject, tables: Tables) -> Iterator[Finding]:
         if bool(tables.flags & flag) != wanted:
             yield _bad("config", at, f"flags {tables.flags:#x}: {'some' if wanted else 'no'} {what} in the windows")
     rest = tables.flags & ~(_F_TRAPS | _F_FILLS | _F_OWN_GS | _F_FOLLOW | _F_LIBC | _F_KEPT)
-    if _VDSO.get(claim.vdso, 0) | _GUARD.get(claim.guard, 0) | _ROLES[claim.role] != rest:
-        said = f"vDSO {claim.vdso!r}, guard {claim.guard!r}, {claim.role}"
+    options = _VDSO.get(claim.vdso, 0) | _GUARD.get(claim.guard, 0) | _VSYSCALL.get(claim.vsyscall, 0)
+    if options | _ROLES[claim.role] != rest:
+        said = f"vDSO {claim.vdso!r}, guard {claim.guard!r}, vsyscall {claim.vsyscall!r}, {claim.role}"
         yield _bad("config", at, f"flags {tables.flags:#x} do not say {said} and nothing else")
 
 

@@ -265,6 +265,7 @@ int guard_by_filter(void); /* seccomp's, in place of Syscall User Dispatch */
 /* guard_filter.c */
 #define GUARD_FILTER_REASON 0x464c /* SECCOMP_RET_DATA, si_errno */
 int guard_filter_start(struct blk *process); /* 0: seccomp does not serve */
+int guard_filter_vsyscall(void); /* its calls trap from now on; 0: it is not to be had */
 int guard_filter_cover(struct blk *process, u64 lo, u64 hi); /* 0: it is not to be had */
 int guard_filter_sync(struct blk *process); /* all that others with the same memory have installed; 0: it is not to be had */
 u64 guard_filter_place(u64 bytes, u64 flags); /* where an mmap without an address is to be; 0: anywhere */

@@ -312,6 +312,11 @@ void guard_start(int is_unproved) {
     struct blk *b = self_blk();
     if (!guard_enabled())
         return;
+    if (flk_config.flags & FLK_F_VSYSCALL) {
+        guard_before_thread(b);
+        if (!guard_filter_vsyscall())
+            tell_missing("no seccomp filter");
+    }
     b->tid = (u32)SYS0(__NR_gettid);
     if (is_unproved || flk_config.flags & FLK_F_GUARD_ON)
         guard_stays_armed(b);

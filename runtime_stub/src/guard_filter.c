@@ -33,6 +33,7 @@
 #define PLACES_START 0x200000000000ul
 #define PLACES_BYTES (1ul << 39)
 #define PAGE 4096ul
+#define VSYSCALL_PAGE 0xffffffffff600000ul
 #define MAP_FIXED 0x10
 #define MAP_32BIT 0x40
 #define MAP_GROWSDOWN 0x100
@@ -69,8 +70,8 @@ static const struct {
 };
 #define INSNS (sizeof outline / sizeof *outline)
 
-static int install(u64 range) {
-    struct words words = {range_low(range) + 1, range_high(range), 8, 12, 0x30000 | GUARD_FILTER_REASON, 0x7fff0000};
+static int install(u64 lo, u64 hi) {
+    struct words words = {lo + 1, hi, 8, 12, 0x30000 | GUARD_FILTER_REASON, 0x7fff0000};
     struct insn {
         u16 code;
         u8 yes, no;
@@ -100,7 +101,7 @@ int guard_filter_sync(struct blk *process) {
         u64 range = __atomic_load_n(&filters.ranges[i], __ATOMIC_ACQUIRE);
         if (!range)
             break;
-        u32 now = install(range) ? i + 1 : NO_MORE;
+        u32 now = install(range_low(range), range_high(range)) ? i + 1 : NO_MORE;
         __atomic_compare_exchange_n(&process->filters, &i, now, 0, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE);
     }
     return process->filters != NO_MORE;
@@ -122,6 +123,9 @@ static u64 widened(u64 lo, u64 hi, u32 n) {
     u64 start = flk_config.tramp_vaddr + flk_rt.bias, end = (ADDR(flk_text_end) + PAGE - 1) & -PAGE; /* its own calls never trap */
     return range_pack(lo >= end && from < end ? end : from, hi <= start && to > start ? start : to);
 }
+
+/* There ip is the address that is called. No process has the runtime there. */
+int guard_filter_vsyscall(void) { return install(VSYSCALL_PAGE - 1, VSYSCALL_PAGE + PAGE); }
 
 int guard_filter_start(struct blk *process) {
     filters.placed = flk_rt.vdso & -PAGE; /* by chance, as what the kernel chooses */

@@ -85,8 +85,26 @@ def test_x32(forms: tuple[Path, Path], counted: Callable[..., Lines]) -> None:
     assert line["calls"]["other"] == numbers[100000] == 1
 
 
-def test_vsyscall(counted: Callable[..., Lines]) -> None:
+def test_vsyscall(forms: tuple[Path, Path], counted: Callable[..., Lines]) -> None:
     """The page works, and nothing counts it: the kernel sees no system call, either (docs/limitations.md). What loads
     such an address is in the report (tests/unit/test_discover.py)."""
     (line,) = counted("vsyscall")
     assert "time" not in line["calls"]
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_vsyscall_trap(tmp_path: Path, form: str) -> None:
+    """With --vsyscall trap the hook sees each one, and nothing else traps."""
+    original, hooked = make(form, SOURCES / "other_calls.c", tmp_path, "--vsyscall", "trap")
+    report = tmp_path / "count.json"
+    done = run([hooked, "vsyscalls"], env={"FLICKER_AOT_OUTPUT": str(report)})
+    assert done == run([original, "vsyscalls"])
+    (line,) = [json.loads(text) for text in report.read_text().splitlines()]
+    has_page = "[vsyscall]" in Path("/proc/self/maps").read_text()
+    times = 1000 if has_page else 0
+    assert {name: line["calls"].get(name, 0) for name in ("time", "gettimeofday", "getcpu")} == {
+        "time": times,
+        "gettimeofday": times,
+        "getcpu": times,
+    }
+    assert line["guard_traps"] == 3 * times

@@ -39,6 +39,7 @@ CONSTANTS = {
     "FLK_F_FILLS": abi.F_FILLS,
     "FLK_F_VDSO_KEEP": abi.F_VDSO_KEEP,
     "FLK_F_VDSO_HIDE": abi.F_VDSO_HIDE,
+    "FLK_F_VSYSCALL": abi.F_VSYSCALL,
     "FLK_F_CLIENT": abi.F_CLIENT,
     "FLK_F_INTERP": abi.F_INTERP,
     "FLK_F_OWN_GS": abi.F_OWN_GS,
