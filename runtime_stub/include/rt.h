@@ -161,6 +161,7 @@ void promote_before(struct blk *b, const struct frame *f); /* mprotect and its k
 void promote_wait(void);                                  /* until no other thread replaces code */
 u32 promoted_count(void);
 int promote_made_call(struct blk *b, struct frame *f);            /* promote_made.c: 1: answered, f->rax is the result */
+int promote_made_concerns(const struct frame *f); /* that call is on memory with a site */
 void promote_made_before(struct blk *b, const struct frame *f);   /* a call that changes executable memory */
 void promote_made_after(struct blk *b, u32 nr, i64 result, const i64 *args);
 void promote_made_ends(struct blk *b);                            /* nothing is patched any more */

@@ -273,6 +273,9 @@ int exec_map_before(struct blk *b, struct frame *f) {
         goes = overlaps(lo, lo + 1);
         break;
     }
+#ifdef IN_SINGLE
+    goes |= promote_made_concerns(f); /* what stands there is ours, whatever the table still has of it */
+#endif
     b->sp_value = arms;
     b->sp_arg = guard_enabled() && (arms || goes);
     b->sp_placed = nr == __NR_mmap && !lo && guard_by_filter();

@@ -36,6 +36,9 @@
 #define ROOM 48 /* sites of a block, at least */
 /* What is done for sites may take half of the time that traps have taken, and is counted in traps (measured; 2.2 us each). */
 #define BUDGET 2
+#define X32_BIT 0x40000000u
+#define X32_FIRST 512 /* numbers of x32's own, execve's among them */
+#define X32_COUNT 36
 #define LOOK 16
 #define UNDO 6
 #define A_PAGE 2
@@ -181,13 +184,20 @@ static struct made *known_at(u64 site, struct block **of) {
     return 0;
 }
 
+/* The call comes back, so that what is behind it is code: not exit, exit_group, rt_sigreturn, execve, execveat. */
+static int comes_back(u64 rax) {
+    u32 nr = (u32)rax & ~X32_BIT;
+    return nr != __NR_exit && nr != __NR_exit_group && nr != __NR_rt_sigreturn && nr != __NR_execve && nr != __NR_execveat &&
+           nr - X32_FIRST >= X32_COUNT;
+}
+
 u32 promote_made_trapping(u64 lo, u64 hi, u64 *sites, u32 most) {
     u32 count = 0;
     for (const struct hot *h = all.hot; h < all.hot + HOT && count < most; h++)
-        if (h->count > 1 && is_in(h->site, lo, hi)) /* the first one may have been on its way while the code was changed */
+        if (h->count > 1 && is_in(h->site, lo, hi) && comes_back(h->rax)) /* the first one may have been on its way while the code was changed */
             sites[count++] = h->site;
     EACH_MADE(k, m)
-        if (m->state == LIVE && is_in(m->site, lo, hi) && count < most)
+        if (m->state == LIVE && is_in(m->site, lo, hi) && comes_back((u64)signed32((const u8 *)copy_of(k, m) + 1)) && count < most)
             sites[count++] = m->site;
     return count;
 }
@@ -216,12 +226,21 @@ static struct block *new_block(const struct promoted_range *in) {
     return 0;
 }
 
-/* One that has been free for long, since a thread may be in what was freed a moment ago. */
+/* A thread may sleep in a call there, whose memory went and has come again. Where its last one was is where it may be. */
+static int has_sleeper(const struct block *k, u32 first, u32 count) {
+    u64 start = promote_block_copy(k->image, 0), each = promote_block_copy(k->image, 1) - start, lo = start + first * each, hi = lo + count * each;
+    for (const struct blk *b = __atomic_load_n(&flk_rt.all, __ATOMIC_ACQUIRE); b; b = b->all_next)
+        if (b->in_use && is_in(b->sp_resume, lo, hi))
+            return 1;
+    return 0;
+}
+
+/* One that has been free for long: a handler may have interrupted a call there, and made others. */
 static struct made *free_in(struct block *k, const struct promoted_range *in) {
     u32 room = promote_block_room(k->image) < ROOM ? promote_block_room(k->image) : ROOM;
     for (u32 n = 0; n < room && promote_block_reaches(k->image->block_lo, in->lo, in->hi); n++) {
         struct made *m = &k->made[(k->next + n) % room];
-        if (m->state == FREE) {
+        if (m->state == FREE && !has_sleeper(k, (u32)(m - k->made), 1)) {
             k->next = (k->next + n + 1) % room;
             return m;
         }
@@ -335,7 +354,7 @@ static void drop_empty(void) {
         u32 any = 0;
         for (struct made *m = k->made; k->image && m < k->made + ROOM; m++)
             any |= m->state;
-        if (k->image && !any) {
+        if (k->image && !any && !has_sleeper(k, 0, promote_block_room(k->image))) {
             image_forget(k->image);
             k->image = 0;
             count--;
@@ -359,6 +378,32 @@ static void changed(struct blk *b, u64 lo, u64 hi, int failed) {
 }
 
 static u64 end_of(u64 lo, u64 bytes) { return PAGE_UP(lo + bytes); }
+
+static int has_site(u64 lo, u64 hi) {
+    if (lo >= all.hi || hi <= all.lo)
+        return 0;
+    EACH_MADE(k, m)
+        if (m->state && (overlap(&m->in, lo, hi) || is_in(m->site, lo, hi)))
+            return 1;
+    return 0;
+}
+
+int promote_made_concerns(const struct frame *f) {
+    u64 lo = PAGE_DOWN((u64)f->args[0]), bytes = (u64)f->args[1];
+    switch ((u32)f->rax) {
+    case __NR_mmap:
+        return f->args[3] & MAP_FIXED && has_site(lo, end_of(lo, bytes));
+    case __NR_munmap:
+    case __NR_mprotect:
+    case NR_PKEY_MPROTECT:
+        return has_site(lo, end_of(lo, bytes));
+    case __NR_mremap:
+        return has_site(lo, end_of(lo, bytes | !bytes)) ||
+               (f->args[3] & MREMAP_FIXED && has_site((u64)f->args[4], end_of((u64)f->args[4], (u64)f->args[2])));
+    default:
+        return 0;
+    }
+}
 
 void promote_made_before(struct blk *b, const struct frame *f) {
     u64 lo = PAGE_DOWN((u64)f->args[0]), bytes = (u64)f->args[1], prot = (u64)f->args[2];

@@ -10,6 +10,9 @@
 
 #define MAP_GROWSDOWN 0x100
 #define MAP_LOCKED 0x2000
+#define MAP_TYPE 0xf
+#define MAP_DROPPABLE 8
+#define NR_PROCESS_MADVISE 440
 #define PAGE 4096ul
 #define PAGE_DOWN(x) ((x) & -PAGE)
 #define PAGE_UP(x) (((x) + PAGE - 1) & -PAGE)
@@ -60,7 +63,7 @@ int promote_made_call(struct blk *b, struct frame *f) {
         return 0;
     switch ((u32)f->rax) {
     case __NR_mmap:
-        if (f->args[3] & (MAP_LOCKED | MAP_GROWSDOWN))
+        if (f->args[3] & (MAP_LOCKED | MAP_GROWSDOWN) || (f->args[3] & MAP_TYPE) == MAP_DROPPABLE)
             promote_made_careful();
         return 0;
     case NR_PKEY_MPROTECT:
@@ -72,6 +75,17 @@ int promote_made_call(struct blk *b, struct frame *f) {
         if (advice == ADVICE_STAYS)
             promote_made_careful();
         return advice != ADVICE_PASSES && alone(b, f, lo, hi);
+    case NR_PROCESS_MADVISE: /* of this process, perhaps; what it names is not looked for */
+        advice = advice_of((int)f->args[3]);
+        if (advice == ADVICE_STAYS)
+            promote_made_careful();
+        if (advice != ADVICE_PASSES) {
+            exec_map_changes(1);
+            promote_wait();
+            promote_made_changes(b, 0, -PAGE, 0);
+            exec_map_changes(-1);
+        }
+        return 0;
     case __NR_mlock:
     case NR_MLOCK2:
         promote_made_careful();

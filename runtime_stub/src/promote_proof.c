@@ -59,7 +59,7 @@ static int is_indirect(const u8 *op) { return *op == 0xff && (op[1] >> 3 & 7) >=
 int promote_ends_flow(const u8 *p) {
     const u8 *op = promote_opcode(p);
     return (*op & 0xf6) == 0xc2 || *op == 0xe8 || *op == 0xe9 || *op == 0xeb || (*op == 0x0f && (op[1] == 0x0b || op[1] == 0x05)) ||
-           (*op & 0xfe) == 0xcc || *op == 0xf4 || is_indirect(op);
+           (*op & 0xfe) == 0xcc || *op == 0xcf || *op == 0xf4 || is_indirect(op);
 }
 
 /* It does elsewhere what it does here, and goes on behind itself. */

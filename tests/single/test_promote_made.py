@@ -167,3 +167,21 @@ def test_only_if_asked_for(made: Single, tmp_path: Path, guard: str) -> None:
     assert b"patched" not in done.stdout
     told = json.loads(report.read_text())
     assert "promoted" not in told and told["guard_traps"] >= (SITES + len(DECLINED) + 1) * TIMES
+
+
+@pytest.fixture(scope="module")
+def lost(tmp_path_factory: pytest.TempPathFactory) -> Single:
+    directory = tmp_path_factory.mktemp("lost")
+    program = compile_c(SOURCE.with_name("promote_lost.c"), directory / "promote_lost")
+    return single(program, directory / "out" / "promote_lost", *PATCHES)
+
+
+@pytest.mark.parametrize(("case", "promoted"), [("full", 1), ("ends", 0), ("sleeps", 121), ("goes", 1700)])
+def test_nothing_is_lost(lost: Single, tmp_path: Path, case: str, promoted: int) -> None:
+    """What could make it forget a patched site, take data for code, or give a trampoline to two."""
+    report = tmp_path / "count.json"
+    done = run([lost.program, case], env={"FLICKER_AOT_OUTPUT": str(report)})
+    assert done == run([lost.original, case])
+    assert done.status == 0
+    lines = [json.loads(line) for line in report.read_text().splitlines()]
+    assert max(line.get("promoted", 0) for line in lines) == promoted
