@@ -320,8 +320,8 @@ void guard_start(int is_unproved) {
     b->tid = (u32)SYS0(__NR_gettid);
     if (is_unproved || flk_config.flags & FLK_F_GUARD_ON)
         guard_stays_armed(b);
-    /* Nor what is proved (--guard on), whose addresses other programs have as well, nor memory that such a program gets without asking for it to be executable
-     * (READ_IMPLIES_EXEC, before Linux 5.8). */
+    /* Filters are not of what is proved (--guard on), whose addresses other programs have as well, nor of memory that a program with an executable stack
+     * gets without asking for it to be executable (READ_IMPLIES_EXEC, before Linux 5.8). */
     if (by_filter) {
         exec_map_start();
         guard_arm(b);

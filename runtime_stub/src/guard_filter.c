@@ -1,12 +1,12 @@
 /* The guard's second way, where the kernel has no Syscall User Dispatch (before Linux 5.11): seccomp filters that answer system calls of certain
- * addresses with SIGSYS.
+ * addresses with SIGSYS. Also, with --vsyscall trap, those of the vsyscall page, which nothing else sees.
  *
  * In: ranges of memory that nobody has proved (exec_map.c), before any of it is executable or its address told. Out: a filter for each, in all threads of
  * the process (SECCOMP_FILTER_FLAG_TSYNC). Own stack, any thread.
  *
  * A filter is for ever, and every program that is executed later has it, at addresses that are its own: so each one is of the addresses of such memory alone,
- * never of all but ours. Memory that the kernel may place anywhere is placed where no program has code (filter_place), so that one filter
- * serves most of it. What lies elsewhere gets filters of its own; when there are many they take more around it. Whatever traps without
+ * never of all but ours. Memory that the kernel may place anywhere is placed where no program has code (guard_filter_place), so that one filter
+ * serves most of it. What lies elsewhere gets filters of its own, which take more around it where it grows or there are many. Whatever traps without
  * being unproved is let pass by the guard, as with dispatch.
  *
  * The list only grows, and a process knows how many of it it has (blk.filters): a child inherits them, and a process that shares the memory without being

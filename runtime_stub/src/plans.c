@@ -187,7 +187,7 @@ void image_cut(struct image *im, u64 from, u64 end) {
 }
 
 /* Leaves the list before its memory goes. */
-static void forget(struct image *im) {
+void image_forget(struct image *im) {
     u64 lo = im->block_lo, bytes = im->block_hi - lo;
     __atomic_store_n(&im->state, IMAGE_CLAIMED, __ATOMIC_RELEASE);
     if (bytes) {
@@ -199,8 +199,6 @@ static void forget(struct image *im) {
         promote_gone(im);
     __atomic_store_n(&im->state, IMAGE_FREE, __ATOMIC_RELEASE);
 }
-
-void image_forget(struct image *im) { forget(im); }
 
 static struct patches patches_of(const struct flk_plan *plan, u64 base) {
     return (struct patches){.bytes = bytes_at(0),
@@ -278,7 +276,7 @@ int image_text(struct image *im, const struct mapping *m) {
         return 1;
     }
     if (!was)
-        forget(im);
+        image_forget(im);
     bundle_unhooked(m->fd);
     return 0;
 }
@@ -417,7 +415,7 @@ void plans_unmapped(u64 from, u64 end, int is_gone) {
     for (struct image *im = image_from(from, end, 0, IMAGE_LEAVING); im; im = image_from(from, end, im + 1, IMAGE_LEAVING)) {
         u32 leaving = IMAGE_LEAVING;
         if (__atomic_compare_exchange_n(&im->state, &leaving, is_gone ? IMAGE_CLAIMED : IMAGE_READY, 0, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE) && is_gone)
-            forget(im);
+            image_forget(im);
     }
 }
 
@@ -505,7 +503,7 @@ static void drop_empty(u64 from, u64 end) {
         u32 ready = IMAGE_READY;
         if (is_unknown(im) && im->text_lo >= im->text_hi && !im->block_hi &&
             __atomic_compare_exchange_n(&im->state, &ready, IMAGE_CLAIMED, 0, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE))
-            forget(im);
+            image_forget(im);
     }
 }
 

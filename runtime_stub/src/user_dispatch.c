@@ -65,13 +65,14 @@ i64 user_dispatch_set(struct blk *b, const i64 *args) {
     default:
         return -EINVAL;
     }
-    if (!b->armed && may_call(OWN_PRCTL) && flk_sys(__NR_prctl, PR_SET_SYSCALL_USER_DISPATCH, OFF, 0, 0, 0, 0)) /* the kernel has none */
-        return -EINVAL;
-    guard_stays_armed(b); /* for what makes calls without a trampoline */
-    if (guard_missing() || guard_by_filter())
+    /* The kernel has none. */
+    if (guard_by_filter() || (!b->armed && may_call(OWN_PRCTL) && flk_sys(__NR_prctl, PR_SET_SYSCALL_USER_DISPATCH, OFF, 0, 0, 0, 0)))
         return -EINVAL;
     if (selector >= TASK_SIZE_MAX)
         return -EFAULT;
+    guard_stays_armed(b); /* for what makes calls without a trampoline */
+    if (guard_missing())
+        return -EINVAL;
     if (!watch_all_calls())
         return -EPERM;
     b->dispatch.offset = offset;
