@@ -12,6 +12,7 @@ ROUNDS = 11
 KINDS = {
     "promoted": "of a library, patched since it traps",
     "made": "of made code, patched since it traps",
+    "both": "the same, where a library traps, too",
     "trapped": "another shape: traps each time",
 }
 

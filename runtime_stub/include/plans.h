@@ -66,6 +66,7 @@ static inline int is_unknown(const struct image *im) { return (im->plan->flags &
 
 /* promote.c */
 void promote_code(const struct mapping *m, const struct kstat *st); /* code without a plan is there */
+int promote_is_library(const struct mapping *m, const struct kstat *st); /* nobody writes to it */
 void promote_gone(const struct image *im);
 void promote_after_fork(void);
 int promote_begin(const struct blk *b); /* 1: nobody else promotes, nor takes back, until promote_end */
@@ -98,6 +99,15 @@ int promote_mapping(u64 at, int is_careful, struct promoted_range *out, u64 *cos
 /* promote_made.c */
 void promote_made_trapped(struct blk *b, u64 site, u64 rax);
 void promote_made_careful(void); /* mappings may have what only smaps tells */
+
+u64 promote_made_trap(u64 ip); /* where a thread goes on that has met what stands for a patched site's system call; 0: it has not */
+
+/* no_calls.c */
+int no_calls(u64 lo, u64 hi);
+
+/* proved.c */
+void proved_ends(struct blk *b); /* nothing is, from now on */
+void proved_after_fork(void);
 
 /* promote_block.c: an image's block and its trampolines */
 int promote_may_replace(void);                                /* no filter is in the way */

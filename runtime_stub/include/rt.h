@@ -165,6 +165,10 @@ int promote_made_concerns(const struct frame *f); /* that call is on memory with
 void promote_made_before(struct blk *b, const struct frame *f);   /* a call that changes executable memory */
 void promote_made_after(struct blk *b, u32 nr, i64 result, const i64 *args);
 void promote_made_ends(struct blk *b);                            /* nothing is patched any more */
+
+/* proved.c: single files */
+void proved_look(struct blk *b, int is_due); /* what is not proved may be by now; else only as often as takes little time */
+void proved_shares(struct blk *b, int by); /* a process with the same memory is to be made; -1: it has its own, or has ended */
 void promote_made_changes(struct blk *b, u64 lo, u64 hi, int goes); /* all of it is about to; `goes`: to be something else, or nothing */
 int plans_own(u64 from, u64 end, u64 *start, u64 *own_end); /* 1: the lowest of the runtime's own pages among them */
 
@@ -233,8 +237,11 @@ int exec_map_cover(struct blk *process); /* by filters; 0: not all of it */
 int exec_map_holds(u64 at); /* or may hold it: the table was full */
 u32 exec_map_changing(void);                       /* single files: how many calls are on their way that change it */
 void exec_map_changes(int by);                     /* one more, or one less */
-int exec_map_overlaps(u64 lo, u64 hi);             /* some of it is there */
-int exec_map_range(u64 at, u64 *lo, u64 *hi);      /* 1: what is around `at` */
+int exec_map_overlaps(u64 lo, u64 hi);             /* some of it is there, or was proved */
+int exec_map_range(u64 at, u64 *lo, u64 *hi);      /* 1: what is around `at`, or was proved */
+int exec_map_next(u32 *i, u64 *lo, u64 *hi);       /* what is not proved, from *i = 0 on; 0: no more */
+void exec_map_proved(u64 lo, u64 hi);              /* no system call is in there */
+void exec_map_nothing_proved(struct blk *b);       /* all of it is to be guarded again */
 void exec_map_unproved(u64 at, u64 bytes); /* single files: code without a plan */
 
 /* user_dispatch.c */

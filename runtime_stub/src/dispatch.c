@@ -24,6 +24,7 @@
 #define NR_PROCESS_MADVISE 440
 #define NR_MLOCK2 325
 #define NR_USERFAULTFD 323
+#define NR_IO_URING_SETUP 425
 #define PR_SET_MDWE 65
 #define PR_SET_VMA 0x53564d41
 #define CLONE_FILES 0x400ul
@@ -97,6 +98,8 @@ const u8 flk_kinds[COUNTED] = {
     [__NR_mlockall] = MAPPING,
     [__NR_mbind] = MAPPING,
     [NR_USERFAULTFD] = MAPPING,
+    [__NR_io_setup] = MAPPING,
+    [NR_IO_URING_SETUP] = MAPPING,
 #endif
     [__NR_open] = PATH,
     [__NR_openat] = PATH,
@@ -195,6 +198,9 @@ static void start_clone(struct blk *b, struct frame *f) {
             child->process = b->process;
             PROCESS_THREADS(b, 1);
         } else {
+#ifdef IN_SINGLE
+            proved_shares(b, 1);
+#endif
             child->threads = 1;
             child->filters = b->process->filters;
         }
@@ -232,6 +238,10 @@ static void drop_child(struct blk *b) {
         return;
     if (child->process != child)
         PROCESS_THREADS(b, -1);
+#ifdef IN_SINGLE
+    else
+        proved_shares(b, -1);
+#endif
     block_free(child);
 }
 
@@ -291,6 +301,10 @@ i64 special_finish(struct blk *b, i64 result, i64 *args) {
             bundle_exec_over(b->sp_child, 0);
             block_free(b->sp_child); /* the child has called exec or exit */
             guard_after_vfork(b);
+#ifdef IN_SINGLE
+            proved_shares(b, -1);
+            proved_look(b, 0);
+#endif
         } else if (b->sp_child) {
             block_release(b->sp_child);
         }
@@ -469,7 +483,8 @@ static int plans_call(struct blk *b, struct frame *f, u32 kind) {
 #ifdef IN_SINGLE
 /* Only plans_call has to see it. */
 static int is_seen_only(u32 nr) {
-    return nr == NR_PROCESS_MADVISE || nr == __NR_mlock || nr == NR_MLOCK2 || nr == __NR_mlockall || nr == __NR_mbind || nr == NR_USERFAULTFD;
+    return nr == NR_PROCESS_MADVISE || nr == __NR_mlock || nr == NR_MLOCK2 || nr == __NR_mlockall || nr == __NR_mbind || nr == NR_USERFAULTFD ||
+           nr == __NR_io_setup || nr == NR_IO_URING_SETUP;
 }
 #endif
 

@@ -32,82 +32,48 @@
 #define AT_FDCWD (-100)
 #define AT_EMPTY_PATH 0x1000
 #define O_CLOEXEC 02000000
-#define RANGES 512
 #define STACKS_SHIFT 34 /* of the highest 16 GiB, where the stack is: it grows, down to its usual limit */
 #define STACKS 0x1fff
 #define STACK_BYTES (8ul << 20)
-#define END_OF_USER (1ul << 47)
 
 static struct {
-    u32 used;     /* words that were ever taken: where a search ends */
-    u32 changing; /* calls on such memory on their way through the kernel */
-    u32 lost;     /* the table was full: there may be such memory for ever */
+    struct ranges unproved;
+    u32 changing; /* calls on such memory on their way through the kernel: while a range is cut in two the guard stays armed */
     u32 pad;
-    u64 ranges[RANGES];
+#ifdef IN_SINGLE
+    struct ranges proved; /* was made executable as well, but no system call is in it (proved.c) */
+#endif
 } map;
 
-static int swap(u64 *word, u64 *was, u64 now) {
-    return __atomic_compare_exchange_n(word, was, now, 0, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
-}
-
 static void add(u64 lo, u64 hi) {
-    if (hi > END_OF_USER)
-        hi = END_OF_USER;
-    if (lo >= hi)
-        return;
-    if ((hi - lo) >> PAGE_SHIFT > RANGE_COUNT_MAX)
-        __atomic_store_n(&map.lost, 1, __ATOMIC_SEQ_CST);
-    for (u32 i = 0; i < map.used; i++) { /* one that overlaps or touches grows */
-        u64 *word = &map.ranges[i], was = __atomic_load_n(word, __ATOMIC_SEQ_CST);
-        while (was && range_low(was) <= hi && lo <= range_high(was)) {
-            u64 now = range_pack(lo < range_low(was) ? lo : range_low(was), hi > range_high(was) ? hi : range_high(was));
-            if (now == was || swap(word, &was, now))
-                return;
-        }
-    }
-    for (u32 i = 0; i < RANGES; i++) {
-        u64 none = 0;
-        if (map.ranges[i] || !swap(&map.ranges[i], &none, range_pack(lo, hi)))
-            continue;
-        u32 used = __atomic_load_n(&map.used, __ATOMIC_SEQ_CST);
-        while (used <= i && !__atomic_compare_exchange_n(&map.used, &used, i + 1, 0, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST))
-            ;
-        return;
-    }
-    __atomic_store_n(&map.lost, 1, __ATOMIC_SEQ_CST);
+    ranges_add(&map.unproved, lo, hi);
+#ifdef IN_SINGLE
+    ranges_take(&map.proved, lo, hi);
+#endif
 }
 
-/* 1: something of [lo, hi) was in the table. */
 static int overlaps(u64 lo, u64 hi) {
-    for (u32 i = 0; i < map.used; i++) {
-        u64 range = __atomic_load_n(&map.ranges[i], __ATOMIC_SEQ_CST);
-        if (range && range_low(range) < hi && lo < range_high(range))
-            return 1;
-    }
-    return 0;
+#ifdef IN_SINGLE
+    if (ranges_overlap(&map.proved, lo, hi))
+        return 1;
+#endif
+    return ranges_overlap(&map.unproved, lo, hi);
 }
 
+/* What is there changes, or goes. */
 static void take(u64 lo, u64 hi) {
-    for (u32 i = 0; i < map.used; i++) {
-        u64 *word = &map.ranges[i], was = __atomic_load_n(word, __ATOMIC_SEQ_CST);
-        while (was && range_low(was) < hi && lo < range_high(was)) {
-            u64 start = range_low(was), end = range_high(was);
-            u64 left = start < lo ? range_pack(start, lo) : 0, right = end > hi ? range_pack(hi, end) : 0;
-            if (!swap(word, &was, left ? left : right))
-                continue;
-            if (left && right)
-                add(hi, end); /* the guard stays armed meanwhile: map.changing */
-            break;
-        }
-    }
+#ifdef IN_SINGLE
+    ranges_take(&map.proved, lo, hi);
+#endif
+    ranges_take(&map.unproved, lo, hi);
 }
 
-int exec_map_holds(u64 at) { return map.lost || overlaps(at, at + 1); }
+int exec_map_holds(u64 at) { return map.unproved.lost || ranges_overlap(&map.unproved, at, at + 1); }
 
 int exec_map_cover(struct blk *process) {
-    int all = !map.lost;
-    for (u32 i = 0; i < map.used; i++) {
-        u64 range = __atomic_load_n(&map.ranges[i], __ATOMIC_SEQ_CST);
+    int all = !map.unproved.lost;
+    for (u32 i = 0; i < map.unproved.used; i++) {
+        u64 range = __atomic_load_n(&map.unproved.words[i], __ATOMIC_SEQ_CST);
         u64 lo = range_low(range), hi = range_high(range);
         if (range)
             all &= guard_filter_cover(process, lo - (hi >> STACKS_SHIFT == STACKS ? STACK_BYTES : 0), hi);
@@ -116,9 +82,9 @@ int exec_map_cover(struct blk *process) {
 }
 
 int exec_map_any(void) {
-    if (map.lost || __atomic_load_n(&map.changing, __ATOMIC_SEQ_CST))
+    if (map.unproved.lost || __atomic_load_n(&map.changing, __ATOMIC_SEQ_CST))
         return 1;
-    return overlaps(0, END_OF_USER);
+    return ranges_overlap(&map.unproved, 0, RANGES_END);
 }
 
 /* ---- What the kernel says is executable ---- */
@@ -184,7 +150,7 @@ static void look(u64 lo, u64 hi) {
     SYS2(__NR_close, fd, 0);
 }
 
-void exec_map_start(void) { look(0, END_OF_USER); }
+void exec_map_start(void) { look(0, RANGES_END); }
 
 /* ---- The application's calls ---- */
 
@@ -198,19 +164,51 @@ static int is_image(u64 from, u64 bytes) { return plans_concern(from, bytes); }
 
 int exec_map_overlaps(u64 lo, u64 hi) { return overlaps(lo, hi); }
 
-/* Ranges that touch are one. */
-int exec_map_range(u64 at, u64 *lo, u64 *hi) {
-    *lo = at;
-    *hi = at + 1;
-    for (u32 i = 0; i < map.used && !map.lost; i++) {
-        u64 range = __atomic_load_n(&map.ranges[i], __ATOMIC_SEQ_CST), from = range_low(range), to = range_high(range);
+/* What touches [lo, hi) in `t` becomes part of it. -> whether there was something. */
+static int grow(const struct ranges *t, u64 *lo, u64 *hi) {
+    int grown = 0;
+    for (u32 i = 0; i < t->used; i++) {
+        u64 range = __atomic_load_n(&t->words[i], __ATOMIC_SEQ_CST), from = range_low(range), to = range_high(range);
         if (!range || from > *hi || to < *lo || (from >= *lo && to <= *hi))
             continue;
         *lo = from < *lo ? from : *lo;
         *hi = to > *hi ? to : *hi;
-        i = -1u; /* others may touch it now */
+        grown = 1;
     }
+    return grown;
+}
+
+int exec_map_range(u64 at, u64 *lo, u64 *hi) {
+    *lo = at;
+    *hi = at + 1;
+    while (!map.unproved.lost && (grow(&map.unproved, lo, hi) || grow(&map.proved, lo, hi)))
+        ;
     return *lo < at || *hi > at + 1;
+}
+
+int exec_map_next(u32 *i, u64 *lo, u64 *hi) {
+    u64 range = 0;
+    while (*i < map.unproved.used && !range)
+        range = __atomic_load_n(&map.unproved.words[(*i)++], __ATOMIC_SEQ_CST);
+    *lo = range_low(range);
+    *hi = range_high(range);
+    return range != 0;
+}
+
+void exec_map_proved(u64 lo, u64 hi) {
+    ranges_add(&map.proved, lo, hi);
+    if (!map.proved.lost) /* else it could not become unproved again */
+        ranges_take(&map.unproved, lo, hi);
+}
+
+void exec_map_nothing_proved(struct blk *b) {
+    for (u32 i = 0; i < map.proved.used; i++) {
+        u64 range = __atomic_load_n(&map.proved.words[i], __ATOMIC_SEQ_CST);
+        if (!range)
+            continue;
+        add(range_low(range), range_high(range));
+        guard_arm(b);
+    }
 }
 
 void exec_map_changes(int by) { __atomic_add_fetch(&map.changing, (u32)by, __ATOMIC_SEQ_CST); }
@@ -310,9 +308,9 @@ int exec_map_before(struct blk *b, struct frame *f) {
 }
 
 static u64 end_of_range_at(u64 lo) {
-    for (u32 i = 0; i < map.used; i++)
-        if (map.ranges[i] && range_low(map.ranges[i]) <= lo && lo < range_high(map.ranges[i]))
-            return range_high(map.ranges[i]);
+    for (u32 i = 0; i < map.unproved.used; i++)
+        if (map.unproved.words[i] && range_low(map.unproved.words[i]) <= lo && lo < range_high(map.unproved.words[i]))
+            return range_high(map.unproved.words[i]);
     return lo;
 }
 
@@ -376,4 +374,10 @@ void exec_map_after(struct blk *b, u32 nr, i64 result, i64 *args) {
     is_changing(-1);
     if (!exec_map_any())
         guard_disarm(b);
+#ifdef IN_SINGLE
+    else if (ranges_overlap(&map.unproved, 0, RANGES_END)) { /* what was proved is not any more */
+        guard_arm(b);
+        proved_look(b, 0);
+    }
+#endif
 }

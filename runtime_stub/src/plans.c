@@ -71,6 +71,8 @@ void plans_start(u64 at, const void *table, u64 count) {
         if (all.plans[i].flags & FLK_PLAN_PROMOTED)
             all.promoted = &all.plans[i];
     all.head = head;
+    if (all.promoted) /* patched calls of made code trap for whoever comes there by another way */
+        signals_served(FLK_F_TRAPS);
 }
 
 const struct flk_plan *plan_promoted(const u8 **r, const u8 **rx) {
@@ -327,6 +329,7 @@ void plans_after_fork(int shares_files) {
     if (all.reserver && all.reserver != self_blk())
         __atomic_store_n(&all.reserver, 0, __ATOMIC_RELEASE); /* of a thread that is not here; its room stays mapped */
     promote_after_fork();
+    proved_after_fork();
     transient_after_fork(shares_files);
 }
 
@@ -535,6 +538,8 @@ int plans_mapped(u64 addr, u64 bytes, const i64 *args) {
         return !show_original(&m);
     const struct flk_plan *plan = all.head ? plan_of(m.fd, &st) : 0;
     if (plan && !plan->patch_count)
+        return 1;
+    if (is_file && is_private && promote_is_library(&m, &st) && no_calls(addr, end))
         return 1;
     bundle_unhooked(m.fd); /* executable memory without a plan */
     if (is_file && is_private)

@@ -90,7 +90,7 @@ void promote_wait(void) {
 
 /* Of a library, which nobody writes to: what has no name any more, or was opened to be written, is a program's own code, and may be mapped elsewhere
  * to be changed. */
-static int is_library(const struct mapping *m, const struct kstat *st) {
+int promote_is_library(const struct mapping *m, const struct kstat *st) {
     return st->nlink && (st->mode & S_IFMT) == S_IFREG && (m->prot & (PROT_READ | PROT_WRITE | PROT_EXEC)) == (PROT_READ | PROT_EXEC) && may_call(OWN_PWRITE) &&
            SYS4(__NR_pwrite64, m->fd, st, 0, 0) == -EBADF;
 }
@@ -113,7 +113,7 @@ static u64 frames_of(const struct mapping *m) {
 void promote_code(const struct mapping *m, const struct kstat *st) {
     const u8 *r, *rx;
     const struct flk_plan *plan = plan_promoted(&r, &rx);
-    struct image *im = plan && is_library(m, st) ? image_claim(IMAGES / 2) : 0; /* the others are for those with plans */
+    struct image *im = plan && promote_is_library(m, st) ? image_claim(IMAGES / 2) : 0; /* the others are for those with plans */
     u64 in_file = (u64)st->size - (u64)m->offset; /* what is mapped behind it is nothing */
     if (!im)
         return;

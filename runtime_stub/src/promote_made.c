@@ -1,7 +1,7 @@
 /* Promotion of code that the program has made itself.
  *
  * In: its system calls that trap (promote.c); calls on the address space, before and after the kernel has made them (exec_map.c). Out: the
- * `mov $imm32, %eax` right before a call is a jump to a trampoline, as in a library's code. Own stack, signals deferred, any thread; what changes is the
+ * `mov $imm32, %eax` right before a call is a jump to a trampoline, as in a library's code, and the call is an instruction that traps. Own stack, signals deferred, any thread; what changes is the
  * work of one thread at a time (promote_begin), and no such call is on its way while a site is looked at: `exec_map_changing`, `promote_wait`.
  *
  * Which memory: private and anonymous, executable and not writable now, in the table of executable memory since the call that made it so. A mapping is
@@ -27,6 +27,7 @@
 #define MREMAP_DONTUNMAP 4
 #define NR_PKEY_MPROTECT 329
 #define SYSCALL_BYTES 2
+#define PATCH_BYTES (JUMP_BYTES + SYSCALL_BYTES)
 #define MOST (256ul << 10) /* bytes of a mapping */
 #define TRAPS 128          /* of a site, until it is looked at: in a mapping of a few pages that takes as long as 30 of them */
 #define HOT 128            /* sites whose traps are counted */
@@ -70,6 +71,8 @@ static struct {
     } blocks[BLOCKS];
 } all;
 
+static const u8 syscall[] = {0x0f, 0x05}, ud2[] = {0x0f, 0x0b};
+
 static int is_in(u64 at, u64 lo, u64 hi) { return at - lo < hi - lo; }
 
 static int overlap(const struct promoted_range *a, u64 lo, u64 hi) { return a->lo < hi && lo < a->hi; }
@@ -109,26 +112,37 @@ static u8 *copy_new(const struct promoted_range *in) {
     return made;
 }
 
-static int put_jump(const struct block *k, const struct made *m) {
-    u8 jump[JUMP_BYTES];
+/* The jump to the trampoline, and in place of the system call what traps: whoever comes there by another way goes on at T (promote_made_trap). So no system call is
+ * left there, which proved.c relies on. */
+static void put_patch(u8 *bytes, const struct block *k, const struct made *m) {
+    __builtin_memcpy(bytes + promote_jump(bytes, mov_of(m), copy_of(k, m)), ud2, SYSCALL_BYTES);
+}
+
+static int has_patch(const struct block *k, const struct made *m) {
+    u8 bytes[PATCH_BYTES];
+    put_patch(bytes, k, m);
+    return promote_has_bytes(mov_of(m), bytes, PATCH_BYTES);
+}
+
+static int patch(const struct block *k, const struct made *m) {
     u8 *made = copy_new(&m->in);
     if (!made)
         return 0;
-    promote_jump(jump, mov_of(m), copy_of(k, m));
-    __builtin_memcpy(made + (mov_of(m) - m->in.lo), jump, JUMP_BYTES);
+    put_patch(made + (mov_of(m) - m->in.lo), k, m);
     return text_move(made, m->in.lo, m->in.hi - m->in.lo);
 }
 
 /* Bytes of the mapping become what they were, in its copy at `made` or, if that is 0, where it is. -> how many sites. */
 static u32 put_back(const struct promoted_range *in, u8 *made) {
-    u8 jump[JUMP_BYTES];
     u32 count = 0;
     EACH_MADE(k, m) {
-        if (m->state < LIVE || m->in.lo != in->lo || !promote_has_bytes(mov_of(m), jump, promote_jump(jump, mov_of(m), copy_of(k, m))))
+        if (m->state < LIVE || m->in.lo != in->lo || !has_patch(k, m))
             continue;
         count++;
-        if (made)
-            __builtin_memcpy(made + (mov_of(m) - in->lo), (const u8 *)copy_of(k, m), JUMP_BYTES);
+        if (!made)
+            continue;
+        __builtin_memcpy(made + (mov_of(m) - in->lo), (const u8 *)copy_of(k, m), JUMP_BYTES);
+        __builtin_memcpy(made + (m->site - in->lo), syscall, SYSCALL_BYTES);
     }
     return count;
 }
@@ -142,10 +156,11 @@ static void write_back(const struct promoted_range *in) {
     SYS3(__NR_mprotect, in->lo, bytes, PROT_READ | PROT_EXEC);
 }
 
-/* As the program wrote it. */
+/* As the program wrote it. Its calls are to trap before the first one is there again. */
 static void undo(const struct promoted_range *of) {
     struct promoted_range in = *of;
     if (put_back(&in, 0)) {
+        exec_map_unproved(in.lo, in.hi - in.lo);
         u8 *made = all.is_over ? 0 : copy_new(&in);
         all.spent += UNDO + A_PAGE * (in.hi - in.lo) / PAGE;
         if (made)
@@ -200,6 +215,17 @@ u32 promote_made_trapping(u64 lo, u64 hi, u64 *sites, u32 most) {
         if (m->state == LIVE && is_in(m->site, lo, hi) && comes_back((u64)signed32((const u8 *)copy_of(k, m) + 1)) && count < most)
             sites[count++] = m->site;
     return count;
+}
+
+/* Any thread, in a signal: it looks without being alone. Who has the mapping as it was again since has the site's call there: it is made then. */
+u64 promote_made_trap(u64 ip) {
+    struct block *k = 0;
+    struct made *m = is_in(ip, all.lo, all.hi) ? known_at(ip, &k) : 0;
+    if (!m)
+        return 0;
+    if (has_patch(k, m))
+        return promote_block_entry(k->image, (u32)(m - k->made));
+    return promote_has_bytes(ip, syscall, SYSCALL_BYTES) ? ip : 0;
 }
 
 static struct block *new_block(const struct promoted_range *in) {
@@ -273,7 +299,7 @@ static int promote(u64 site, const struct promoted_range *in) {
     lower(&all.lo, in->lo);
     raise(&all.hi, in->hi);
     __atomic_thread_fence(__ATOMIC_SEQ_CST);
-    if (!put_jump(k, m)) {
+    if (!patch(k, m)) {
         m->state = was ? LEFT : FREE;
         return 0;
     }
@@ -298,6 +324,8 @@ static void look_at(struct blk *b, struct hot *h, u64 site, u64 rax) {
     h->count = is_promoted ? 0 : DECLINED;
     all.spent += LOOK + cost + A_PAGE * (in.hi - in.lo < MOST ? in.hi - in.lo : MOST) / PAGE;
     promote_end(b);
+    if (is_promoted)
+        proved_look(b, 1);
 }
 
 void promote_made_trapped(struct blk *b, u64 site, u64 rax) {
@@ -456,6 +484,7 @@ void promote_made_ends(struct blk *b) {
     const u8 *r, *rx;
     if (all.is_over || !plan_promoted(&r, &rx))
         return;
+    proved_ends(b);
     own(b);
     EACH_MADE(k, m)
         if (m->state == LIVE)

@@ -19,6 +19,7 @@
 #define NR_PKEY_MPROTECT 329
 #define NR_MLOCK2 325
 #define NR_USERFAULTFD 323
+#define NR_IO_URING_SETUP 425
 
 enum advice { ADVICE_PASSES, ADVICE_CHANGES, ADVICE_STAYS };
 
@@ -93,6 +94,10 @@ int promote_made_call(struct blk *b, struct frame *f) {
     case __NR_mlockall:
         promote_made_careful();
         return alone(b, f, 0, -PAGE);
+    case __NR_io_setup: /* pages may be given to the kernel while they are writable, and filled later */
+    case NR_IO_URING_SETUP:
+        proved_ends(b);
+        return 0;
     case __NR_mbind:
     case NR_USERFAULTFD:
         promote_made_ends(b);

@@ -15,6 +15,9 @@
 #include <asm/unistd_64.h>
 
 #include "../include/tool.h"
+#ifdef IN_SINGLE
+#include "../include/plans.h"
+#endif
 
 #define SIGILL 4
 #define SIGTRAP 5
@@ -370,6 +373,13 @@ struct resume flk_wrap(u32 sig, struct sigframe *f, u32 index, struct sigframe *
             f->uc.rip = target;
             return (struct resume){f, gs};
         }
+#ifdef IN_SINGLE
+        if ((target = promote_made_trap(ip))) {
+            b->guard_traps++;
+            f->uc.rip = target;
+            return (struct resume){f, gs};
+        }
+#endif
         if (own_gs_trap(b, &f->uc))
             return (struct resume){f, ADDR(b)};
     }

@@ -5,7 +5,7 @@
  * In: a command. It runs under PTRACE_SEIZE from its first instruction, with every process and thread that it makes; signals,
  * job-control stops and exit statuses pass through untouched. Out: a JSON object with, for each (exe, mapping, file
  * offset of the system call instruction, architecture, number), how often it was entered, and how many of these
- * entries were the kernel restarting an interrupted call. Exit status: the program's, 128+n if signal n ended it, 125 if the
+ * entries were the kernel restarting an interrupted call. A mapping without a name is "[anon]", or "[block]" where it holds trampolines. Exit status: the program's, 128+n if signal n ended it, 125 if the
  * oracle itself failed.
  *
  * Not counted: the execve that starts PROG. Needs Linux 5.3 (PTRACE_GET_SYSCALL_INFO).
@@ -24,6 +24,7 @@
 #include <sys/mman.h>
 #include <sys/ptrace.h>
 #include <sys/syscall.h>
+#include <sys/uio.h>
 #include <sys/user.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -187,6 +188,14 @@ static const struct map *map_of(pid_t tid, struct process *p, uint64_t ip)
     return m;
 }
 
+/* Trampolines that a rewritten process has made by itself are in memory of no file. Such a page begins with their configuration's magic number (abi.h). */
+static int is_block(pid_t tid, const struct map *m, uint64_t ip)
+{
+    char magic[8] = "";
+    struct iovec to = {magic, sizeof magic}, from = {(void *)(ip & -4096ul), sizeof magic};
+    return !strcmp(strings[m->name], "[anon]") && process_vm_readv(tid, &to, 1, &from, 1, 0) == sizeof magic && !memcmp(magic, "flickcf1", sizeof magic);
+}
+
 static struct process *process_of(pid_t tgid)
 {
     struct process *p = processes;
@@ -236,7 +245,7 @@ static void forget_thread(pid_t tid)
 static void record(struct thread *t, uint64_t ip, uint64_t nr, uint32_t audit_arch, int restarted)
 {
     const struct map *m = map_of(t->tid, t->process, ip);
-    int mapping = m ? m->name : intern("[unmapped]");
+    int mapping = !m ? intern("[unmapped]") : is_block(t->tid, m, ip) ? intern("[block]") : m->name;
     uint64_t offset = !m ? ip : strings[mapping][0] == '[' ? ip - m->start : ip - m->start + m->offset;
     int arch = audit_arch == AUDIT_ARCH_I386 ? 32 : 64;
     struct site **link = &sites[(offset * 31 + nr) % SITE_BUCKETS];

@@ -1,0 +1,38 @@
+/* Whether there can be a system call instruction in memory.
+ *
+ * In: pages that may be unreadable. Out: 1 if no two bytes in a row are one, whatever is code of them and wherever it is entered: then there is nothing to prove.
+ * What stands beside the pages is not known, so a first byte that could end one, or a last that could begin one, is one. Own stack, any thread.
+ *
+ * The ways into the kernel (Intel SDM, volume 2; arch/x86/entry): syscall (0f 05), sysenter (0f 34), int $0x80 (cd 80). Call gates Linux has none. A call of the
+ * vsyscall page is none of these (--vsyscall).
+ */
+#include "../include/plans.h"
+
+#define PAGE 4096ul
+#define EACH 0x0101010101010101ul
+
+/* Some byte of `word` may be `byte`. Never 0 where one is (the lowest one is exact: Hacker's Delight, 6-1). */
+static u64 has_byte(u64 word, u8 byte) {
+    u64 x = word ^ (EACH * byte);
+    return (x - EACH) & ~x & (EACH << 7);
+}
+
+static int ends_call(u8 second) { return second == 0x05 || second == 0x34 || second == 0x80; }
+static int begins_call(u8 first) { return first == 0x0f || first == 0xcd; }
+static int is_call(u8 first, u8 second) { return begins_call(first) && ends_call(second) && (first == 0xcd) == (second == 0x80); }
+
+int no_calls(u64 lo, u64 hi) {
+    u64 words[PAGE / sizeof(u64)];
+    const u8 *bytes = (const u8 *)words;
+    u8 last = 0;
+    for (u64 at = lo; at < hi; at += PAGE) {
+        if (user_read(words, (const void *)at, PAGE) || (at == lo ? ends_call(*bytes) : is_call(last, *bytes)))
+            return 0;
+        for (u32 i = 0; i < PAGE / sizeof(u64); i++)
+            for (u32 k = i * sizeof(u64); has_byte(words[i], 0x0f) | has_byte(words[i], 0xcd) && k < (i + 1) * sizeof(u64) && k + 1 < PAGE; k++)
+                if (is_call(bytes[k], bytes[k + 1]))
+                    return 0;
+        last = bytes[PAGE - 1];
+    }
+    return !begins_call(last);
+}
