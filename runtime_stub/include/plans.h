@@ -100,7 +100,7 @@ int promote_mapping(u64 at, int is_careful, struct promoted_range *out, u64 *cos
 void promote_made_trapped(struct blk *b, u64 site, u64 rax);
 void promote_made_careful(void); /* mappings may have what only smaps tells */
 
-u64 promote_made_trap(u64 ip); /* where a thread goes on that has met what stands for a patched site's system call; 0: it has not */
+int promote_made_trap(struct blk *b, struct kucontext *uc, u64 *gs); /* SIGILL; 1: of what stands for a patched site's system call */
 
 /* no_calls.c */
 int no_calls(u64 lo, u64 hi);

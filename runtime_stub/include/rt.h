@@ -268,6 +268,17 @@ int guard_is_kept(u64 site); /* left alone on purpose: no hook is asked */
 const char *guard_missing(void); /* why it cannot be armed; 0: it can, or never was to */
 void flk_guarded(struct frame *f);
 
+/* The thread goes on in the runtime, which makes the call, and then behind it. */
+static inline void guard_enter(struct blk *b, struct kucontext *uc, u64 *gs, u64 behind) {
+    b->guard_traps++;
+    b->sp_entry = 0;
+    b->sp_resume = behind;
+    uc->rcx = uc->rsp;
+    uc->rsp = b->top;
+    uc->rip = ADDR(flk_guard_enter);
+    *gs = ADDR(b);
+}
+
 int guard_by_filter(void); /* seccomp's, in place of Syscall User Dispatch */
 
 /* guard_filter.c */

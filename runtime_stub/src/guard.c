@@ -350,20 +350,17 @@ static void trapped(struct blk *b, struct sigframe *f, u64 *gs) {
         move_to_stub(b, uc, &w);
         return;
     }
-    b->guard_traps++;
-    b->sp_entry = 0;
-    b->sp_resume = uc->rip;
     if (arch == AUDIT_ARCH_I386) {
+        b->guard_traps++;
+        b->sp_entry = 0;
+        b->sp_resume = uc->rip;
         if (has_own_gs(b)) /* the way back is read by way of gs */
             uc->rax = -(u64)ENOSYS;
         else
             uc->rip = ADDR(flk_int80);
         return;
     }
-    uc->rcx = uc->rsp;
-    uc->rsp = b->top;
-    uc->rip = ADDR(flk_guard_enter);
-    *gs = ADDR(b);
+    guard_enter(b, uc, gs, uc->rip);
 }
 
 /* One of the program's own that answers the same way hides ours, if it is newer. */

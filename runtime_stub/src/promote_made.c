@@ -112,7 +112,7 @@ static u8 *copy_new(const struct promoted_range *in) {
     return made;
 }
 
-/* The jump to the trampoline, and in place of the system call what traps: whoever comes there by another way goes on at T (promote_made_trap). So no system call is
+/* The jump to the trampoline, and in place of the system call what traps: whoever comes there by another way is hooked as before (promote_made_trap). So no system call is
  * left there, which proved.c relies on. */
 static void put_patch(u8 *bytes, const struct block *k, const struct made *m) {
     __builtin_memcpy(bytes + promote_jump(bytes, mov_of(m), copy_of(k, m)), ud2, SYSCALL_BYTES);
@@ -217,15 +217,16 @@ u32 promote_made_trapping(u64 lo, u64 hi, u64 *sites, u32 most) {
     return count;
 }
 
-/* Any thread, in a signal: it looks without being alone. Who has the mapping as it was again since has the site's call there: it is made then. */
-u64 promote_made_trap(u64 ip) {
+/* Any thread, in a signal: it looks without being alone. Not by the trampoline, which asks the hook: it may have been asked, and a signal have come before the
+ * kernel was entered. Where the mapping is as it was again since, the call is there: it is made then. */
+int promote_made_trap(struct blk *b, struct kucontext *uc, u64 *gs) {
     struct block *k = 0;
-    struct made *m = is_in(ip, all.lo, all.hi) ? known_at(ip, &k) : 0;
-    if (!m)
-        return 0;
-    if (has_patch(k, m))
-        return promote_block_entry(k->image, (u32)(m - k->made));
-    return promote_has_bytes(ip, syscall, SYSCALL_BYTES) ? ip : 0;
+    struct made *m = is_in(uc->rip, all.lo, all.hi) ? known_at(uc->rip, &k) : 0;
+    if (m && has_patch(k, m)) {
+        guard_enter(b, uc, gs, uc->rip + SYSCALL_BYTES);
+        return 1;
+    }
+    return m && promote_has_bytes(uc->rip, syscall, SYSCALL_BYTES);
 }
 
 static struct block *new_block(const struct promoted_range *in) {

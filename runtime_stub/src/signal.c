@@ -374,11 +374,8 @@ struct resume flk_wrap(u32 sig, struct sigframe *f, u32 index, struct sigframe *
             return (struct resume){f, gs};
         }
 #ifdef IN_SINGLE
-        if ((target = promote_made_trap(ip))) {
-            b->guard_traps++;
-            f->uc.rip = target;
+        if (promote_made_trap(b, &f->uc, &gs))
             return (struct resume){f, gs};
-        }
 #endif
         if (own_gs_trap(b, &f->uc))
             return (struct resume){f, ADDR(b)};

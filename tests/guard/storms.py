@@ -19,6 +19,8 @@ from pathlib import Path
 from ..support.execute import run
 from .forms import FORMS, SOURCES, make
 
+KINDS = (*((form,) for form in FORMS), ("static", "hot"), ("single", "hot"))  # hot code is patched, and guarded no more
+
 
 @dataclass(frozen=True, slots=True)
 class Storm:
@@ -29,11 +31,11 @@ class Storm:
     traps: int
 
 
-def storm(hooked: Path, report: Path, seconds: int, launcher: tuple[str | Path, ...] = ()) -> Storm:
+def storm(hooked: Path, report: Path, seconds: int, *more: str, launcher: tuple[str | Path, ...] = ()) -> Storm:
     """One run of src/storm.c."""
     report.unlink(missing_ok=True)
     done = run(
-        [*launcher, hooked, str(seconds)], env={"FLICKER_AOT_OUTPUT": str(report)}, timeout_seconds=seconds + 120
+        [*launcher, hooked, str(seconds), *more], env={"FLICKER_AOT_OUTPUT": str(report)}, timeout_seconds=seconds + 120
     )
     assert done.status == 0, done
     lines = [json.loads(line) for line in report.read_text().splitlines()]
@@ -63,10 +65,12 @@ def main() -> int:
     options = parser.parse_args()
     is_right = True
     with tempfile.TemporaryDirectory(prefix="flicker-storms-") as name:
-        for form in FORMS:
-            _, hooked = make(form, SOURCES / "storm.c", Path(name) / "storm" / form)
-            found = storm(hooked, Path(name) / "count.json", options.minutes * 60 // len(FORMS))
-            print(f"storm {form}: {found.made} calls made, {found.counted} counted, {found.traps} traps", flush=True)
+        for form, *more in KINDS:
+            guard = ("--guard", "patch") if more else ()
+            _, hooked = make(form, SOURCES / "storm.c", Path(name) / "storm" / "-".join((form, *more)), *guard)
+            found = storm(hooked, Path(name) / "count.json", options.minutes * 60 // len(KINDS), *more)
+            what = " ".join((form, *more))
+            print(f"storm {what}: {found.made} calls made, {found.counted} counted, {found.traps} traps", flush=True)
             is_right &= found.made == found.counted
         for line in _churn(Path(name) / "churn", options.pages):
             print(line, flush=True)

@@ -20,6 +20,13 @@ def test_storm(tmp_path: Path, form: str) -> None:
     assert found.traps > found.made  # it makes other calls, too
 
 
+def test_hot(tmp_path: Path) -> None:
+    """The same, where most of the code is patched, and then not guarded, until other code appears."""
+    _, hooked = make("single", SOURCES / "storm.c", tmp_path, "--guard", "patch")
+    found = storm(hooked, tmp_path / "count.json", 2, "hot")
+    assert found.counted == found.made and found.traps
+
+
 @pytest.mark.parametrize("form", FORMS)
 def test_told(tmp_path: Path, form: str) -> None:
     """Threads that are told to arm in the middle of calls, over and over: each makes the call that it asked for."""

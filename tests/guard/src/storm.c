@@ -1,6 +1,6 @@
-/* storm SECONDS: threads make code, run it and give it back, all at once, under signals whose handlers run code as well; threads end and
+/* storm SECONDS [hot]: threads make code, run it and give it back, all at once, under signals whose handlers run code as well; threads end and
  * begin, and children are forked. Each result is checked, and that memory stays what it is after the first five seconds. Prints how many
- * getppid were made, by everybody. */
+ * getppid were made, by everybody. `hot`: most of the code calls often enough, and in such a shape, that it is patched where that is asked for. */
 #include "jit.h"
 
 #include <pthread.h>
@@ -10,6 +10,7 @@
 
 #define WORKERS 4
 #define CALLS 3
+#define HOT_CALLS 200
 
 static struct shared {
     long made; /* getppid that came back */
@@ -19,6 +20,17 @@ static jit_fn *kept;
 static pid_t parent;
 static volatile int tids[WORKERS];
 static volatile int stop;
+static int is_hot;
+
+/* mov $getppid,%eax; syscall; ret */
+static jit_fn *hot_new(void)
+{
+    static const unsigned char code[] = {0xb8, 110, 0, 0, 0, 0x0f, 0x05, 0xc3};
+    void *page = memset(jit_page(PROT_READ | PROT_WRITE), 0xcc, PAGE);
+    memcpy(page, code, sizeof code);
+    CHECK_EQ(mprotect(page, PAGE, PROT_READ | PROT_EXEC), 0);
+    return (jit_fn *)page;
+}
 
 static void call(jit_fn *f)
 {
@@ -45,11 +57,22 @@ static void round_of(void)
     CHECK_EQ(munmap((void *)f, PAGE), 0);
 }
 
+static void hot_round(void)
+{
+    jit_fn *f = hot_new();
+    for (int i = 0; i < HOT_CALLS; i++)
+        call(f);
+    CHECK_EQ(munmap((void *)f, PAGE), 0);
+}
+
 static void *worker(void *number)
 {
     tids[(long)number] = gettid();
-    while (!stop)
-        round_of();
+    for (unsigned i = 0; !stop; i++)
+        if (is_hot && i % 4)
+            hot_round();
+        else
+            round_of();
     tids[(long)number] = 0;
     return NULL;
 }
@@ -93,7 +116,8 @@ int main(int argc, char **argv)
     CHECK(shared != MAP_FAILED);
     parent = getppid();
     shared->made = 1;
-    kept = jit_new();
+    is_hot = argc > 2 && !strcmp(argv[2], "hot");
+    kept = is_hot ? hot_new() : jit_new();
     CHECK_EQ(sigaction(SIGUSR1, &act, NULL), 0);
     act.sa_flags = SA_RESTART | SA_NODEFER;
     CHECK_EQ(sigaction(SIGUSR2, &act, NULL), 0);
