@@ -46,7 +46,7 @@ _STATE: Final = frozenset(
     for name in ("EMMS", "FEMMS", "LDMXCSR", "VLDMXCSR", "FXRSTOR", "FXRSTOR64", "XRSTOR", "XRSTOR64")
 )
 _SAVES_VECTORS: Final = "flk_with_vectors"  # what FLICKER_VECTORS jumps to
-_ENTRIES: Final = ("flicker_enter", "flicker_leave")
+_ENTRIES: Final = ("flicker_enter", "flicker_leave", "flicker_enter_i386", "flicker_leave_i386")
 _X87: Final = range(0xD8, 0xE0)  # first opcode byte (SDM vol. 2, A.5)
 _PREFIXES: Final = frozenset((*b"\x66\x67\xf2\xf3\x2e\x36\x3e\x26\x64\x65\xf0", *range(0x40, 0x50)))
 

@@ -21,7 +21,7 @@
 #ifndef FLICKER_HOOK_H
 #define FLICKER_HOOK_H
 
-#define FLICKER_HOOK_VERSION 1
+#define FLICKER_HOOK_VERSION 2 /* 2: flicker_enter_i386, flicker_leave_i386 */
 
 #define FLICKER_ANSWERED 0
 #define FLICKER_CALL 1
@@ -78,8 +78,19 @@ __attribute__((visibility("hidden"))) const char *flicker_escape(const char *las
 /* What the hook defines. flicker_enter must be there, the others may. */
 __attribute__((visibility("hidden"))) int flicker_enter(struct flicker_call *c);
 __attribute__((visibility("hidden"))) void flicker_leave(struct flicker_return *r);
+
+/* Calls by `int $0x80` of code that the guard watches (code made at run time, and what it is armed for): numbers of asm/unistd_32.h, structures of i386;
+ * arguments ebx, ecx, edx, esi, edi, ebp, 32 bits each, without a sign. Without these functions such calls are made as they are; the end of a thread
+ * or process (exit, exit_group) then comes to flicker_enter, as a 64-bit call whose number cannot be changed, else to flicker_enter_i386 alone.
+ * They are as flicker_enter and flicker_leave: asked once a call, answers (rax, 64 bits: -errno for an error), changes of number and arguments, which
+ * the program does not see. A call that the hook answers has no leave part. vfork, clone and clone3 are answered -EAGAIN by the runtime behind the
+ * hook. In files with such a hook SIGILL is the runtime's, as in those with trap sites; a leave part, or changed arguments, cost 2 us. A thread
+ * with a gs base of its own is answered -ENOSYS unseen. */
+__attribute__((visibility("hidden"))) int flicker_enter_i386(struct flicker_call *c);
+__attribute__((visibility("hidden"))) void flicker_leave_i386(struct flicker_return *r);
+
 /* Vector and floating-point registers in a hook: FLICKER_VECTORS(flicker_enter) and a definition of flicker_enter_vectors in place of flicker_enter;
- * likewise for flicker_leave. The program's state (x87, SSE, AVX, AVX-512) is saved before and restored after, some 200 ns a call. The other
+ * likewise for the other parts. The program's state (x87, SSE, AVX, AVX-512) is saved before and restored after, some 200 ns a call. The other
  * functions of such a file are called from these, or by flicker_start. */
 #define FLICKER_VECTORS(name)                                                                                          \
     __asm__(".pushsection .text\n.globl " #name "\n.hidden " #name "\n.type " #name ", @function\n" #name ":\n"         \
@@ -87,6 +98,8 @@ __attribute__((visibility("hidden"))) void flicker_leave(struct flicker_return *
             ".size " #name ", .-" #name "\n.popsection\n.hidden flk_with_vectors\n");
 __attribute__((visibility("hidden"))) int flicker_enter_vectors(struct flicker_call *c);
 __attribute__((visibility("hidden"))) void flicker_leave_vectors(struct flicker_return *r);
+__attribute__((visibility("hidden"))) int flicker_enter_i386_vectors(struct flicker_call *c);
+__attribute__((visibility("hidden"))) void flicker_leave_i386_vectors(struct flicker_return *r);
 
 /* Before the first instruction of the program; stack as the kernel laid it (argc, argv, envp, auxv). */
 __attribute__((visibility("hidden"))) void flicker_start(const unsigned long *stack);

@@ -39,7 +39,7 @@ struct kucontext {
     u8 *fpstate;
     /* Unused by the kernel and not written by it. In the application's frames, ours (see signal.c):
      * [0] the program counter shown, [1] where the trampoline resumes, [2] the call's number, [3] cookie,
-     * [4] PRIV_* bits, [5] id of an entry of blk.interrupted, or 0. */
+     * [4] blk.skip_hook, [5] id of an entry of blk.interrupted, or 0. */
     u64 priv[8];
     u64 sigmask;
 };

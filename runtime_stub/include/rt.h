@@ -27,7 +27,7 @@ extern char flk_special_plain[], flk_pl_sys[], flk_pl_after[], flk_pl_ret[], flk
 extern char flk_enter_far[], flk_far_fast[], flk_far_copied[], flk_far_chk[], flk_far_tail_end[], flk_far_go[], flk_far_sys[];
 extern char flk_far_after[], flk_far_near[];
 extern char flk_guard_enter[], flk_guard_ret[], flk_guard_after[], flk_guard_after_end[];
-extern char flk_int80[], flk_int80_after[];
+extern char flk_int80[], flk_int80_end[];
 
 /* entry.S, access.S */
 long flk_copy(void *to, const void *from, u64 bytes); /* 0, or -EFAULT where either side faulted; bytes % 8 == 0 */
@@ -262,7 +262,6 @@ void guard_thread_started(struct blk *b); /* or a forked process */
 enum guard_signal { GUARD_SIGNAL_DONE /* f goes on, with *gs */, GUARD_SIGNAL_TRAP /* the application's, of its own instruction */, GUARD_SIGNAL_SENT };
 enum guard_signal guard_signal(struct blk *b, struct sigframe *f, u64 *gs); /* SIGSYS */
 void guard_interrupts(struct blk *b, struct kucontext *uc, u64 flags); /* before a handler with these flags is entered on uc */
-void int80_trapped(struct blk *b, struct kucontext *uc, u64 *gs); /* int80.c */
 int guard_would_trap(u64 ip); /* a system call there, of a thread that knows of the guard */
 int guard_is_kept(u64 site); /* left alone on purpose: no hook is asked */
 const char *guard_missing(void); /* why it cannot be armed; 0: it can, or never was to */
@@ -280,6 +279,10 @@ static inline void guard_enter(struct blk *b, struct kucontext *uc, u64 *gs, u64
 }
 
 int guard_by_filter(void); /* seccomp's, in place of Syscall User Dispatch */
+
+/* int80.c */
+void int80_trapped(struct blk *b, struct kucontext *uc, u64 *gs);
+u64 int80_interrupted(struct blk *b, struct kucontext *uc); /* -> the program counter to show */
 
 /* guard_filter.c */
 #define GUARD_FILTER_REASON 0x464c /* SECCOMP_RET_DATA, si_errno */
@@ -330,7 +333,6 @@ struct resume flk_wrap(u32 sig, struct sigframe *f, u32 index, struct sigframe *
 void flk_deliver(struct frame *f, const u64 *callee_saved) __attribute__((noreturn));
 
 #define FRAME_COOKIE 0x746f612d6b636c66
-#define PRIV_SKIP_HOOK 1ul
 
 #define SIGBIT(n) (1ul << ((n) - 1))
 #define SIGSYS 31

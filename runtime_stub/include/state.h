@@ -74,7 +74,8 @@ struct blk {
     /* One call in a special stub (assembly from pop %rsp to the jump back). */
     u64 sp_entry; /* T of its trampoline; 0: it has none, sp_resume is behind its instruction (guard.c) */
     u32 sp_kind;
-    u32 skip_hook; /* the next special call was seen by the hook already: its first try was given up for a signal */
+    u32 skip_hook; /* the next special call was seen by the hook already: its first try was given up for a signal. Of a call by int 0x80 that the
+                    * hook changed, above bit 0, the low bits of the id of an entry of `interrupted` */
     struct blk *sp_child; /* clone with CLONE_VM: the child's block */
     u64 sp_mask[3];       /* SPECIAL_MASK: the mask that the kernel reads; pselect6's pointer and size */
     u32 sp_indirect;      /* SPECIAL_MASK: the argument points to pointer and size */
@@ -118,10 +119,13 @@ struct blk {
      * back; one that was overwritten costs a restarted call its changed arguments, no more. */
     struct interrupted {
         u64 id;
-        u32 changed, pad;
+        u32 changed, i386_nr;
         i64 kernel_args[6];
     } interrupted[INTERRUPTED_RING];
     u64 last_id;
+    struct { /* tool_hook.c: the call by int 0x80 that is on its way */
+        u64 nr, behind; /* as the program has it */
+    } i386;
 
     struct blk *all_next; /* every block ever made */
     struct blk *process;  /* the block of the first thread of the process: counters of ended threads, thread count */

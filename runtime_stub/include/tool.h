@@ -19,7 +19,14 @@ void tool_process_end(struct blk *b);   /* before exit_group, or the last thread
 void tool_thread_end(struct blk *b);    /* before a thread's exit while others live */
 void tool_exec(struct blk *b, struct frame *f); /* before execve, execveat */
 void tool_exec_failed(struct blk *b);
-void tool_int80(u32 nr, i64 more);      /* a call by an i386 number, of code that trapped; -1: it will be made once more */
+int tool_fault(struct blk *b, u32 sig, struct sigframe *f); /* a synchronous signal; 1: f goes on */
+
+/* A call by int 0x80 of code that trapped, in a signal handler. `was_seen`: blk.skip_hook of a call that made way for a signal. Where it is not answered it
+ * is made at flk_int80, with what is in uc, and goes on at b->sp_resume. */
+int tool_int80(struct blk *b, struct kucontext *uc, u32 was_seen); /* 0: answered */
+/* uc and b->sp_resume become what the program is to see, before that call or behind it. */
+void tool_int80_shown(struct blk *b, struct kucontext *uc, int is_before);
+
 void tool_forked(struct blk *b); /* in the child of a fork */
 
 #endif

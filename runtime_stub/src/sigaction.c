@@ -452,7 +452,7 @@ void prepare_sigreturn(struct blk *b, struct frame *f) {
                                              __builtin_offsetof(struct kucontext, r8)))
             return;
         b->call_nr = (i64)s.uc.priv[2];
-        b->skip_hook = (u32)(s.uc.priv[4] & PRIV_SKIP_HOOK);
+        b->skip_hook = (u32)s.uc.priv[4];
     }
     u64 hidden = hidden_mask(), mask = s.uc.sigmask & ~hidden;
     set_vmask(b, s.uc.sigmask & hidden);

@@ -23,7 +23,6 @@
 #define SIGTRAP 5
 #define TRAP_TRACE 2
 #define SIGSEGV 11
-#define STDERR 2
 #define ENOSYS 38
 #define SYSCALL_BYTES 2
 #define TRAP_PERF 6 /* comes between any two instructions */
@@ -268,10 +267,8 @@ static u64 translate(struct blk *b, struct kucontext *uc, int refused) {
         uc->priv[2] = (u64)b->call_nr;
         if (b->changed)
             hide_changes(b, uc);
-    } else if (ip == ADDR(flk_int80) || ip == ADDR(flk_int80_after)) {
-        uc->rip = show = b->sp_resume - (ip == ADDR(flk_int80) ? 2 : 0); /* before it, it is to trap again */
-        if (ip == ADDR(flk_int80))
-            tool_int80((u32)uc->rax, -1);
+    } else if (ip >= ADDR(flk_int80) && ip < ADDR(flk_int80_end)) {
+        uc->rip = show = int80_interrupted(b, uc);
     } else {
         struct where w = where_is(ip);
         if (w.found) {
@@ -291,7 +288,7 @@ static u64 translate(struct blk *b, struct kucontext *uc, int refused) {
             }
         }
     }
-    u64 skip = b->skip_hook ? PRIV_SKIP_HOOK : 0;
+    u64 skip = b->skip_hook;
     b->skip_hook = 0;
     if (!resume && !skip)
         return blocked;
@@ -301,18 +298,6 @@ static u64 translate(struct blk *b, struct kucontext *uc, int refused) {
     uc->priv[3] = FRAME_COOKIE;
     uc->priv[4] = skip;
     return blocked;
-}
-
-/* A hook has filled the own stack: its guard page was touched. The fault comes again and ends the process, with the registers of the
- * hook in the core file. */
-static int overflowed(const struct blk *b, u32 sig, const struct sigframe *f) {
-    static const char told[] = "flicker-aot: the hook has overflowed its stack\n";
-    if (sig != SIGSEGV || f->info.code <= 0 || f->info.addr_or_pid - ADDR(region_of(b)) >= GUARD_SIZE)
-        return 0;
-    if (may_call(OWN_WRITE))
-        SYS3(__NR_write, STDERR, told, sizeof told - 1);
-    set_default(SIGSEGV);
-    return 1;
 }
 
 /* What gs has to be for a thread that goes on where it was: between flk_sp_sys and flk_sp_repaired that is the child's block in the
@@ -348,7 +333,7 @@ struct resume flk_wrap(u32 sig, struct sigframe *f, u32 index, struct sigframe *
     }
     if ((!sync && stays_pending(b, sig, &f->info)) || (sig == SIGTRAP && f->info.code == TRAP_TRACE && (is_own(b, f->uc.rsp) || inside(ip))))
         return (struct resume){f, gs_at(b, &f->uc, gs)};
-    if (overflowed(b, sig, f))
+    if (sync && tool_fault(b, sig, f))
         return (struct resume){f, gs};
     if (!sync && r->act.handler <= 1) /* wherever it came: there is nothing to deliver */
         return (struct resume){default_action(sig, r, f), gs_at(b, &f->uc, gs)};
@@ -440,7 +425,7 @@ void flk_deliver(struct frame *fr, const u64 *callee_saved) {
     uc->rcx = uc->rip;
     uc->priv[0] = uc->rip;
     uc->priv[3] = FRAME_COOKIE;
-    uc->priv[4] = b->skip_hook ? PRIV_SKIP_HOOK : 0;
+    uc->priv[4] = b->skip_hook;
     b->skip_hook = 0;
     if (b->changed)
         hide_changes(b, uc);

@@ -36,7 +36,7 @@ static struct {
     u32 closed; /* standard error is the program's own business now: what has its number may be any file */
     /* The line before an exec: where it ends and how long it is, to be taken back if the exec fails. 0: none. */
     i64 exec_end, exec_bytes;
-    i64 int80[COUNTED + 2]; /* of the process, by i386 number; behind them those that are none, and all */
+    i64 int80[COUNTED + 2]; /* of the process, by i386 number; behind them those that are none, and whether there are any */
 } count;
 
 static u64 copy_string(char *to, const char *from, u64 size) {
@@ -356,10 +356,18 @@ void tool_exec_failed(struct blk *b) {
     count.exec_end = 0;
 }
 
-void tool_int80(u32 nr, i64 more) {
-    __atomic_add_fetch(&count.int80[nr < COUNTED ? nr : COUNTED], more, __ATOMIC_RELAXED);
-    __atomic_add_fetch(&count.int80[COUNTED + 1], more, __ATOMIC_RELAXED);
+int tool_int80(struct blk *b, struct kucontext *uc, u32 was_seen) {
+    u32 nr = (u32)uc->rax;
+    (void)b;
+    if (!was_seen) {
+        __atomic_add_fetch(&count.int80[nr < COUNTED ? nr : COUNTED], 1, __ATOMIC_RELAXED);
+        count.int80[COUNTED + 1] = 1;
+    }
+    return 1;
 }
+
+int tool_fault(struct blk *b, u32 sig, struct sigframe *f) { return (void)b, (void)sig, (void)f, 0; }
+void tool_int80_shown(struct blk *b, struct kucontext *uc, int is_before) { (void)b, (void)uc, (void)is_before; }
 
 void tool_forked(struct blk *b) {
     block_clear_counters(b);

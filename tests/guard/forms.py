@@ -1,4 +1,4 @@
-"""A test program in each form that a user's takes. In: its source. Out: it compiled, and it hooked with `count`."""
+"""A test program in each form that a user's takes. In: its source. Out: it compiled, and it hooked."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ SOURCES = Path(__file__).parent / "src"
 FORMS = ("static", "single", "bundle")
 
 
-def make(form: str, source: Path, folder: Path, *options: str) -> tuple[Path, Path]:
+def make(
+    form: str, source: Path, folder: Path, *options: str, tool: tuple[str | Path, ...] = ("--tool", "count")
+) -> tuple[Path, Path]:
     """The original, and it hooked. ``options``: for rewriting, beside the tool."""
     flags = ("-static",) if form == "static" else ()
     original = compile_c(source, folder / "app" / source.stem, *flags)
     if form == "bundle":
-        return original, bundle(original, folder / "bundle", "--tool", "count", *options).program
-    return original, rewrite(original, folder / "out", "--tool", "count", *options)
+        return original, bundle(original, folder / "bundle", *tool, *options).program
+    return original, rewrite(original, folder / "out", *tool, *options)

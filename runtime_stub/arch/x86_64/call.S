@@ -260,4 +260,22 @@ flk_leave_tail_end:
         .cfi_endproc
         .size flk_leave, .-flk_leave
 
+/* int 0x80 of code that trapped: it keeps every register but rax. Where a hook's part is still to come sp_resume is flk_int80_left, from where C goes
+ * on by way of a signal (tool_hook.c): no register is free here, and there is no frame. */
+        .globl flk_int80, flk_int80_end
+        .type flk_int80, @function
+flk_int80:
+        .cfi_startproc
+        .cfi_undefined rip
+        int     $0x80
+        jmp     *%gs:BLK_SP_RESUME
+#ifdef TOOL_hook
+        .globl flk_int80_left
+flk_int80_left:
+        ud2
+#endif
+flk_int80_end:
+        .cfi_endproc
+        .size flk_int80, .-flk_int80
+
         .section .note.GNU-stack,"",@progbits

@@ -169,18 +169,6 @@ flk_guard_frame:
         .cfi_endproc
         .size flk_guard_frame, .-flk_guard_frame
 
-/* int 0x80 of code that trapped: it keeps every register but rax. */
-        .globl flk_int80, flk_int80_after
-        .type flk_int80, @function
-flk_int80:
-        .cfi_startproc
-        .cfi_undefined rip
-        int     $0x80
-flk_int80_after:
-        jmp     *%gs:BLK_SP_RESUME
-        .cfi_endproc
-        .size flk_int80, .-flk_int80
-
 /* The same without FSGSBASE. All signals are blocked from dispatch to flk_post (but SIGKILL, SIGSTOP), since the gs base
  * changes by a system call only, which needs registers. In the parent gs is the child's block until flk_post; the
  * parent's own stack is reached through the child's parent field. */
