@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import lief  # noqa: F401  # the verifier's process, forked by each rewriting, has it then: 0.3 s
 import pytest
 
 from .support.artifacts import Artifacts

@@ -79,10 +79,19 @@ class _Stream:
     def number(self, size: int, signed: bool = False) -> int:
         return int.from_bytes(self.take(size), "little", signed=signed)
 
+    def byte(self) -> int:
+        """``number(1)``, in a third of the time: most of what is read."""
+        try:
+            value = self.data[self.at]
+        except IndexError:
+            raise Unsound("unwind", self.base + self.at, "entry is cut off") from None
+        self.at += 1
+        return value
+
     def leb(self, signed: bool = False) -> int:
         value = shift = 0
         while True:
-            byte = self.number(1)
+            byte = self.byte()
             value |= (byte & 0x7F) << shift
             shift += 7
             if byte < 0x80:
@@ -205,7 +214,7 @@ def _steps(cie: _Cie, code: bytes, rules: Rules, initial: Rules, at: int) -> Ite
     saved: list[Rules] = []
     n = stream.leb
     while stream.at < len(code):
-        op = stream.number(1)
+        op = stream.byte()
         top, low = op >> 6, op & 0x3F
         if top == 1 or op in (2, 3, 4):
             at += cie.code_align * (low if top else stream.number(1 << op - 2))

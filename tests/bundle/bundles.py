@@ -14,6 +14,7 @@ from pathlib import Path
 from ..support import oracle
 from ..support.note import hooked_ranges, read_note
 from ..support.rewrite import CLI, REWRITE_TIMEOUT_SECONDS, ROOT
+from ..support.warm import run_warm
 
 SOURCES = Path(__file__).parent / "src"
 # A rewritten library has two segments more to be mapped, and its program headers stand at its end.
@@ -34,8 +35,8 @@ def flicker_aot(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
 
 
 def bundle(program: Path, out: Path, *options: str | Path) -> Bundle:
-    done = flicker_aot("bundle", program, out, "-q", *options)
-    assert done.returncode == 0, f"bundle {program}: {done.returncode}\n{done.stderr}"
+    code, errors = run_warm(("bundle", program.absolute(), out.absolute(), "-q", *options), REWRITE_TIMEOUT_SECONDS)
+    assert code == 0, f"bundle {program}: {code}\n{errors}"
     return Bundle(folder=out, program=out / "bin" / program.name)
 
 

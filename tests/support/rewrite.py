@@ -6,25 +6,19 @@ In: an executable and a way to run it. Out: assertions on output, exit status, e
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import subprocess
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
-from functools import cache
-from io import StringIO
 from pathlib import Path
-
-from flicker_aot.cli import main
 
 from . import oracle
 from .execute import Outcome, run
 from .note import hooked_ranges, read_note, unproved_offsets
 from .syscall_numbers import OTHER, X32, name_of, numbers
+from .warm import run_warm
 
 CLI = (sys.executable, "-m", "flicker_aot")
 REWRITE_TIMEOUT_SECONDS = 180
@@ -43,25 +37,11 @@ def try_rewrite(source: Path, out: Path, *options: str | Path) -> subprocess.Com
     )
 
 
-@cache
-def _rewriters() -> ProcessPoolExecutor:
-    """Processes that have the packages imported, which is most of the time that rewriting a small file takes."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["flicker_aot.cli", "flicker_aot.pipeline"])
-    return ProcessPoolExecutor(os.cpu_count(), mp_context=context)
-
-
-def _main(arguments: Sequence[str]) -> tuple[int, str]:
-    """Exit code and standard error of ``flicker-aot ARGUMENTS``."""
-    with redirect_stdout(StringIO()), redirect_stderr(StringIO()) as errors:
-        return main(arguments), errors.getvalue()
-
-
 def rewrite(source: Path, out: Path, *options: str | Path) -> Path:
     """The same, which must succeed; OUT's folder is made, and what stands there is replaced."""
     out.parent.mkdir(parents=True, exist_ok=True)
-    arguments = [str(a) for a in ("rewrite", source.absolute(), out.absolute(), "--force", "-q", *options)]
-    code, errors = _rewriters().submit(_main, arguments).result(REWRITE_TIMEOUT_SECONDS)
+    arguments = ("rewrite", source.absolute(), out.absolute(), "--force", "-q", *options)
+    code, errors = run_warm(arguments, REWRITE_TIMEOUT_SECONDS)
     assert code == 0, f"rewrite {source} {' '.join(map(str, options))}: {code}\n{errors}"
     return out
 
