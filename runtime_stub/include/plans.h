@@ -102,6 +102,15 @@ void promote_made_careful(void); /* mappings may have what only smaps tells */
 
 int promote_made_trap(struct blk *b, struct kucontext *uc, u64 *gs); /* SIGILL; 1: of what stands for a patched site's system call */
 
+/* promote_hot.c */
+int promote_hot_trapped(u64 site, u64 rax); /* 1: often enough to be looked at */
+int promote_hot_is_due(u64 site);           /* nothing has changed there since */
+void promote_hot_looked(u64 site, int is_promoted);
+void promote_hot_spent(u64 traps);          /* as long as so many traps */
+void promote_hot_forget(u64 lo, u64 hi);
+u32 promote_hot_sites(u64 lo, u64 hi, u64 *sites, u32 most); /* that have trapped there, and come back; -> how many */
+int promote_comes_back(u64 rax);            /* what is behind that call is code */
+
 /* no_calls.c */
 int no_calls(u64 lo, u64 hi);
 

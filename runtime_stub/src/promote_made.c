@@ -1,8 +1,8 @@
 /* Promotion of code that the program has made itself.
  *
  * In: its system calls that trap (promote.c); calls on the address space, before and after the kernel has made them (exec_map.c). Out: the
- * `mov $imm32, %eax` right before a call is a jump to a trampoline, as in a library's code, and the call is an instruction that traps. Own stack, signals deferred, any thread; what changes is the
- * work of one thread at a time (promote_begin), and no such call is on its way while a site is looked at: `exec_map_changing`, `promote_wait`.
+ * `mov $imm32, %eax` right before a call is a jump to a trampoline, as in a library's code, and the call is an instruction that traps. Which ones trap often
+ * is promote_hot.c. Own stack, signals deferred, any thread; what changes is the work of one thread at a time (promote_begin), and no such call is on its way while a site is looked at: `exec_map_changing`, `promote_wait`.
  *
  * Which memory: private and anonymous, executable and not writable now, in the table of executable memory since the call that made it so. A mapping is
  * changed as a whole: its copy, patched, takes its place in one step. So a thread runs the old code or the new, and the program's next call on
@@ -29,17 +29,9 @@
 #define SYSCALL_BYTES 2
 #define PATCH_BYTES (JUMP_BYTES + SYSCALL_BYTES)
 #define MOST (256ul << 10) /* bytes of a mapping */
-#define TRAPS 128          /* of a site, until it is looked at: in a mapping of a few pages that takes as long as 30 of them */
-#define HOT 128            /* sites whose traps are counted */
-#define HOT_SET 4          /* that are in each other's way */
-#define DECLINED (~0u)
 #define BLOCKS 32
 #define ROOM 48 /* sites of a block, at least */
-/* What is done for sites may take half of the time that traps have taken, and is counted in traps (measured; 2.2 us each). */
-#define BUDGET 2
-#define X32_BIT 0x40000000u
-#define X32_FIRST 512 /* numbers of x32's own, execve's among them */
-#define X32_COUNT 36
+/* What it takes, in traps (measured). */
 #define LOOK 16
 #define UNDO 6
 #define A_PAGE 2
@@ -56,14 +48,7 @@ static struct {
     u32 used;    /* blocks that ever were */
     u32 is_over; /* nothing is patched any more */
     u32 is_careful, pad;
-    u64 traps;   /* of such code, and how many of them what was done for it has taken */
-    u64 spent;
-    u64 lo, hi;         /* all sites are in here, and all that are counted */
-    u64 hot_lo, hot_hi;
-    struct hot {
-        u64 site, rax;
-        u32 count, pad;
-    } hot[HOT];
+    u64 lo, hi;  /* all sites are in here */
     struct block {
         struct image *image; /* 0: none */
         u32 next, pad;       /* the trampoline to be looked at first */
@@ -162,7 +147,7 @@ static void undo(const struct promoted_range *of) {
     if (put_back(&in, 0)) {
         exec_map_unproved(in.lo, in.hi - in.lo);
         u8 *made = all.is_over ? 0 : copy_new(&in);
-        all.spent += UNDO + A_PAGE * (in.hi - in.lo) / PAGE;
+        promote_hot_spent(UNDO + A_PAGE * (in.hi - in.lo) / PAGE);
         if (made)
             put_back(&in, made);
         if (!made || !text_move(made, in.lo, in.hi - in.lo))
@@ -175,21 +160,6 @@ static void undo(const struct promoted_range *of) {
 
 /* ---- Traps ---- */
 
-/* Its entry, or that of the one with the fewest traps. Two threads may take it at once: a few traps more, then. */
-static struct hot *hot_of(u64 site) {
-    struct hot *set = &all.hot[(site ^ site >> 6) % (HOT / HOT_SET) * HOT_SET], *least = set;
-    for (struct hot *h = set; h < set + HOT_SET; h++) {
-        if (h->site == site)
-            return h;
-        if (h->count + 1 < least->count + 1) /* what was declined goes first */
-            least = h;
-    }
-    *least = (struct hot){.site = site};
-    lower(&all.hot_lo, site);
-    raise(&all.hot_hi, site + 1);
-    return least;
-}
-
 static struct made *known_at(u64 site, struct block **of) {
     EACH_MADE(k, m)
         if (m->state && m->site == site) {
@@ -199,20 +169,10 @@ static struct made *known_at(u64 site, struct block **of) {
     return 0;
 }
 
-/* The call comes back, so that what is behind it is code: not exit, exit_group, rt_sigreturn, execve, execveat. */
-static int comes_back(u64 rax) {
-    u32 nr = (u32)rax & ~X32_BIT;
-    return nr != __NR_exit && nr != __NR_exit_group && nr != __NR_rt_sigreturn && nr != __NR_execve && nr != __NR_execveat &&
-           nr - X32_FIRST >= X32_COUNT;
-}
-
 u32 promote_made_trapping(u64 lo, u64 hi, u64 *sites, u32 most) {
-    u32 count = 0;
-    for (const struct hot *h = all.hot; h < all.hot + HOT && count < most; h++)
-        if (h->count > 1 && is_in(h->site, lo, hi) && comes_back(h->rax)) /* the first one may have been on its way while the code was changed */
-            sites[count++] = h->site;
+    u32 count = promote_hot_sites(lo, hi, sites, most);
     EACH_MADE(k, m)
-        if (m->state == LIVE && is_in(m->site, lo, hi) && comes_back((u64)signed32((const u8 *)copy_of(k, m) + 1)) && count < most)
+        if (m->state == LIVE && is_in(m->site, lo, hi) && promote_comes_back((u64)signed32((const u8 *)copy_of(k, m) + 1)) && count < most)
             sites[count++] = m->site;
     return count;
 }
@@ -309,21 +269,21 @@ static int promote(u64 site, const struct promoted_range *in) {
     return 1;
 }
 
-/* `h`: it has trapped often enough. What is counted for it changes while nobody can change the code: what was counted before is another one's. */
-static void look_at(struct blk *b, struct hot *h, u64 site, u64 rax) {
+/* Often enough. What is counted changes while nobody can change the code: what was counted before is another one's. */
+static void look_at(struct blk *b, u64 site, u64 rax) {
     struct promoted_range range, in = {0, 0};
     u64 cost = 0;
-    if (BUDGET * all.spent > all.traps || !promote_begin(b)) /* with its next trap, then */
+    if (!promote_begin(b)) /* with its next trap, then */
         return;
-    if (exec_map_changing() || h->site != site || h->count < TRAPS || h->count == DECLINED) {
+    if (exec_map_changing() || !promote_hot_is_due(site)) {
         promote_end(b);
         return;
     }
     int is_promoted = !all.is_over && promote_may_replace() && !flk_rt.own_gs && exec_map_range(site, &range.lo, &range.hi) &&
                       promote_mapping(site, (int)all.is_careful, &in, &cost) && in.hi - in.lo <= MOST && in.lo >= range.lo && in.hi <= range.hi &&
                       promote_proof_made(&range, &in, site, rax) && promote(site, &in);
-    h->count = is_promoted ? 0 : DECLINED;
-    all.spent += LOOK + cost + A_PAGE * (in.hi - in.lo < MOST ? in.hi - in.lo : MOST) / PAGE;
+    promote_hot_spent(LOOK + cost + A_PAGE * (in.hi - in.lo < MOST ? in.hi - in.lo : MOST) / PAGE);
+    promote_hot_looked(site, is_promoted);
     promote_end(b);
     if (is_promoted)
         proved_look(b, 1);
@@ -331,28 +291,11 @@ static void look_at(struct blk *b, struct hot *h, u64 site, u64 rax) {
 
 void promote_made_trapped(struct blk *b, u64 site, u64 rax) {
     const u8 *r, *rx;
-    if (!plan_promoted(&r, &rx) || b->vfork) /* a child that may end in the middle */
-        return;
-    struct hot *h = hot_of(site);
-    u32 was = h->count, now = h->rax == rax ? was + 1 : 1;
-    all.traps++;
-    if (was == DECLINED)
-        return;
-    h->rax = rax;
-    if (__atomic_compare_exchange_n(&h->count, &was, now, 0, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST) && now >= TRAPS)
-        look_at(b, h, site, rax);
+    if (plan_promoted(&r, &rx) && !b->vfork /* a child that may end in the middle */ && promote_hot_trapped(site, rax))
+        look_at(b, site, rax);
 }
 
 /* ---- The program's calls ---- */
-
-/* What has been counted there is another code's, perhaps. */
-static void forget_traps(u64 lo, u64 hi) {
-    if (lo >= all.hot_hi || hi <= all.hot_lo)
-        return;
-    for (struct hot *h = all.hot; h < all.hot + HOT; h++)
-        if (is_in(h->site, lo, hi))
-            *h = (struct hot){0};
-}
 
 static void own(struct blk *b) {
     while (!promote_begin(b))
@@ -360,7 +303,7 @@ static void own(struct blk *b) {
 }
 
 void promote_made_changes(struct blk *b, u64 lo, u64 hi, int goes) {
-    forget_traps(lo, hi);
+    promote_hot_forget(lo, hi);
     if (lo >= all.hi || hi <= all.lo)
         return;
     own(b);
@@ -447,7 +390,7 @@ void promote_made_before(struct blk *b, const struct frame *f) {
     case __NR_mprotect:
     case NR_PKEY_MPROTECT:
         if ((u32)f->rax == __NR_mprotect && prot == (PROT_READ | PROT_EXEC))
-            forget_traps(lo, end_of(lo, bytes)); /* what is patched stays so */
+            promote_hot_forget(lo, end_of(lo, bytes)); /* what is patched stays so */
         else
             promote_made_changes(b, lo, end_of(lo, bytes), 0);
         break;
