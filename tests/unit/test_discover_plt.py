@@ -51,17 +51,23 @@ def build_at(folder: Path, flags: tuple[str, ...]) -> Path:
     raise AssertionError("no distance fits")
 
 
+FLAGS = [(), ("-Wl,-z,now",), ("-fcf-protection=full", "-Wl,-z,ibtplt")]
+
+
+@pytest.fixture(scope="module", params=FLAGS, ids=" ".join)
+def library(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build_at(tmp_path_factory.mktemp("plt"), request.param)
+
+
 @pytest.mark.parametrize("bare", [False, True], ids=["", "no sections"])
-@pytest.mark.parametrize("flags", [(), ("-Wl,-z,now",), ("-fcf-protection=full", "-Wl,-z,ibtplt")], ids=" ".join)
-def test_displacements_of_stubs_are_no_system_calls(flags: tuple[str, ...], bare: bool, tmp_path: Path) -> None:
+def test_displacements_of_stubs_are_no_system_calls(library: Path, bare: bool) -> None:
     """Each candidate in a stub is named as inside the very jmp that objdump shows there; with no sections, too."""
-    path = build_at(tmp_path, flags)
-    theirs, holders = objdump_insns(path), candidates_in_stubs(path)
-    data = bytearray(path.read_bytes())
+    theirs, holders = objdump_insns(library), candidates_in_stubs(library)
+    data = bytearray(library.read_bytes())
     if bare:
         struct.pack_into("<Q", data, 40, 0)  # e_shoff
         struct.pack_into("<HH", data, 60, 0, 0)  # e_shnum, e_shstrndx
-    code = discover(read_image(path, bytes(data)))
+    code = discover(read_image(library, bytes(data)))
     stubs = [c for c in code.candidates if c.vaddr in holders]
     assert {c.vaddr for c in stubs} == holders
     assert not code.sites
