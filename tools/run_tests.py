@@ -52,6 +52,7 @@ class _Runs:
                 text=True,
             )
             self._running.add(process)
+        print(" ".join(paths), "...", flush=True)
         output, _ = process.communicate()
         with self._lock:
             self._running.discard(process)
