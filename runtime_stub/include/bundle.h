@@ -10,6 +10,7 @@
  * where it is not the very file that was bundled; -1: not to be had. */
 const struct flk_file *bundle_find(const struct kstat *st, i64 fd);
 const struct flk_file *bundle_find_path(const char *path); /* by a path that led to the original */
+int bundle_knows(u64 at, u64 bytes, const i64 *args); /* code of a file, mapped there by mmap with these arguments: nothing of it has to be hooked */
 const char *bundle_string(u32 offset);
 i64 bundle_path(char *to, const char *name); /* of PATH_BYTES: "folder/name"; -ENAMETOOLONG */
 

@@ -66,7 +66,6 @@ static inline int is_unknown(const struct image *im) { return (im->plan->flags &
 
 /* promote.c */
 void promote_code(const struct mapping *m, const struct kstat *st); /* code without a plan is there */
-int promote_is_library(const struct mapping *m, const struct kstat *st); /* nobody writes to it */
 void promote_gone(const struct image *im);
 void promote_after_fork(void);
 int promote_begin(const struct blk *b); /* 1: nobody else promotes, nor takes back, until promote_end */
@@ -110,9 +109,6 @@ void promote_hot_spent(u64 traps);          /* as long as so many traps */
 void promote_hot_forget(u64 lo, u64 hi);
 u32 promote_hot_sites(u64 lo, u64 hi, u64 *sites, u32 most); /* that have trapped there, and come back; -> how many */
 int promote_comes_back(u64 rax);            /* what is behind that call is code */
-
-/* no_calls.c */
-int no_calls(u64 lo, u64 hi);
 
 /* proved.c */
 void proved_ends(struct blk *b); /* nothing is, from now on */

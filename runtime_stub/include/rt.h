@@ -142,7 +142,6 @@ void bundle_program(const struct flk_config *program, u64 bias); /* what the ker
 void bundle_start(u64 *stack, u64 rdx, u64 at_entry); /* as the program was started: rdx, and AT_ENTRY of its auxv */
 const char *bundle_folder(void); /* 0: not in a bundle */
 i64 bundle_opened(const struct blk *b, i64 result, const i64 *args); /* -> the descriptor that the caller sees */
-int bundle_unhooked(i64 fd);                /* something of this file that no client has is executable; 1: the bundle does not know it */
 int bundle_exec(struct blk *b, struct frame *f); /* 1: a copy will run, b's and f's paths say so */
 void bundle_exec_over(struct blk *b, i64 *args); /* it did not, or in another process. args: to be the application's again, or 0 */
 const char *bundle_escape(const char *last); /* path after path of what runs unhooked; 0: the first, the end */

@@ -305,13 +305,21 @@ i64 bundle_opened(const struct blk *b, i64 result, const i64 *args) {
     return fd >= 0 ? fd : SYS4(__NR_openat, at ? args[0] : AT_FDCWD, args[at], flags, 0);
 }
 
-int bundle_unhooked(i64 fd) {
+/* 1: it is one of the bundle's own files, of which those that have nothing to hook are no clients. */
+static int is_own(const char *path) { return begins_with(path, bundle.folder) && path[flk_length(bundle.folder)] == '/'; }
+
+int bundle_knows(u64 at, u64 bytes, const i64 *args) {
     char path[PATH_BYTES];
-    if (!bundle.folder[0] || !path_of_descriptor(path, fd))
+    int has_path = path_of_descriptor(path, args[4]) != 0;
+    if ((has_path && is_own(path)) || file_has_no_calls(at, bytes, args))
         return 1;
-    /* The bundle's own files that have nothing to hook are no clients. */
-    if (begins_with(path, bundle.folder) && path[flk_length(bundle.folder)] == '/')
-        return 0;
-    escape_add(path);
-    return 1;
+    if (has_path)
+        escape_add(path);
+    return 0;
+}
+
+void bundle_unhooked(i64 fd) {
+    char path[PATH_BYTES];
+    if (bundle.folder[0] && path_of_descriptor(path, fd) && !is_own(path))
+        escape_add(path);
 }

@@ -13,6 +13,9 @@
 
 #include "../include/ranges.h"
 #include "../include/rt.h"
+#ifdef IN_BUNDLE
+#include "../include/bundle.h"
+#endif
 #ifdef IN_SINGLE
 #include "../include/plans.h"
 #endif
@@ -230,8 +233,10 @@ static int is_known(u64 at, u64 bytes, const i64 *args) {
         return 0;
     if (module_mapped(at, bytes))
         return 1;
+#ifdef IN_BUNDLE
     if (bundle_folder())
-        return !bundle_unhooked(args[4]);
+        return bundle_knows(at, bytes, args);
+#endif
     return flk_config.flags & FLK_F_INTERP && may_call(OWN_STAT) && !SYS4(__NR_newfstatat, args[4], "", &st, AT_EMPTY_PATH) && st.nlink;
 }
 

@@ -6,9 +6,21 @@
  * The ways into the kernel (Intel SDM, volume 2; arch/x86/entry): syscall (0f 05), sysenter (0f 34), int $0x80 (cd 80). Call gates Linux has none. A call of the
  * vsyscall page is none of these (--vsyscall).
  */
-#include "../include/plans.h"
+#include <asm/unistd_64.h>
+
+#include "../include/files.h"
 
 #define PAGE 4096ul
+#define PROT_READ 1
+#define PROT_WRITE 2
+#define PROT_EXEC 4
+#define MAP_TYPE 15
+#define MAP_PRIVATE 2
+#define MAP_ANONYMOUS 0x20
+#define AT_EMPTY_PATH 0x1000
+#define EBADF 9
+#define S_IFMT 0170000u
+#define S_IFREG 0100000u
 #define EACH 0x0101010101010101ul
 
 /* Some byte of `word` may be `byte`. Never 0 where one is (the lowest one is exact: Hacker's Delight, 6-1). */
@@ -35,4 +47,15 @@ int no_calls(u64 lo, u64 hi) {
         last = bytes[PAGE - 1];
     }
     return !begins_call(last);
+}
+
+/* What has no name any more, or was opened to be written, is a program's own code, and may be mapped elsewhere to be changed. */
+int nobody_writes(i64 fd, const struct kstat *st) {
+    return st->nlink && (st->mode & S_IFMT) == S_IFREG && may_call(OWN_PWRITE) && SYS4(__NR_pwrite64, fd, st, 0, 0) == -EBADF;
+}
+
+int file_has_no_calls(u64 at, u64 bytes, const i64 *args) {
+    struct kstat st;
+    return (args[2] & (PROT_READ | PROT_WRITE | PROT_EXEC)) == (PROT_READ | PROT_EXEC) && (args[3] & (MAP_TYPE | MAP_ANONYMOUS)) == MAP_PRIVATE && may_call(OWN_STAT) &&
+           !SYS4(__NR_newfstatat, args[4], "", &st, AT_EMPTY_PATH) && nobody_writes(args[4], &st) && no_calls(at, at + (bytes + PAGE - 1) / PAGE * PAGE);
 }

@@ -539,7 +539,7 @@ int plans_mapped(u64 addr, u64 bytes, const i64 *args) {
     const struct flk_plan *plan = all.head ? plan_of(m.fd, &st) : 0;
     if (plan && !plan->patch_count)
         return 1;
-    if (is_file && is_private && promote_is_library(&m, &st) && no_calls(addr, end))
+    if (file_has_no_calls(addr, bytes, args))
         return 1;
     bundle_unhooked(m.fd); /* executable memory without a plan */
     if (is_file && is_private)

@@ -23,9 +23,6 @@
 #define PAGE_UP(x) (((x) + PAGE - 1) & -PAGE)
 #define PF_X 1
 #define PT_GNU_EH_FRAME 0x6474e550
-#define EBADF 9
-#define S_IFMT 0170000u
-#define S_IFREG 0100000u
 #define PROT_READ 1
 #define PROT_WRITE 2
 #define PROT_EXEC 4
@@ -88,13 +85,6 @@ void promote_wait(void) {
 
 /* ---- Code without a plan ---- */
 
-/* Of a library, which nobody writes to: what has no name any more, or was opened to be written, is a program's own code, and may be mapped elsewhere
- * to be changed. */
-int promote_is_library(const struct mapping *m, const struct kstat *st) {
-    return st->nlink && (st->mode & S_IFMT) == S_IFREG && (m->prot & (PROT_READ | PROT_WRITE | PROT_EXEC)) == (PROT_READ | PROT_EXEC) && may_call(OWN_PWRITE) &&
-           SYS4(__NR_pwrite64, m->fd, st, 0, 0) == -EBADF;
-}
-
 /* Its sorted table of call frame information, as it will be mapped. 0: it has none. */
 static u64 frames_of(const struct mapping *m) {
     struct image_headers h;
@@ -113,7 +103,7 @@ static u64 frames_of(const struct mapping *m) {
 void promote_code(const struct mapping *m, const struct kstat *st) {
     const u8 *r, *rx;
     const struct flk_plan *plan = plan_promoted(&r, &rx);
-    struct image *im = plan && promote_is_library(m, st) ? image_claim(IMAGES / 2) : 0; /* the others are for those with plans */
+    struct image *im = plan && (m->prot & (PROT_READ | PROT_WRITE | PROT_EXEC)) == (PROT_READ | PROT_EXEC) && nobody_writes(m->fd, st) ? image_claim(IMAGES / 2) : 0; /* the others are for those with plans */
     u64 in_file = (u64)st->size - (u64)m->offset; /* what is mapped behind it is nothing */
     if (!im)
         return;

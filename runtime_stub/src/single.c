@@ -104,11 +104,10 @@ void bundle_start(u64 *stack, u64 rdx, u64 at_entry) {
     }
 }
 
-int bundle_unhooked(i64 fd) {
+void bundle_unhooked(i64 fd) {
     char path[PATH_BYTES];
     if (path_of_descriptor(path, fd))
         escape_add(path);
-    return 1;
 }
 
 void bundle_program(const struct flk_config *program, u64 bias) { (void)program, (void)bias; }

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from ..bundle.bundles import compile_c
+from ..bundle.bundles import Bundle, bundle, compile_c
 from ..support.execute import run
 from .singles import Single, single
 
@@ -29,10 +29,12 @@ CASES = [(name, "dlopen", name not in ("none", "halves")) for name in CODES] + [
 ]
 
 
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Single:
+@pytest.fixture(scope="module", params=["single", "bundle"])
+def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Single | Bundle:
     directory = tmp_path_factory.mktemp("quiet")
     program = compile_c(SOURCE, directory / "quiet")
+    if request.param == "bundle":
+        return bundle(program, directory / "bundle", "--tool", "count")
     return single(program, directory / "out" / "quiet", "--tool", "count")
 
 
@@ -50,7 +52,9 @@ def libraries(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize(("name", "how", "guarded"), CASES)
-def test_guarded_or_not(made: Single, libraries: Path, tmp_path: Path, name: str, how: str, guarded: bool) -> None:
+def test_guarded_or_not(
+    made: Single | Bundle, libraries: Path, tmp_path: Path, name: str, how: str, guarded: bool
+) -> None:
     library, report = tmp_path / "library.so", tmp_path / "count.json"
     shutil.copy(libraries / f"{name}.so", library)
     traced = made.trace(library, how)
