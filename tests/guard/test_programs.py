@@ -28,10 +28,11 @@ def test_behaves_as_before(artifacts: Artifacts, program: Program, mode: str) ->
     """Output and exit status are the original's, which passes its own checks: also armed from the start, and never."""
     original = artifacts.built(program, mode)
     guards = ("auto", "on") if program.name == "guard_dispatch" else ("auto", "on", "off")
+    how = Invocation(timeout_seconds=program.timeout_seconds, env={"FLICKER_AOT_OUTPUT": "/dev/null"})
+    expected = None
     for options in [("--tool", "count" if guard == "on" else "none", "--guard", guard) for guard in guards]:
         rewritten = artifacts.rewritten(original, *options)
-        how = Invocation(timeout_seconds=program.timeout_seconds, env={"FLICKER_AOT_OUTPUT": "/dev/null"})
-        assert_same_behaviour(original, rewritten, how)
+        expected = assert_same_behaviour(original, rewritten, how, expected=expected)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { STACK_BYTES = 64 << 10, WARM = 2000, SLACK_KIB = 4096 };
+enum { STACK_BYTES = 64 << 10, WARM = 2000, SLACK_KIB = 1024 };
 
 static pthread_barrier_t all;
 static volatile long done;
