@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -13,6 +13,8 @@ import pytest
 from flicker_aot.verify import verify
 
 from ..support import oracle
+from ..support.build import SOURCES as E2E_SOURCES
+from ..support.build import load_program
 from ..support.execute import Outcome, run
 from ..support.need import need
 from ..support.note import read_note
@@ -46,8 +48,10 @@ def _check(
     *arguments: str,
     exact: bool = True,
     env: Mapping[str, str] | None = None,
+    to_trace: Sequence[str] | None = None,
 ) -> None:
-    """Behaviour, places of calls, counts. ``exact``: the number of its calls does not depend on timing."""
+    """Behaviour, places of calls, counts. ``exact``: the number of its calls does not depend on timing; ``to_trace``:
+    other arguments, under the oracle alone."""
     report.unlink(missing_ok=True)
     env = {"FLICKER_AOT_OUTPUT": str(report), **(env or {})}
     native = run([original, *arguments], env=env)
@@ -56,7 +60,7 @@ def _check(
     counted = counted_calls(report)
     assert {line["exe"] for line in lines} == {str(original)}
     assert not [line["escapes"] for line in lines if line["escapes"]]
-    traced = made.trace(*arguments, env=env)
+    traced = made.trace(*(arguments if to_trace is None else to_trace), env=env)
     assert not made.escapes(traced)
     if exact:
         wanted = oracle.trace([original, *arguments], env=env).calls(original)
@@ -106,9 +110,10 @@ def test_real_program(tmp_path: Path, name: str) -> None:
 
 
 def test_static_program(tmp_path: Path) -> None:
-    program = compile_c(Path(__file__).parent.parent / "e2e" / "src" / "threads.c", tmp_path / "threads", "-static")
+    threads = load_program(E2E_SOURCES / "threads.c")
+    program = compile_c(threads.source, tmp_path / "threads", "-static")
     made = bundle(program, tmp_path / "bundle", "--tool", "count")
-    _check(made, program, tmp_path / "count.json", exact=False)
+    _check(made, program, tmp_path / "count.json", exact=False, to_trace=threads.traced)
 
 
 def test_musl(tmp_path: Path) -> None:

@@ -44,7 +44,7 @@ def test_dynamic_program(prefixes: tuple[Prefix, Prefix], program: Program) -> N
     told = replace(expected, stdout=expected.stdout.replace(bytes(native.folder), bytes(hooked.folder)))
     assert run([rewritten], env=env, timeout_seconds=limit) == told
     counted = counted_calls(report) if report.exists() else Counter()  # killed: no line
-    traced = oracle.trace([rewritten], env=env, timeout_seconds=limit)
+    traced = oracle.trace([rewritten, *program.traced], env=env, timeout_seconds=limit)
     assert not hooked.escapes(traced)
     if program.counts == "none" or expected.status < 0:
         return

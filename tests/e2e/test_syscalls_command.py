@@ -73,7 +73,7 @@ def test_test_programs(mode: str, artifacts: Artifacts, capsys: pytest.CaptureFi
     """The same for a program with threads, whose set has no surprises: nothing that it cannot do."""
     (program,) = [p for p in all_programs() if p.name == "threads"]
     path = artifacts.built(program, mode)
-    result = trace([path], timeout_seconds=program.timeout_seconds * 4)
+    result = trace([path, *program.traced], timeout_seconds=program.timeout_seconds)
     made = {name_of(r.nr) for r in result.records if r.mapping == str(path)} - {"restart_syscall"}
     mine = names(found(capsys, path))
     assert made and made <= mine
