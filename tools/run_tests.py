@@ -1,7 +1,8 @@
-"""Runs the whole suite in groups, two at a time. In: arguments for pytest. Out: each group's output when it has ended,
-exit 1 if one fails.
+"""Runs the whole suite in groups. In: arguments for pytest. Out: each group's output when it has ended, exit 1 if one
+fails.
 
-The groups hardly share what they build (tests/support/artifacts.py), and each waits a lot: for sleeping programs, gdb.
+One group more at a time than there are processors: each waits a lot, for sleeping programs, gdb. They hardly share
+what they build (tests/support/artifacts.py).
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Final
 
 ROOT: Final = Path(__file__).parent.parent
 NONE_CHOSEN: Final = 5  # pytest's exit code where -k leaves nothing
-AT_A_TIME: Final = 2
+AT_A_TIME: Final = len(os.sched_getaffinity(0)) + 1
 # The longest first: what runs alone at the end is short. All other tests are one more group, behind the first.
 GROUPS: Final = (
     ("tests/e2e",),

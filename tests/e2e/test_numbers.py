@@ -69,7 +69,7 @@ def contradictions(records: Iterable[Record]) -> tuple[list[str], int]:
 @pytest.mark.parametrize(("program", "mode"), CASES)
 def test_recorded_numbers_are_inferred(artifacts: Artifacts, program: Program, mode: str) -> None:
     """No recorded number of a test program contradicts the inferred set of its site."""
-    result = trace([artifacts.built(program, mode)], timeout_seconds=program.timeout_seconds * 4)
+    result = trace([artifacts.built(program, mode), *program.traced], timeout_seconds=program.timeout_seconds)
     wrong, compared = contradictions(result.records)
     assert not wrong
     assert compared, "no site with known numbers was reached"

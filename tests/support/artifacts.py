@@ -24,7 +24,7 @@ class Artifacts:
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self._asked = ThreadPoolExecutor(max_workers=os.cpu_count())
-        # Beside the tests: one for each two processors, which the other half of the suite is to have as well.
+        # Beside the tests: one for each two processors, since other groups of tests run as well.
         self._ahead = ThreadPoolExecutor(max_workers=-(-(os.cpu_count() or 1) // 2))
         self._lock = threading.Lock()
         self._closed = False

@@ -474,11 +474,13 @@ static void storm(void)
 }
 
 static int pipe_fds[2];
+static volatile int sleeper_tid;
 
 static void *sleeper(void *p)
 {
     char c = 0;
     long n;
+    sleeper_tid = gettid();
     __asm__ volatile("sub $128, %%rsp; call *%1; add $128, %%rsp"
                      : "=a"(n)
                      : "r"(p), "D"((long)pipe_fds[0]), "S"(&c), "d"(1L)
@@ -486,11 +488,26 @@ static void *sleeper(void *p)
     return n == 1 && c == 'x' ? p : NULL;
 }
 
+/* Returns when the other thread sleeps in its read, however long it takes to get there. */
+static void wait_for_sleeper(void)
+{
+    char path[64], call[2] = "";
+    while (call[0] != '0' + SYS_read || call[1] != ' ') {
+        usleep(1000);
+        snprintf(path, sizeof path, "/proc/self/task/%d/syscall", sleeper_tid);
+        int fd = open(path, O_RDONLY);
+        if (fd < 0)
+            continue; /* it has not said its number yet */
+        if (read(fd, call, sizeof call) != sizeof call)
+            exit(1);
+        close(fd);
+    }
+}
+
 /* It comes back to where it was, whatever has become of the code before. */
 static void sleeps(void)
 {
     unsigned char *at = make(PAGE, 0, SYS_read);
-    struct timespec a_while = {0, 20000000};
     pthread_t thread;
     void *right;
     if (pipe(pipe_fds))
@@ -499,8 +516,9 @@ static void sleeps(void)
         if (write(pipe_fds[1], "x", 1) != 1 || !sleeper(at))
             exit(1);
     }
+    sleeper_tid = 0;
     pthread_create(&thread, NULL, sleeper, at);
-    nanosleep(&a_while, NULL);
+    wait_for_sleeper();
     mprotect(at, PAGE, RW);
     put(at, SYS_getppid);
     mprotect(at, PAGE, RX);
