@@ -82,7 +82,7 @@ enum proof { PROOF_NEVER, PROOF_NOT_NOW, PROOF_GOOD };
 #define JUMP_BYTES 5
 int promote_has(const struct image *im, u64 from, u64 to); /* promote.c: a patched site in [from, to) */
 enum proof promote_proof(const struct image *im, u64 site, u64 rax, struct promotion *out);
-int promote_is_entered(u64 lo, u64 hi, u64 at); /* something in [lo, hi) may lead into the jump at `at`, but for its first byte */
+int promote_is_entered(u64 lo, u64 hi, u64 at, u32 behind); /* something in [lo, hi) may lead to one of `behind` bytes behind `at`, but to no call there */
 
 const u8 *promote_opcode(const u8 *p);          /* behind the prefixes */
 int promote_ends_flow(const u8 *p);             /* what follows the instruction may be data */
@@ -94,6 +94,8 @@ struct promoted_range {
 int promote_proof_made(const struct promoted_range *range, const struct promoted_range *mapping, u64 site, u64 rax);
 u32 promote_made_trapping(u64 lo, u64 hi, u64 *sites, u32 most); /* promote_made.c: calls in there that have trapped; -> how many */
 int promote_mapping(u64 at, int is_careful, struct promoted_range *out, u64 *cost); /* promote_mapping.c: 1: it may be copied; `cost`: in traps */
+
+int promote_mappings(const struct promoted_range *ranges, u32 count, u64 bytes, u64 *cost); /* 1: all of their bytes are in such mappings; `cost`: more by that */
 
 /* promote_made.c */
 void promote_made_trapped(struct blk *b, u64 site, u64 rax);

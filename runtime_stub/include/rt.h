@@ -242,6 +242,7 @@ int exec_map_next(u32 *i, u64 *lo, u64 *hi);       /* what is not proved, from *
 void exec_map_proved(u64 lo, u64 hi);              /* no system call is in there */
 void exec_map_nothing_proved(struct blk *b);       /* all of it is to be guarded again */
 void exec_map_unproved(u64 at, u64 bytes); /* single files: code without a plan */
+void exec_map_quiet(u64 lo, u64 end, u64 hi); /* bundles as well: of a file's code at [lo, hi) what is before `end` cannot have a system call */
 
 /* user_dispatch.c */
 i64 user_dispatch_set(struct blk *b, const i64 *args);

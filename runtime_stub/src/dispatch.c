@@ -25,6 +25,8 @@
 #define NR_MLOCK2 325
 #define NR_USERFAULTFD 323
 #define NR_IO_URING_SETUP 425
+#define NR_IO_URING_ENTER 426
+#define NR_IO_URING_REGISTER 427
 #define PR_SET_MDWE 65
 #define PR_SET_VMA 0x53564d41
 #define CLONE_FILES 0x400ul
@@ -100,6 +102,8 @@ const u8 flk_kinds[COUNTED] = {
     [NR_USERFAULTFD] = MAPPING,
     [__NR_io_setup] = MAPPING,
     [NR_IO_URING_SETUP] = MAPPING,
+    [NR_IO_URING_ENTER] = MAPPING,
+    [NR_IO_URING_REGISTER] = MAPPING,
 #endif
     [__NR_open] = PATH,
     [__NR_openat] = PATH,
@@ -484,7 +488,7 @@ static int plans_call(struct blk *b, struct frame *f, u32 kind) {
 /* Only plans_call has to see it. */
 static int is_seen_only(u32 nr) {
     return nr == NR_PROCESS_MADVISE || nr == __NR_mlock || nr == NR_MLOCK2 || nr == __NR_mlockall || nr == __NR_mbind || nr == NR_USERFAULTFD ||
-           nr == __NR_io_setup || nr == NR_IO_URING_SETUP;
+           nr == __NR_io_setup || nr - NR_IO_URING_SETUP <= NR_IO_URING_REGISTER - NR_IO_URING_SETUP;
 }
 #endif
 

@@ -29,6 +29,10 @@
 #define MAP_PRIVATE 2
 #define MAP_FIXED 0x10
 #define MAP_ANONYMOUS 0x20
+#define MAP_GROWSDOWN 0x100
+#define MAP_HUGETLB 0x40000
+#define PROT_GROWSDOWN 0x01000000
+#define PROT_GROWSUP 0x02000000
 #define MREMAP_FIXED 2
 #define MREMAP_DONTUNMAP 4
 #define SHM_EXEC 0100000
@@ -43,6 +47,9 @@ static struct {
     struct ranges unproved;
     u32 changing; /* calls on such memory on their way through the kernel: while a range is cut in two the guard stays armed */
     u32 pad;
+#ifdef IN_BUNDLE
+    struct ranges quiet; /* of files that cannot have a system call (no_calls.c) */
+#endif
 #ifdef IN_SINGLE
     struct ranges proved; /* was made executable as well, but no system call is in it (proved.c) */
 #endif
@@ -50,12 +57,19 @@ static struct {
 
 static void add(u64 lo, u64 hi) {
     ranges_add(&map.unproved, lo, hi);
+#ifdef IN_BUNDLE
+    ranges_take(&map.quiet, lo, hi);
+#endif
 #ifdef IN_SINGLE
     ranges_take(&map.proved, lo, hi);
 #endif
 }
 
 static int overlaps(u64 lo, u64 hi) {
+#ifdef IN_BUNDLE
+    if (ranges_overlap(&map.quiet, lo, hi))
+        return 1;
+#endif
 #ifdef IN_SINGLE
     if (ranges_overlap(&map.proved, lo, hi))
         return 1;
@@ -65,6 +79,9 @@ static int overlaps(u64 lo, u64 hi) {
 
 /* What is there changes, or goes. */
 static void take(u64 lo, u64 hi) {
+#ifdef IN_BUNDLE
+    ranges_take(&map.quiet, lo, hi);
+#endif
 #ifdef IN_SINGLE
     ranges_take(&map.proved, lo, hi);
 #endif
@@ -116,10 +133,9 @@ struct line { /* of /proc/self/maps, as far as it has been read */
 };
 enum { WRITABLE = 1, EXECUTABLE = 2 };
 
-static void read_char(struct line *l, u8 c, u64 lo, u64 hi) {
+static void read_char(struct line *l, u8 c, u64 lo, u64 hi, u32 rights) {
     if (c == '\n') {
-        /* From 0 on (exec_map_start): what the kernel has mapped, of which only what is writable, too, is not proved. */
-        if (l->rights >= (lo ? EXECUTABLE : WRITABLE + EXECUTABLE) && l->lo < hi && lo < l->hi && !is_ours(l->lo, l->hi))
+        if (l->rights >= rights && l->lo < hi && lo < l->hi && !is_ours(l->lo, l->hi))
             add(l->lo > lo ? l->lo : lo, l->hi < hi ? l->hi : hi);
         *l = (struct line){0};
         return;
@@ -136,8 +152,8 @@ static void read_char(struct line *l, u8 c, u64 lo, u64 hi) {
     }
 }
 
-/* What of [lo, hi) is executable and not proved comes into the table; where that cannot be told, all of it. */
-static void look(u64 lo, u64 hi) {
+/* What of [lo, hi) has these rights and is not ours comes into the table; where that cannot be told, all of it. */
+static void look_for(u64 lo, u64 hi, u32 rights) {
     u8 text[1024];
     struct line line = {0};
     i64 fd = may_call(OWN_OPENAT) && may_call(OWN_READ) && may_call(OWN_CLOSE)
@@ -149,13 +165,28 @@ static void look(u64 lo, u64 hi) {
     }
     for (i64 n; (n = SYS3(__NR_read, fd, text, sizeof text)) > 0;)
         for (i64 i = 0; i < n; i++)
-            read_char(&line, text[i], lo, hi);
+            read_char(&line, text[i], lo, hi, rights);
     SYS2(__NR_close, fd, 0);
 }
 
-void exec_map_start(void) { look(0, RANGES_END); }
+static void look(u64 lo, u64 hi) { look_for(lo, hi, EXECUTABLE); }
+
+/* What the kernel has mapped, of which only what is writable, too, is not proved. */
+void exec_map_start(void) { look_for(0, RANGES_END, WRITABLE + EXECUTABLE); }
 
 /* ---- The application's calls ---- */
+
+#ifdef IN_BUNDLE
+void exec_map_quiet(u64 lo, u64 end, u64 hi) {
+    ranges_add(&map.quiet, lo, end);
+    if (map.quiet.lost)
+        add(lo, end);
+    if (end < hi)
+        add(end, hi);
+    if (guard_enabled() && ranges_overlap(&map.unproved, lo, hi))
+        guard_arm(self_blk());
+}
+#endif
 
 #ifdef IN_SINGLE
 /* A file's text that was patched by its plan, or that has nothing to patch. */
@@ -248,10 +279,11 @@ static void is_changing(int by) { __atomic_add_fetch(&map.changing, (u32)by, __A
 int exec_map_before(struct blk *b, struct frame *f) {
     u64 lo = (u64)f->args[0], bytes = (u64)f->args[1], prot = (u64)f->args[2], flags = (u64)f->args[3];
     u32 nr = (u32)f->rax;
-    int arms = 0, goes = 0;
+    u32 arms = 0, goes = 0, is_larger = 0;
     switch (nr) {
     case __NR_mmap:
         arms = prot & PROT_EXEC && (flags & MAP_ANONYMOUS || prot & PROT_WRITE || (flags & MAP_TYPE) != MAP_PRIVATE);
+        is_larger = (u32)flags / MAP_GROWSDOWN | (arms & (u32)flags / MAP_HUGETLB);
         goes = flags & MAP_FIXED && overlaps(lo, lo + PAGES(bytes));
         break;
     case __NR_munmap:
@@ -261,10 +293,11 @@ int exec_map_before(struct blk *b, struct frame *f) {
     case NR_PKEY_MPROTECT:
         arms = (prot & PROT_EXEC) != 0;
         goes = !arms && overlaps(lo, lo + PAGES(bytes));
+        is_larger = arms & ((u32)prot / PROT_GROWSDOWN | (u32)prot / PROT_GROWSUP);
         break;
     case __NR_mremap:
         /* From here or from text that was proved where it stood: both are unproved where they come to. */
-        goes = overlaps(lo, lo + (bytes ? PAGES(bytes) : PAGE));
+        goes = overlaps(lo, lo + (PAGES(bytes) ? PAGES(bytes) : PAGE));
         arms = may_be_text(lo);
         if (flags & MREMAP_FIXED && overlaps((u64)f->args[4], (u64)f->args[4] + PAGES(prot)))
             goes = 1;
@@ -279,6 +312,7 @@ int exec_map_before(struct blk *b, struct frame *f) {
 #ifdef IN_SINGLE
     goes |= promote_made_concerns(f); /* what stands there is ours, whatever the table still has of it */
 #endif
+    __atomic_or_fetch(&flk_rt.guard_stays, is_larger & 1, __ATOMIC_SEQ_CST); /* than it says, or becomes so */
     b->sp_value = arms;
     b->sp_arg = guard_enabled() && (arms || goes);
     b->sp_placed = nr == __NR_mmap && !lo && guard_by_filter();

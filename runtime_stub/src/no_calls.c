@@ -11,6 +11,9 @@
 #include "../include/files.h"
 
 #define PAGE 4096ul
+#define PAGES(bytes) (((bytes) + PAGE - 1) & -PAGE)
+#define HUGE_PAGE (2l << 20)
+#define MOST_BYTES (32ul << 20) /* of which reading takes 20 ms; with holes, so that nothing ends it */
 #define PROT_READ 1
 #define PROT_WRITE 2
 #define PROT_EXEC 4
@@ -49,13 +52,23 @@ int no_calls(u64 lo, u64 hi) {
     return !begins_call(last);
 }
 
-/* What has no name any more, or was opened to be written, is a program's own code, and may be mapped elsewhere to be changed. */
+/* What has no name any more, or was opened to be written, is a program's own code, and may be mapped elsewhere to be changed. Of huge pages more is mapped than is
+ * asked for. */
 int nobody_writes(i64 fd, const struct kstat *st) {
-    return st->nlink && (st->mode & S_IFMT) == S_IFREG && may_call(OWN_PWRITE) && SYS4(__NR_pwrite64, fd, st, 0, 0) == -EBADF;
+    return st->nlink && st->blksize < HUGE_PAGE && (st->mode & S_IFMT) == S_IFREG && may_call(OWN_PWRITE) && SYS4(__NR_pwrite64, fd, st, 0, 0) == -EBADF;
 }
 
 int file_has_no_calls(u64 at, u64 bytes, const i64 *args) {
     struct kstat st;
-    return (args[2] & (PROT_READ | PROT_WRITE | PROT_EXEC)) == (PROT_READ | PROT_EXEC) && (args[3] & (MAP_TYPE | MAP_ANONYMOUS)) == MAP_PRIVATE && may_call(OWN_STAT) &&
-           !SYS4(__NR_newfstatat, args[4], "", &st, AT_EMPTY_PATH) && nobody_writes(args[4], &st) && no_calls(at, at + (bytes + PAGE - 1) / PAGE * PAGE);
+    u64 end = at + PAGES(bytes), offset = (u64)args[5];
+    if ((args[2] & (PROT_READ | PROT_WRITE | PROT_EXEC)) != (PROT_READ | PROT_EXEC) || (args[3] & (MAP_TYPE | MAP_ANONYMOUS)) != MAP_PRIVATE || !may_call(OWN_STAT) ||
+        SYS4(__NR_newfstatat, args[4], "", &st, AT_EMPTY_PATH) || !nobody_writes(args[4], &st) || offset >= (u64)st.size)
+        return 0;
+    u64 in_file = at + PAGES((u64)st.size - offset); /* what is behind it cannot be read now, but the file may grow */
+    if (in_file > end)
+        in_file = end;
+    if (in_file - at > MOST_BYTES || !no_calls(at, in_file))
+        return 0;
+    exec_map_quiet(at, in_file, end);
+    return 1;
 }

@@ -80,15 +80,16 @@ static int is_own(i64 address, u64 bytes) {
 
 /* Unmapping what is not mapped succeeds: what is not the runtime's goes, range by range. */
 i64 own_pages_unmap_around(u64 from, u64 end) {
-    while (from < end) {
+    i64 r = 0;
+    if (end >> 47) /* no address of a program's: all of it fails */
+        return SYS2(__NR_munmap, from, end - from);
+    while (!r && from < end) {
         struct range own = first_own(from, end);
         u64 stop = own.end ? own.start : end;
-        i64 r = stop > from ? SYS2(__NR_munmap, from, stop - from) : 0;
-        if (r)
-            return r;
+        r = stop > from ? SYS2(__NR_munmap, from, stop - from) : 0;
         from = own.end ? own.end : end;
     }
-    return 0;
+    return r;
 }
 
 u64 segment_bytes(i64 id) {

@@ -351,6 +351,9 @@ static void changed(struct blk *b, u64 lo, u64 hi, int failed) {
 
 static u64 end_of(u64 lo, u64 bytes) { return PAGE_UP(lo + bytes); }
 
+/* mremap's: a page where the kernel takes it for none. */
+static u64 end_of_old(u64 lo, u64 bytes) { return end_of(lo, PAGE_UP(bytes) ? bytes : 1); }
+
 static int has_site(u64 lo, u64 hi) {
     if (lo >= all.hi || hi <= all.lo)
         return 0;
@@ -370,7 +373,7 @@ int promote_made_concerns(const struct frame *f) {
     case NR_PKEY_MPROTECT:
         return has_site(lo, end_of(lo, bytes));
     case __NR_mremap:
-        return has_site(lo, end_of(lo, bytes | !bytes)) ||
+        return has_site(lo, end_of_old(lo, bytes)) ||
                (f->args[3] & MREMAP_FIXED && has_site((u64)f->args[4], end_of((u64)f->args[4], (u64)f->args[2])));
     default:
         return 0;
@@ -395,7 +398,7 @@ void promote_made_before(struct blk *b, const struct frame *f) {
             promote_made_changes(b, lo, end_of(lo, bytes), 0);
         break;
     case __NR_mremap:
-        promote_made_changes(b, lo, end_of(lo, bytes | !bytes), 0);
+        promote_made_changes(b, lo, end_of_old(lo, bytes), 0);
         if (f->args[3] & MREMAP_FIXED)
             promote_made_changes(b, (u64)f->args[4], end_of((u64)f->args[4], prot), 1);
         break;

@@ -20,6 +20,8 @@
 #define NR_MLOCK2 325
 #define NR_USERFAULTFD 323
 #define NR_IO_URING_SETUP 425
+#define NR_IO_URING_ENTER 426 /* of a ring that somebody else has made */
+#define NR_IO_URING_REGISTER 427
 
 enum advice { ADVICE_PASSES, ADVICE_CHANGES, ADVICE_STAYS };
 
@@ -94,10 +96,10 @@ int promote_made_call(struct blk *b, struct frame *f) {
     case __NR_mlockall:
         promote_made_careful();
         return alone(b, f, 0, -PAGE);
-    case __NR_io_setup: /* pages may be given to the kernel while they are writable, and filled later */
+    case __NR_io_setup: /* pages may be given to the kernel, and filled later */
     case NR_IO_URING_SETUP:
-        proved_ends(b);
-        return 0;
+    case NR_IO_URING_ENTER:
+    case NR_IO_URING_REGISTER:
     case __NR_mbind:
     case NR_USERFAULTFD:
         promote_made_ends(b);

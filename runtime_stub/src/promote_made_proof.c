@@ -98,5 +98,5 @@ int promote_proof_made(const struct promoted_range *range, const struct promoted
             return 0;
     u64 lo = mapping->lo - AROUND > range->lo ? mapping->lo - AROUND : range->lo;
     u64 hi = mapping->hi + AROUND < range->hi ? mapping->hi + AROUND : range->hi;
-    return !promote_is_entered(lo, hi, at);
+    return !promote_is_entered(lo, hi, at, JUMP_BYTES + SYSCALL_BYTES - 1);
 }

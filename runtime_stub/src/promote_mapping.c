@@ -1,4 +1,4 @@
-/* Which mapping an address is in, as the kernel has it.
+/* Which mapping an address is in, as the kernel has it; and whether ranges are of such mappings alone.
  *
  * In: an address. Out: its mapping, if that is private anonymous memory without a name, readable and executable and nothing else, of which a copy would lack
  * nothing; and what it took to find out. /proc/self/maps says so where the program has never asked for more (promote_made_calls.c), else smaps, which takes as
@@ -21,6 +21,10 @@ struct reader {
     struct promoted_range *in;
     u64 lines, mappings, resident_kib;
     enum { SEARCHES, IS_THERE, GOOD, BAD } state;
+    int is_careful;
+    const struct promoted_range *ranges; /* that are to be plain; `count` of them */
+    u64 missing;                         /* bytes of them that were not seen yet */
+    u32 count;
     u32 used;
     char line[LINE];
 };
@@ -60,24 +64,37 @@ static int is_ordinary(const char *flags) {
     return 1;
 }
 
-static void header(struct reader *r, int is_careful) {
-    const char *rest = number(r->line, 16, &r->in->lo);
-    rest = number(rest + 1, 16, &r->in->hi);
+static void header(struct reader *r) {
+    struct promoted_range mapping;
+    const char *rest = number(r->line, 16, &mapping.lo);
+    rest = number(rest + 1, 16, &mapping.hi);
     r->mappings++;
+    for (const struct promoted_range *w = r->ranges; w < r->ranges + r->count; w++) {
+        u64 lo = w->lo > mapping.lo ? w->lo : mapping.lo, hi = w->hi < mapping.hi ? w->hi : mapping.hi;
+        if (lo >= hi)
+            continue;
+        r->missing -= hi - lo;
+        r->state = !is_plain(rest) ? BAD : r->missing ? SEARCHES : GOOD;
+        if (r->state == BAD)
+            return;
+    }
+    if (!r->in)
+        return;
+    *r->in = mapping;
     if (r->state == IS_THERE) /* nothing has said what its flags are */
         r->state = BAD;
     else if (r->at < r->in->hi)
-        r->state = r->at < r->in->lo || !is_plain(rest) ? BAD : is_careful ? IS_THERE : GOOD;
+        r->state = r->at < r->in->lo || !is_plain(rest) ? BAD : r->is_careful ? IS_THERE : GOOD;
 }
 
-static void read_line(struct reader *r, int is_careful) {
+static void read_line(struct reader *r) {
     const char *value;
     u64 n;
     r->line[r->used] = 0;
     r->used = 0;
     r->lines++;
     if (r->line[0] < 'A' || r->line[0] > 'Z') {
-        header(r, is_careful);
+        header(r);
     } else if ((value = behind(r->line, "Rss:"))) {
         number(value, 10, &n);
         r->resident_kib += n;
@@ -89,21 +106,33 @@ static void read_line(struct reader *r, int is_careful) {
     }
 }
 
-int promote_mapping(u64 at, int is_careful, struct promoted_range *out, u64 *cost) {
+static int read_all(struct reader *r) {
     char text[1024];
-    struct reader r = {.at = at, .in = out};
     if (!may_call(OWN_OPENAT) || !may_call(OWN_READ) || !may_call(OWN_CLOSE))
         return 0;
-    i64 fd = SYS4(__NR_openat, AT_FDCWD, is_careful ? "/proc/self/smaps" : "/proc/self/maps", O_CLOEXEC, 0);
+    i64 fd = SYS4(__NR_openat, AT_FDCWD, r->is_careful ? "/proc/self/smaps" : "/proc/self/maps", O_CLOEXEC, 0);
     if (fd < 0)
         return 0;
-    for (i64 n; r.state < GOOD && (n = SYS3(__NR_read, fd, text, sizeof text)) > 0;)
-        for (i64 i = 0; i < n && r.state < GOOD; i++)
+    for (i64 n; r->state < GOOD && (n = SYS3(__NR_read, fd, text, sizeof text)) > 0;)
+        for (i64 i = 0; i < n && r->state < GOOD; i++)
             if (text[i] == '\n')
-                read_line(&r, is_careful);
-            else if (r.used < LINE - 1)
-                r.line[r.used++] = text[i];
+                read_line(r);
+            else if (r->used < LINE - 1)
+                r->line[r->used++] = text[i];
     SYS2(__NR_close, fd, 0);
+    return r->state == GOOD;
+}
+
+int promote_mapping(u64 at, int is_careful, struct promoted_range *out, u64 *cost) {
+    struct reader r = {.at = at, .in = out, .is_careful = is_careful};
+    int is_good = read_all(&r);
     *cost = is_careful ? OF_SMAPS * r.mappings + r.resident_kib / RESIDENT : r.lines / LINES;
-    return r.state == GOOD;
+    return is_good;
+}
+
+int promote_mappings(const struct promoted_range *ranges, u32 count, u64 bytes, u64 *cost) {
+    struct reader r = {.ranges = ranges, .count = count, .missing = bytes};
+    int is_good = read_all(&r);
+    *cost += r.lines / LINES;
+    return is_good;
 }

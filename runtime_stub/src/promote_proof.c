@@ -104,8 +104,11 @@ static int takes_near(const u8 *behind) {
     return (last & 0xfe) == 0xe8 || (first == 0x0f && (last & 0xf0) == 0x80) || (first == 0xc7 && last == 0xf8) || (last & 0xc7) == 5;
 }
 
+/* `behind` bytes behind the jump's first at `at` are others now. Those of a system call that stands behind the jump trap, at the first of them: who comes there is served. */
+static int is_inside(u64 target, u64 behind) { return target < behind && target != JUMP_BYTES - 1; }
+
 /* The bytes of [from, end) have an instruction's last four that lead into the jump at `at`, wherever instructions begin. */
-static __attribute__((optimize("O2"))) int has_near(u64 from, u64 end, u64 at) {
+static __attribute__((optimize("O2"))) int has_near(u64 from, u64 end, u64 at, u32 behind) {
     u8 bytes[CHUNK];
     for (u64 size; from + 6 <= end; from += size - 5) {
         size = end - from < CHUNK ? end - from : CHUNK;
@@ -114,7 +117,7 @@ static __attribute__((optimize("O2"))) int has_near(u64 from, u64 end, u64 at) {
         u32 less = (u32)(from + 6 - (at + 1)), displacement; /* how much more than `displacement` the way into the jump is */
         for (const u8 *p = bytes + 2; p < bytes + size - 3; p++, less++) {
             __builtin_memcpy(&displacement, p, sizeof displacement);
-            if (displacement + less < JUMP_BYTES - 1 && takes_near(p))
+            if (is_inside(displacement + less, behind) && takes_near(p))
                 return 1;
         }
     }
@@ -122,15 +125,15 @@ static __attribute__((optimize("O2"))) int has_near(u64 from, u64 end, u64 at) {
 }
 
 /* jmp, jcc, loop and jrcxz with a displacement of one byte. */
-static int has_short(u64 lo, u64 hi, u64 at) {
-    u8 bytes[2 * 128 + JUMP_BYTES];
-    u64 from = at - 128 > lo ? at - 128 : lo, end = at + JUMP_BYTES + 128 < hi ? at + JUMP_BYTES + 128 : hi;
+static int has_short(u64 lo, u64 hi, u64 at, u64 behind) {
+    u8 bytes[2 * 128 + PROMOTED_MAX];
+    u64 from = at - 128 > lo ? at - 128 : lo, end = at + PROMOTED_MAX + 128 < hi ? at + PROMOTED_MAX + 128 : hi;
     if (user_read(bytes, (const void *)from, end - from))
         return 1;
     for (u64 i = 0; i + 2 <= end - from; i++) {
         int is_branch = bytes[i] == 0xeb || (bytes[i] & 0xf0) == 0x70 || (bytes[i] & 0xfc) == 0xe0;
         u64 target = from + i + 2 + (u64)(i64)(signed char)bytes[i + 1];
-        if (is_branch && target - (at + 1) < JUMP_BYTES - 1)
+        if (is_branch && is_inside(target - (at + 1), behind))
             return 1;
     }
     return 0;
@@ -140,12 +143,12 @@ static int has_short(u64 lo, u64 hi, u64 at) {
 static int is_entered(const struct image *of, u64 at) {
     for (const struct image *im = images_in(0, -1ul, 0); im; im = images_in(0, -1ul, (struct image *)im + 1))
         if (is_unknown(im) && im->dev == of->dev && im->ino == of->ino && im->text_lo < im->text_hi &&
-            (im->text_hi - im->text_lo > MAX_TEXT || has_near(im->text_lo, im->text_hi, at)))
+            (im->text_hi - im->text_lo > MAX_TEXT || has_near(im->text_lo, im->text_hi, at, JUMP_BYTES - 1)))
             return 1;
-    return has_short(of->text_lo, of->text_hi, at);
+    return has_short(of->text_lo, of->text_hi, at, JUMP_BYTES - 1);
 }
 
-int promote_is_entered(u64 lo, u64 hi, u64 at) { return has_near(lo, hi, at) || has_short(lo, hi, at); }
+int promote_is_entered(u64 lo, u64 hi, u64 at, u32 behind) { return has_near(lo, hi, at, behind) || has_short(lo, hi, at, behind); }
 
 enum proof promote_proof(const struct image *im, u64 site, u64 rax, struct promotion *out) {
     enum proof proof = find(im, site, rax, out);

@@ -8,13 +8,17 @@
  * that are a system call (no_calls.c). With a patched site's `syscall` gone too (it is an instruction that traps) that is said of all of a mapping. Before
  * anything of it changes it is unproved again, and the guard armed: exec_map_before, promote_made.c's undo.
  * Not seen are writes by other ways than the program's own instructions: where pages are given to the kernel to be filled later (io_uring, asynchronous I/O, userfaultfd) nothing is
- * proved any more. A process that shares the memory (vfork) is not told what others are, so nothing is proved while there is one.
+ * patched nor proved any more. A process that shares the memory (vfork) is not told what others are, so nothing is proved while there is one.
  */
 #include <asm/unistd_64.h>
 
 #include "../include/plans.h"
 
 #define CLOCK_MONOTONIC 1
+/* What it takes, in traps (measured). */
+#define A_TRAP 2200 /* ns */
+#define PAGES_A_TRAP 2
+#define LOOK 1
 #define SECOND 1000000000ul
 #define SHARE 100               /* of the time, what looking takes: one part */
 #define MOST_BYTES (1ul << 20)
@@ -32,46 +36,41 @@ static u64 now(void) {
     return time[0] * SECOND + time[1];
 }
 
-/* All of [lo, hi) is made code that nobody writes to. */
-static int is_made(u64 lo, u64 hi) {
-    struct promoted_range in;
-    u64 cost;
-    for (; lo < hi; lo = in.hi)
-        if (!promote_mapping(lo, 0, &in, &cost))
-            return 0;
-    return 1;
-}
-
 /* -> how many ranges there are that were not proved, and can be; 0: there is something that cannot be. */
-static u32 find(struct promoted_range *found) {
+static u32 find(struct promoted_range *found, u64 *cost) {
     u64 bytes = 0;
     u32 count = 0;
-    for (u32 i = 0; count < MOST_RANGES && exec_map_next(&i, &found[count].lo, &found[count].hi); count++) {
-        u64 lo = found[count].lo, hi = found[count].hi;
-        bytes += hi - lo;
-        if (bytes > MOST_BYTES || !is_made(lo, hi) || !no_calls(lo, hi))
+    for (u32 i = 0; exec_map_next(&i, &found[count].lo, &found[count].hi);) {
+        bytes += found[count].hi - found[count].lo;
+        if (++count == MOST_RANGES || bytes > MOST_BYTES)
             return 0;
     }
-    return count < MOST_RANGES ? count : 0;
+    for (const struct promoted_range *r = found; r < found + count; r++) {
+        *cost += (r->hi - r->lo) / PAGES_A_TRAP / 4096;
+        if (!no_calls(r->lo, r->hi))
+            return 0;
+    }
+    return promote_mappings(found, count, bytes, cost) ? count : 0;
 }
 
 void proved_look(struct blk *b, int is_due) {
     struct promoted_range found[MOST_RANGES];
     const u8 *r, *rx;
-    u64 start;
+    u64 cost = LOOK;
     if (!plan_promoted(&r, &rx) || all.is_over || b->vfork || __atomic_load_n(&flk_rt.guard, __ATOMIC_SEQ_CST) < GUARD_ARMING || flk_rt.guard_stays ||
-        ((start = now()) < __atomic_load_n(&all.next, __ATOMIC_RELAXED) && !is_due) || !promote_begin(b))
+        (!is_due && now() < __atomic_load_n(&all.next, __ATOMIC_RELAXED)) || !promote_begin(b))
         return;
     if (!exec_map_changing() && !__atomic_load_n(&all.sharers, __ATOMIC_SEQ_CST) && !all.is_over) {
-        u32 count = find(found);
+        u32 count = find(found, &cost);
         for (u32 i = 0; i < count; i++)
             exec_map_proved(found[i].lo, found[i].hi);
     }
     promote_end(b);
     if (!exec_map_any())
         guard_disarm(b);
-    u64 end = now();
-    __atomic_store_n(&all.next, end + SHARE * (end - start), __ATOMIC_RELAXED);
+    __atomic_store_n(&all.next, now() + SHARE * A_TRAP * cost, __ATOMIC_RELAXED);
+    if (is_due)
+        promote_hot_spent(cost);
 }
 
 static void none(struct blk *b) {

@@ -19,7 +19,7 @@ TRAPS = 128  # of a site, until it is patched (promote_made.c)
 TIMES = 200
 MAPS = frozenset(("read",))  # what /proc/self/maps has to be read
 PATCHED = ("plain", "behind", "second", "loop", "behind a call")
-DECLINED = ("r8", "lea", "zero", "vector", "short", "near", "other", "signed")
+DECLINED = ("r8", "lea", "zero", "vector", "short", "near", "second byte", "other", "signed")
 SITES = len(PATCHED) + 2 + 3  # two of them have two, and three more stand elsewhere in their page
 
 

@@ -24,9 +24,11 @@ MODES = (
     ("alone", TRAPS, ONCE + TIMES),
     ("beside", TRAPS + 1, 0),
     ("later", TRAPS + 1, ONCE + TIMES),
-    ("filled", TRAPS, ONCE),
+    ("filled", TRAPS + TIMES, ONCE),
     ("faults", TRAPS + TIMES, ONCE),
     ("edges", 4 * TRAPS + 1, ONCE),
+    ("edges back", 2 * TRAPS + 1, 0),
+    ("neighbours", TRAPS + HOT, ONCE),
 )
 
 
@@ -59,6 +61,24 @@ def test_again_by_and_by(made: Single, tmp_path: Path) -> None:
     """Code without a call that appears later is proved at one of the next calls on the address space."""
     made.check(tmp_path / "count.json", "quiet", leave_out=LOOKS)
     assert _unguarded(made, "quiet") >= ONCE + TIMES
+
+
+def test_many_pages(made: Single, tmp_path: Path) -> None:
+    """What was proved and went is forgotten. When code is patched depends on what was done for other code."""
+    made.check(tmp_path / "count.json", "many", leave_out=LOOKS)
+    assert _unguarded(made, "many") >= 15 * TIMES
+
+
+def test_parts_of_a_mapping(made: Single, tmp_path: Path) -> None:
+    """What is left of it has its calls again, and is guarded."""
+    made.check(tmp_path / "count.json", "parts", leave_out=LOOKS)
+
+
+@pytest.mark.parametrize("mode", ["shares before", "shares behind"])
+def test_a_process_with_the_same_memory(made: Single, tmp_path: Path, mode: str) -> None:
+    """It cannot tell the others what it makes: while there is one nothing is proved, but in what has its own memory."""
+    made.check(tmp_path / "count.json", mode, leave_out=LOOKS | {"sched_yield"})
+    assert _unguarded(made, mode) == ONCE + TIMES + (ONCE if mode == "shares before" else 0)
 
 
 def test_children(made: Single, tmp_path: Path) -> None:

@@ -127,6 +127,79 @@ static void edges(void)
     CHECK_EQ(times(hot(), TIMES), getppid());
 }
 
+/* The other way round: what would end a call is there first. */
+static void edges_back(void)
+{
+    static const unsigned char code[] = {0xb8, SYS_getuid, 0, 0, 0, 0x0f, 0x05, 0xc3};
+    unsigned char *two = pages(0, 2), *at = two + PAGE - 6;
+    memcpy(at, code, sizeof code);
+    executable(two + PAGE);
+    hot();
+    executable(two);
+    hot();
+    CHECK_EQ(((call_type *)at)(), getuid());
+}
+
+/* Something happens to the second page of a mapping. The call in the first is there again. */
+static void parts(void)
+{
+    for (int which = 0; which < 5; which++) {
+        static const unsigned char code[] = {0xb8, SYS_getppid, 0, 0, 0, 0x0f, 0x05, 0xc3};
+        unsigned char *page = pages(0, 2), *other = mmap(NULL, PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        memcpy(page + CODE, code, sizeof code);
+        CHECK_EQ(mprotect(page, 2 * PAGE, RX), 0);
+        times(page + CODE, HOT);
+        if (which == 0)
+            CHECK_EQ(mprotect(page + PAGE, PAGE, PROT_READ), 0);
+        else if (which == 1)
+            CHECK_EQ(madvise(page + PAGE, PAGE, MADV_DONTNEED), 0);
+        else if (which == 2)
+            CHECK_EQ(munmap(page + PAGE, PAGE), 0);
+        else if (which == 3)
+            CHECK(mremap(page + PAGE, PAGE, PAGE, MREMAP_MAYMOVE | MREMAP_FIXED, other) == other);
+        else
+            CHECK_EQ(mlock(page + PAGE, PAGE), 0);
+        times(page + CODE, 10);
+        munmap(page, 2 * PAGE);
+        munmap(other, PAGE);
+    }
+}
+
+/* What is proved leads into the middle of what stands before another call. */
+static void neighbours(void)
+{
+    unsigned char jump[] = {0xe9, 0, 0, 0, 0}, *two = pages(0, 2);
+    int rel = PAGE + CODE + 3 - (256 + 5);
+    for (int i = 0; i < 2; i++) {
+        const unsigned char code[] = {0xb8, i ? SYS_getuid : SYS_getppid, 0, 0, 0, 0x0f, 0x05, 0xc3};
+        memcpy(two + i * PAGE + CODE, code, sizeof code);
+        memcpy(jump + 1, &rel, sizeof rel);
+        if (!i)
+            memcpy(two + 256, jump, sizeof jump);
+        executable(two + i * PAGE);
+        times(two + i * PAGE + CODE, HOT);
+    }
+    CHECK_EQ(two[PAGE + CODE], 0xb8);
+}
+
+/* Six hundred pages that were proved, and went. */
+static void many(void)
+{
+    enum { AT_ONCE = 12, ROUNDS = 50 };
+    for (int i = 0; i < ROUNDS; i++) {
+        unsigned char *page[AT_ONCE];
+        for (int k = 0; k < AT_ONCE; k++) {
+            page[k] = pages(0x200000000000 + (i * AT_ONCE + k) * 0x10000ul, 1);
+            page[k][0] = 0xc3;
+            executable(page[k]);
+        }
+        CHECK_EQ(munmap(hot() - CODE, PAGE), 0);
+        for (int k = 0; k < AT_ONCE; k++)
+            CHECK_EQ(munmap(page[k], PAGE), 0);
+    }
+    times(made(SYS_getppid), 20 * TIMES);
+}
+
 static volatile sig_atomic_t handled;
 static volatile unsigned long handled_at;
 static sigjmp_buf out;
@@ -212,6 +285,48 @@ static void children(void)
     CHECK_EQ(waitpid(pid, &status, 0), pid);
     CHECK_EQ(times(hot(), TIMES), getppid());
 }
+
+static unsigned char *volatile appeared;
+static volatile int stage;
+
+static int makes(void *unused)
+{
+    (void)unused;
+    while (stage < 1)
+        sched_yield();
+    appeared = made(SYS_getuid);
+    while (stage < 2)
+        sched_yield();
+    return 0;
+}
+
+/* A process with the same memory makes code, and this one calls it. `first`: when this one's code became hot. */
+static void shares(int first)
+{
+    static char stack[65536] __attribute__((aligned(16)));
+    int status;
+    if (first)
+        hot();
+    pid_t pid = clone(makes, stack + sizeof stack, CLONE_VM | SIGCHLD, NULL);
+    CHECK(pid > 0);
+    if (!first)
+        hot();
+    pid_t forked = fork(); /* it has its memory alone */
+    if (!forked) {
+        times(hot(), TIMES);
+        _exit(0);
+    }
+    CHECK_EQ(waitpid(forked, &status, 0), forked);
+    stage = 1;
+    while (!appeared)
+        sched_yield();
+    times(appeared, 10);
+    stage = 2;
+    CHECK_EQ(waitpid(pid, &status, 0), pid);
+}
+
+static void shares_before(void) { shares(1); }
+static void shares_behind(void) { shares(0); }
 
 static unsigned char *shared_code;
 static int is_over;
@@ -303,6 +418,7 @@ int main(int argc, char **argv)
         const char *name;
         void (*run)(void);
     } cases[] = {{"alone", alone}, {"beside", beside}, {"later", later}, {"quiet", quiet}, {"filled", filled}, {"faults", faults}, {"edges", edges},
+                 {"edges back", edges_back}, {"parts", parts}, {"neighbours", neighbours}, {"many", many}, {"shares before", shares_before}, {"shares behind", shares_behind},
                  {"enters", enters}, {"children", children}, {"threads", threads}, {"storm", storm}};
     CHECK_EQ(argc, 2);
     for (unsigned i = 0; i < sizeof cases / sizeof *cases; i++)

@@ -5,7 +5,9 @@
  *   unlinked  without a name
  *   shared    shared with the file
  *   opened    as dlopen does, then made writable, too
- *   moved     as dlopen does, then moved */
+ *   moved     as dlopen does, then moved
+ *   grown     as dlopen does, then larger
+ *   appeared  writable from the start */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <fcntl.h>
@@ -44,6 +46,10 @@ int main(int argc, char **argv)
         code(argv[1], O_RDWR, MAP_PRIVATE, NULL);
     } else if (!strcmp(how, "unlinked")) {
         code(argv[1], O_RDONLY, MAP_PRIVATE, argv[1]);
+    } else if (!strcmp(how, "appeared")) {
+        int fd = open(argv[1], O_RDONLY);
+        if (mmap(NULL, PAGE, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE, fd, 0) == MAP_FAILED)
+            return 4;
     } else if (!strcmp(how, "shared")) {
         code(argv[1], O_RDONLY, MAP_SHARED, NULL);
     } else {
@@ -52,6 +58,10 @@ int main(int argc, char **argv)
             mprotect(at, PAGE, PROT_READ | PROT_WRITE | PROT_EXEC);
         if (!strcmp(how, "moved"))
             at = mremap(at, PAGE, PAGE, MREMAP_MAYMOVE | MREMAP_FIXED, mmap(NULL, PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+        if (!strcmp(how, "grown"))
+            at = mremap(at, PAGE, 2 * PAGE, MREMAP_MAYMOVE);
+        if (at == MAP_FAILED)
+            return 4;
     }
     for (int i = 0; i < 10; i++) {
         getppid();
