@@ -187,33 +187,40 @@ static struct resume defer(struct blk *b, u32 sig, struct sigframe *f, u32 index
     return (struct resume){f, gs};
 }
 
-#define EACH_ARGUMENT(uc) {&(uc)->rdi, &(uc)->rsi, &(uc)->rdx, &(uc)->r10, &(uc)->r8, &(uc)->r9}
+#define WORD_OF(reg) (__builtin_offsetof(struct kucontext, reg) / 8)
+
+static u64 *argument(struct kucontext *uc, u32 i) {
+    static const u8 words[] = {WORD_OF(rdi), WORD_OF(rsi), WORD_OF(rdx), WORD_OF(r10), WORD_OF(r8), WORD_OF(r9)};
+    return (u64 *)uc + words[i];
+}
 
 void hide_changes(struct blk *b, struct kucontext *uc) {
-    u64 *regs[6] = EACH_ARGUMENT(uc);
+    uc->priv[2] = (u64)b->call_nr;
+    if (!b->changed)
+        return;
     u64 id = ++b->last_id;
     struct interrupted *entry = &b->interrupted[id % INTERRUPTED_RING];
     entry->id = id;
     entry->changed = b->changed;
-    for (u32 i = 0; i < 6; i++)
-        entry->kernel_args[i] = (i64)*regs[i];
-    for (u32 i = 0; i < 6; i++)
+    for (u32 i = 0; i < 6; i++) {
+        u64 *at = argument(uc, i);
+        entry->kernel_args[i] = (i64)*at;
         if (b->changed & 2u << i)
-            *regs[i] = (u64)b->orig[i];
+            *at = (u64)b->orig[i];
+    }
     b->changed = 0;
     uc->priv[5] = id;
 }
 
 int show_changes(struct blk *b, struct kucontext *uc) {
-    u64 *regs[6] = EACH_ARGUMENT(uc);
     u64 id = uc->priv[5];
     const struct interrupted *entry = &b->interrupted[id % INTERRUPTED_RING];
     if (!id || entry->id != id)
         return 0;
     for (u32 i = 0; i < 6; i++)
         if (entry->changed & 2u << i) {
-            b->orig[i] = (i64)*regs[i];
-            *regs[i] = (u64)entry->kernel_args[i];
+            b->orig[i] = (i64)*argument(uc, i);
+            *argument(uc, i) = (u64)entry->kernel_args[i];
         }
     b->changed = entry->changed;
     return 1;
@@ -232,7 +239,9 @@ static u64 translate(struct blk *b, struct kucontext *uc, int refused) {
     int given_up = 0;
     int plain = ip >= ADDR(flk_special_plain) && ip < ADDR(flk_special_plain_end);
     if (plain || (ip >= ADDR(flk_special_fast) && ip < ADDR(flk_special_fast_end))) {
-        i64 args[6] = {(i64)uc->rdi, (i64)uc->rsi, (i64)uc->rdx, (i64)uc->r10, (i64)uc->r8, (i64)uc->r9};
+        i64 args[6];
+        for (u32 i = 0; i < 6; i++)
+            args[i] = (i64)*argument(uc, i);
         if (ip < ADDR(plain ? flk_pl_after : flk_sp_after)) {
             /* The kernel was not entered, or wants the call again: give it up, start anew, unseen by the hook. */
             show = special_site(b);
@@ -253,20 +262,16 @@ static u64 translate(struct blk *b, struct kucontext *uc, int refused) {
             if (leaves)
                 resume = b->sp_entry ? w.entry + w.tpl->after : ADDR(flk_guard_after);
         }
-        uc->rdi = (u64)args[0], uc->rsi = (u64)args[1], uc->rdx = (u64)args[2];
-        uc->r10 = (u64)args[3], uc->r8 = (u64)args[4], uc->r9 = (u64)args[5];
+        for (u32 i = 0; i < 6; i++)
+            *argument(uc, i) = (u64)args[i];
         uc->rcx = special_site(b) + 2;
         if (leaves || given_up) {
-            uc->priv[2] = (u64)b->call_nr;
-            if (b->changed)
-                hide_changes(b, uc);
+            hide_changes(b, uc);
         }
     } else if (ip >= ADDR(flk_guard_after) && ip < ADDR(flk_guard_after_end)) {
         show = uc->rcx;
         resume = ADDR(flk_guard_after);
-        uc->priv[2] = (u64)b->call_nr;
-        if (b->changed)
-            hide_changes(b, uc);
+        hide_changes(b, uc);
     } else if (ip >= ADDR(flk_int80) && ip < ADDR(flk_int80_end)) {
         uc->rip = show = int80_interrupted(b, uc);
     } else {
@@ -281,11 +286,8 @@ static u64 translate(struct blk *b, struct kucontext *uc, int refused) {
             }
             if (w.rcx) /* as the kernel leaves it; a restarted call has it too */
                 uc->rcx = w.rip + (w.after ? 0 : 2);
-            if (w.calling) {
-                uc->priv[2] = (u64)b->call_nr;
-                if (b->changed)
-                    hide_changes(b, uc);
-            }
+            if (w.calling)
+                hide_changes(b, uc);
         }
     }
     u64 skip = b->skip_hook;
@@ -404,7 +406,6 @@ void flk_deliver(struct frame *fr, const u64 *callee_saved) {
         fr->ret == ADDR(flk_special_slow) || fr->ret == ADDR(flk_exit_stub)) {
         uc->rip = special_site(b);
         uc->priv[1] = special_give_up(b, fr->args);
-        uc->priv[2] = (u64)b->call_nr;
     } else if (fr->ret == ADDR(flk_sp_ret) || fr->ret == ADDR(flk_pl_ret) || fr->ret == ADDR(flk_ss_ret)) {
         uc->rip = special_site(b) + 2;
         uc->priv[1] = b->sp_resume;
@@ -417,18 +418,17 @@ void flk_deliver(struct frame *fr, const u64 *callee_saved) {
         uc->priv[1] = w.entry + (before ? t->sys : t->lea);
         if (!w.found) /* behind an instruction without a trampoline */
             uc->rip = uc->priv[1] = own_way(b)->lea;
-        uc->priv[2] = (u64)b->call_nr;
     }
-    uc->rax = (u64)fr->rax, uc->rdi = (u64)fr->args[0], uc->rsi = (u64)fr->args[1], uc->rdx = (u64)fr->args[2];
-    uc->r10 = (u64)fr->args[3], uc->r8 = (u64)fr->args[4], uc->r9 = (u64)fr->args[5];
+    uc->rax = (u64)fr->rax;
+    for (u32 i = 0; i < 6; i++)
+        *argument(uc, i) = (u64)fr->args[i];
     uc->r11 = fr->r11;
     uc->rcx = uc->rip;
     uc->priv[0] = uc->rip;
     uc->priv[3] = FRAME_COOKIE;
     uc->priv[4] = b->skip_hook;
     b->skip_hook = 0;
-    if (b->changed)
-        hide_changes(b, uc);
+    hide_changes(b, uc);
     const struct record *r = record_at(index);
     b->pending = 0;
     struct sigframe q;
