@@ -206,7 +206,7 @@ u64 special_site(const struct blk *b); /* the site of the special call */
 
 void unchange(struct blk *b, i64 *args); /* the application's values again */
 
-/* signal.c: the changed arguments of an interrupted call leave the context, and come back into it */
+/* signal.c: what the block says of an interrupted call goes along in its context, out of which the changed arguments go, and come back into it */
 void hide_changes(struct blk *b, struct kucontext *uc);
 int show_changes(struct blk *b, struct kucontext *uc); /* 1: uc was changed */
 
@@ -286,6 +286,7 @@ u64 int80_interrupted(struct blk *b, struct kucontext *uc); /* -> the program co
 
 /* guard_filter.c */
 #define GUARD_FILTER_REASON 0x464c /* SECCOMP_RET_DATA, si_errno */
+int guard_filter_missing(void); /* the kernel has no such filters */
 int guard_filter_start(struct blk *process); /* 0: seccomp does not serve */
 int guard_filter_vsyscall(void); /* its calls trap from now on; 0: it is not to be had */
 int guard_filter_cover(struct blk *process, u64 lo, u64 hi); /* 0: it is not to be had */

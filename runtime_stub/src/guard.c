@@ -19,6 +19,8 @@
 #include "../include/rt.h"
 
 #define PR_SET_SYSCALL_USER_DISPATCH 59
+#define LINUX_5_11 0x050b00u /* LINUX_VERSION_CODE */
+#define NEITHER "no Syscall User Dispatch (Linux 5.11), no seccomp filter"
 #define SYS_SECCOMP 1
 #define SYS_USER_DISPATCH 2
 #define AUDIT_ARCH_I386 0x40000003u
@@ -70,7 +72,17 @@ static void start_filters(struct blk *b) {
     if (guard_filter_start(b->process))
         by_filter = flk_rt.guard_stays = 1;
     else
-        tell_missing("no Syscall User Dispatch (Linux 5.11), no seccomp filter");
+        tell_missing(NEITHER);
+}
+
+/* By the vDSO's note (type 0, "Linux", LINUX_VERSION_CODE), which stands in its first page: an earlier program's filter that kills who asks
+ * the kernel is not met. Without a vDSO it is not known. */
+static int is_before_5_11(void) {
+    const u32 *vdso = (const u32 *)flk_rt.vdso;
+    for (u32 i = 0; vdso && i < 1024 - 3; i++)
+        if (!vdso[i] && vdso[i + 1] == 0x756e694c /* "Linu" */)
+            return vdso[i + 3] < LINUX_5_11;
+    return 0;
 }
 
 static int set_dispatch(struct blk *b, u32 on) {
@@ -320,6 +332,8 @@ void guard_start(int is_unproved) {
     b->tid = (u32)SYS0(__NR_gettid);
     if (is_unproved || flk_config.flags & FLK_F_GUARD_ON)
         guard_stays_armed(b);
+    else if (is_before_5_11() && guard_filter_missing())
+        tell_missing(NEITHER);
     /* Filters are not of what is proved (--guard on), whose addresses other programs have as well, nor of memory that a program with an executable stack
      * gets without asking for it to be executable (READ_IMPLIES_EXEC, before Linux 5.8). */
     if (by_filter) {

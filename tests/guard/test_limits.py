@@ -6,12 +6,13 @@ import json
 import subprocess
 from pathlib import Path
 
+import pytest
+
 from ..support.artifacts import Artifacts
 from ..support.build import load_program
 from ..support.execute import run
 from ..support.rewrite import Invocation, counted_calls, rewrite
-
-SOURCES = Path(__file__).parent / "src"
+from .forms import FORMS, SOURCES, make
 
 
 def _lines(report: Path) -> list[dict[str, object]]:
@@ -40,6 +41,29 @@ def test_a_kernel_without_it(artifacts: Artifacts, tmp_path: Path) -> None:
     done = run([refuse, "s", quiet, "s", "/bin/true"], env={"FLICKER_AOT_OUTPUT": str(report)})
     assert (done.status, done.stderr) == (0, b"")
     assert all("unguarded" not in line for line in _lines(report))
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_told_at_the_start(tmp_path: Path, form: str) -> None:
+    """An older kernel without seccomp: told before any such code is there, once, and in the counts' line.
+
+    By what the vDSO says, so nobody is killed for a question; where a filter would serve nothing is said.
+    """
+    refuse = _compiled(SOURCES / "refuse.c", tmp_path / "refuse")
+    source, report = tmp_path / "quiet.c", tmp_path / "count.json"
+    source.write_text('#include <unistd.h>\nint main(void) { return write(1, "quiet\\n", 6) != 6; }\n')
+    _, counting = make(form, source, tmp_path)
+    for what in ("osn", "okn", "o", "oks", "sn", "k", "kn"):
+        report.unlink(missing_ok=True)
+        done = run([refuse, what, counting], env={"FLICKER_AOT_OUTPUT": str(report)})
+        assert (done.status, done.stdout) == (0, b"quiet\n"), what
+        (line,) = _lines(report)
+        if what in ("osn", "okn"):
+            assert done.stderr.count(b"not hooked: no Syscall User Dispatch") == 1
+            assert "Syscall User Dispatch" in str(line["unguarded"])
+        else:
+            assert done.stderr == b""
+            assert "unguarded" not in line
 
 
 def test_off(artifacts: Artifacts, tmp_path: Path) -> None:
