@@ -200,11 +200,14 @@ void flk_unchange(struct frame *f);
 extern const u8 flk_kinds[COUNTED]; /* 0: the call needs nothing but the tool */
 void flk_post(struct frame *f);
 u64 special_give_up(struct blk *b, i64 *args); /* -> T: where to start the call anew; sets skip_hook */
-u64 temporary_mask_of(struct blk *b, i64 result, u64 otherwise);
 i64 special_finish(struct blk *b, i64 result, i64 *args); /* -> the result that the application sees */
 u64 special_site(const struct blk *b); /* the site of the special call */
 
 void unchange(struct blk *b, i64 *args); /* the application's values again */
+
+/* masked.c */
+int masked_call(struct blk *b, struct frame *f); /* 1: it is to be made as SPECIAL_MASK */
+u64 temporary_mask_of(struct blk *b, i64 result, u64 otherwise);
 
 /* signal.c: what the block says of an interrupted call goes along in its context, out of which the changed arguments go, and come back into it */
 void hide_changes(struct blk *b, struct kucontext *uc);

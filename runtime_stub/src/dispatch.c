@@ -372,59 +372,6 @@ static void thread_exit(struct blk *b, struct frame *f) {
     f->ret = ADDR(flk_exit_stub);
 }
 
-/* Calls with a mask of their own (ppoll, sigsuspend, ...). A handler that interrupts one runs under that mask, but the frame
- * holds the mask from before: the block keeps where the temporary one stands, for the delivery (temporary_mask_of).
- * Where it blocks a hidden signal the kernel gets a copy without it. These calls are not restarted once a handler has run
- * (ERESTARTNOHAND, EINTR), so the copy in the block lives long enough. */
-static void start_masked(struct blk *b, struct frame *f) {
-    u32 nr = (u32)f->rax, arg;
-    switch (nr) {
-    case __NR_rt_sigsuspend:
-        arg = 0;
-        break;
-    case __NR_ppoll:
-        arg = 3;
-        break;
-    case __NR_pselect6:
-    case __NR_io_pgetevents:
-        arg = 5;
-        break;
-    default:
-        arg = 4;
-    }
-    u64 hidden = hidden_mask(), pair[2] = {0, 0}, mask;
-    const u64 *ptr = (const u64 *)f->args[arg];
-    int indirect = arg == 5;
-    if (!ptr)
-        return;
-    b->sp_arg = arg;
-    b->sp_value = f->args[arg];
-    b->sp_indirect = (u32)indirect;
-    begin_special(b, f, SPECIAL_MASK, 0);
-    if (!hidden || (indirect && user_read(pair, ptr, sizeof pair)))
-        return;
-    if (indirect)
-        ptr = (const u64 *)pair[0];
-    if (!ptr || user_read(&mask, ptr, sizeof mask) || !(mask & hidden))
-        return;
-    b->sp_mask[0] = mask & ~hidden;
-    b->sp_mask[1] = ADDR(&b->sp_mask[0]);
-    b->sp_mask[2] = pair[1];
-    f->args[arg] = (i64)ADDR(indirect ? &b->sp_mask[1] : &b->sp_mask[0]);
-}
-
-/* The mask under which a call that returned `result` was interrupted. The kernel has read it through the same pointer. */
-u64 temporary_mask_of(struct blk *b, i64 result, u64 otherwise) {
-    u64 at = (u64)b->sp_value, mask;
-    if (b->sp_kind != SPECIAL_MASK || result != -EINTR)
-        return otherwise;
-    if (b->sp_indirect && flk_copy(&at, (const void *)at, sizeof at))
-        return otherwise;
-    if (!at || flk_copy(&mask, (const void *)at, sizeof mask))
-        return otherwise;
-    return mask & ~(1ul << 8 | 1ul << 18); /* never KILL, STOP */
-}
-
 /* What the other options do is docs/prctl.md. A shadow stack is not to be had, as where the kernel has none: handlers are entered and
  * displaced calls made without what it would have to see. */
 static int do_arch_prctl(struct blk *b, struct frame *f) {
@@ -571,7 +518,8 @@ static void dispatch_special(struct frame *f, u32 kind) {
         tool_exec(b, f);
         return;
     case TEMPORARY_MASK:
-        start_masked(b, f);
+        if (masked_call(b, f))
+            begin_special(b, f, SPECIAL_MASK, 0);
         return;
     case MAPPING:
     case MMAP:
