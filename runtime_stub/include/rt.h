@@ -75,6 +75,7 @@ static inline int may_call(enum own_call c) {
 
 /* user.c: the application's memory, where its pointers may be bad */
 i64 user_read(void *to, const void *from, u64 bytes); /* 0 or -EFAULT */
+int page_is_readable(u64 at);                         /* if no filter forbids rt_sigprocmask */
 i64 user_write(void *to, const void *from, u64 bytes);
 i64 user_string(char *to, const char *from, u64 size); /* length, -EFAULT, or -ENAMETOOLONG where it does not fit */
 

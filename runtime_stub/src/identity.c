@@ -189,10 +189,6 @@ static i64 __attribute__((noinline)) answer_with_original(i64 nr, i64 result, co
     return r >= 0 || r == -EROFS || r == -EOVERFLOW || r == -EFAULT ? r : result;
 }
 
-/* rt_sigprocmask reads a mask before it finds that there is no such way to apply it: the cheapest call that tells whether eight bytes,
- * and so their page, can be read. */
-static int page_is_readable(u64 at) { return SYS4(__NR_rt_sigprocmask, -1, at & -8ul, 0, 8) == -EINVAL; }
-
 /* names_exe for a path that the kernel has not taken yet. */
 static int will_name_exe(const char *path, int empty_counts) {
     if (!may_call(OWN_SIGPROCMASK))

@@ -2,8 +2,8 @@
  *
  * In: addresses from the application. Out: 0, or -EFAULT as the kernel would answer. Own stack only, any thread.
  * process_vm_readv reports a bad address instead of faulting, and a process may always read itself (kernel:
- * mm/process_vm_access.c, ptrace_may_access on the same thread group). Where it is not there or a filter refuses it, memory is
- * touched directly: a bad pointer then ends the program with SIGSEGV.
+ * mm/process_vm_access.c, ptrace_may_access on the same thread group). Where it is not there or a filter refuses it, each page is asked for
+ * before it is read. Writes touch it directly then, and a bad pointer ends the program with SIGSEGV.
  */
 #include <asm/unistd_64.h>
 
@@ -11,6 +11,7 @@
 
 #define PAGE 4096ul
 #define EFAULT 14
+#define EINVAL 22
 #define ENAMETOOLONG 36
 
 struct iovec {
@@ -31,12 +32,19 @@ static i64 transfer(long nr, enum own_call own, void *mine, const void *theirs, 
     return -EFAULT;
 }
 
+/* rt_sigprocmask reads a mask before it finds that there is no such way to apply it: the cheapest call that tells whether eight bytes,
+ * and so their page, can be read. */
+int page_is_readable(u64 at) { return SYS4(__NR_rt_sigprocmask, -1, at & -8ul, 0, 8) == -EINVAL; }
+
 i64 user_read(void *to, const void *from, u64 bytes) {
     i64 r = transfer(__NR_process_vm_readv, OWN_READV, to, from, bytes);
     if (r <= 0)
         return r;
-    for (u64 i = 0; i < bytes; i++)
+    for (u64 i = 0; i < bytes; i++) {
+        if ((!i || !((ADDR(from) + i) % PAGE)) && may_call(OWN_SIGPROCMASK) && !page_is_readable(ADDR(from) + i))
+            return -EFAULT;
         ((volatile u8 *)to)[i] = ((const volatile u8 *)from)[i];
+    }
     return 0;
 }
 

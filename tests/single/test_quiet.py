@@ -67,3 +67,18 @@ def test_guarded_or_not(
     told = json.loads(report.read_text())
     assert (str(library) in told["escapes"]) == (guarded and how not in ("unlinked", "opened", "moved", "grown"))
     assert (told["calls"]["getppid"], told["calls"]["getgid"]) == (10, 10)
+
+
+def test_where_memory_cannot_be_asked_for(made: Single | Bundle, tmp_path: Path) -> None:
+    """The runtime's way to read memory is refused; a library's first mapping is longer than the file."""
+    source, library, report = tmp_path / "large.s", tmp_path / "large.so", tmp_path / "count.json"
+    source.write_text(
+        ".globl seven\n.type seven, @function\nseven: mov $7, %eax\n ret\n.lcomm memory, 1048576\n"
+        '.section .note.GNU-stack,"",@progbits\n'
+    )
+    subprocess.run(["gcc", "-shared", "-nostdlib", "-Wl,-z,noseparate-code", "-o", library, source], check=True)
+    launcher = compile_c(SOURCE.with_name("no_readv.c"), tmp_path / "no_readv", "-static")
+    done = run([launcher, made.program, library, "dlopen"], env={"FLICKER_AOT_OUTPUT": str(report)})
+    assert done.status == 0, done
+    told = json.loads(report.read_text())
+    assert (told["calls"]["getppid"], told["escapes"], told["guard_traps"]) == (10, [], 0)
