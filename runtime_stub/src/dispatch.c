@@ -21,6 +21,7 @@
 #define PR_SET_SECCOMP 22
 #define PR_SET_SYSCALL_USER_DISPATCH 59
 #define MAP_FIXED 0x10
+#define MAP_FIXED_NOREPLACE 0x100000
 #define NR_PROCESS_MADVISE 440
 #define NR_MLOCK2 325
 #define NR_USERFAULTFD 323
@@ -538,7 +539,7 @@ static void dispatch_special(struct frame *f, u32 kind) {
             answer(f, f->rax);
             break;
         }
-        if (kind == MMAP && f->args[3] & MAP_FIXED)
+        if (kind == MMAP && (f->args[3] & (MAP_FIXED | MAP_FIXED_NOREPLACE)) == MAP_FIXED)
             module_unmapped((u64)f->args[0], (u64)f->args[1]);
         __attribute__((fallthrough));
     case SHMDT:

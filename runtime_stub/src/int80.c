@@ -9,14 +9,18 @@
 #include "../include/tool.h"
 
 /* Numbers of asm/unistd_32.h, which cannot be included beside those above. */
-enum { I386_EXIT = 1, I386_FORK = 2, I386_CLONE = 120, I386_VFORK = 190, I386_EXIT_GROUP = 252, I386_CLONE3 = 435, I386_NONE = 0xffff };
+enum { I386_EXIT = 1, I386_FORK = 2, I386_CLONE = 120, I386_VFORK = 190, I386_EXIT_GROUP = 252, I386_CLONE3 = 435 };
 #define EAGAIN 11
 
 void int80_trapped(struct blk *b, struct kucontext *uc, u64 *gs) {
     u32 was_seen = b->skip_hook;
     b->skip_hook = 0;
     flk_rt.guard_stays = 1;
-    u32 nr = tool_int80(b, uc, was_seen) ? (u32)uc->rax : I386_NONE;
+    if (!tool_int80(b, uc, was_seen)) {
+        uc->rip = b->sp_resume;
+        return;
+    }
+    u32 nr = (u32)uc->rax;
     switch (nr) {
     case I386_EXIT:
     case I386_EXIT_GROUP:
@@ -41,8 +45,6 @@ void int80_trapped(struct blk *b, struct kucontext *uc, u64 *gs) {
     case I386_VFORK:
     case I386_CLONE3:
         uc->rax = -(u64)EAGAIN;
-        break;
-    case I386_NONE: /* answered */
         break;
     default:
         return;

@@ -114,8 +114,9 @@ int module_mapped(u64 addr, u64 bytes) {
     return 1;
 }
 
+/* A call on such a range may fail for it. */
 void module_unmapped(u64 addr, u64 bytes) {
-    if (addr >= modules.hi || addr + bytes <= modules.lo)
+    if (addr >= modules.hi || addr + bytes <= modules.lo || addr % PAGE || (addr + bytes) >> 47)
         return;
     for (u32 i = 0; i < modules.used; i++) {
         struct module *m = &modules.entries[i];

@@ -81,7 +81,7 @@ static int is_own(i64 address, u64 bytes) {
 /* Unmapping what is not mapped succeeds: what is not the runtime's goes, range by range. */
 i64 own_pages_unmap_around(u64 from, u64 end) {
     i64 r = 0;
-    if (end >> 47) /* no address of a program's: all of it fails */
+    if (end <= from || end >> 47) /* no address of a program's: all of it fails */
         return SYS2(__NR_munmap, from, end - from);
     while (!r && from < end) {
         struct range own = first_own(from, end);
@@ -100,6 +100,8 @@ u64 segment_bytes(i64 id) {
 int own_pages_refuse(struct frame *f) {
     u64 bytes = (u64)f->args[1];
     i64 error;
+    if ((u64)f->args[0] % PAGE && (u32)f->rax != __NR_shmat)
+        return 0; /* fails */
     switch ((u32)f->rax) {
     case __NR_mmap:
         if (!(f->args[3] & MAP_FIXED) || f->args[3] & MAP_FIXED_NOREPLACE || !is_own(f->args[0], bytes))
@@ -107,7 +109,7 @@ int own_pages_refuse(struct frame *f) {
         error = ENOMEM;
         break;
     case __NR_munmap:
-        if ((u64)f->args[0] % PAGE || !is_own(f->args[0], bytes))
+        if (!is_own(f->args[0], bytes))
             return 0;
         f->rax = own_pages_unmap_around((u64)f->args[0], PAGES((u64)f->args[0] + bytes));
         return 1;

@@ -539,12 +539,12 @@ int plans_mapped(u64 addr, u64 bytes, const i64 *args) {
     const struct flk_plan *plan = all.head ? plan_of(m.fd, &st) : 0;
     if (plan && !plan->patch_count)
         return 1;
-    if (file_has_no_calls(addr, bytes, args))
-        return 1;
-    bundle_unhooked(m.fd); /* executable memory without a plan */
+    int is_quiet = file_has_no_calls(addr, bytes, args);
+    if (!is_quiet)
+        bundle_unhooked(m.fd); /* executable memory without a plan */
     if (is_file && is_private)
-        promote_code(&m, &st);
-    return 0;
+        promote_code(&m, &st); /* a quiet part's branches may lead to the others */
+    return is_quiet;
 }
 
 /* For own_pages.c: the first block in [from, end). */

@@ -375,7 +375,8 @@ struct resume flk_wrap(u32 sig, struct sigframe *f, u32 index, struct sigframe *
     u64 blocked = translate(b, &f->uc, sig == SIGSYS && sync);
     if ((SIGBIT(sig) & AT_INSTRUCTION) && f->info.addr_or_pid && f->info.code > 0) {
         struct where w = where_is(f->info.addr_or_pid);
-        if (f->info.addr_or_pid == ADDR(flk_pl_after) || f->info.addr_or_pid == ADDR(flk_far_after))
+        u64 at = f->info.addr_or_pid;
+        if (at == ADDR(flk_pl_after) || at == ADDR(flk_far_after) || at - ADDR(flk_int80) < ADDR(flk_int80_end) - ADDR(flk_int80))
             f->info.addr_or_pid = f->uc.rip; /* what is shown is behind the instruction */
         else if (w.found)
             f->info.addr_or_pid = w.rip;
