@@ -55,14 +55,20 @@ static struct {
 #endif
 } map;
 
-static void add(u64 lo, u64 hi) {
-    ranges_add(&map.unproved, lo, hi);
+/* It has to be watched again, or is something else. */
+static void is_not_proved(u64 lo, u64 hi) {
+    (void)lo, (void)hi;
 #ifdef IN_BUNDLE
     ranges_take(&map.quiet, lo, hi);
 #endif
 #ifdef IN_SINGLE
     ranges_take(&map.proved, lo, hi);
 #endif
+}
+
+static void add(u64 lo, u64 hi) {
+    ranges_add(&map.unproved, lo, hi);
+    is_not_proved(lo, hi);
 }
 
 static int overlaps(u64 lo, u64 hi) {
@@ -79,12 +85,7 @@ static int overlaps(u64 lo, u64 hi) {
 
 /* What is there changes, or goes. */
 static void take(u64 lo, u64 hi) {
-#ifdef IN_BUNDLE
-    ranges_take(&map.quiet, lo, hi);
-#endif
-#ifdef IN_SINGLE
-    ranges_take(&map.proved, lo, hi);
-#endif
+    is_not_proved(lo, hi);
     ranges_take(&map.unproved, lo, hi);
 }
 
