@@ -162,3 +162,15 @@ def test_only_if_asked_for(made: Single, library: Path, tmp_path: Path, guard: s
     assert b"patched" not in done.stdout
     told = json.loads(report.read_text())
     assert "promoted" not in told and (told["guard_traps"] > 0) == (guard == "auto")
+
+
+@pytest.mark.parametrize(("target", "promoted"), [("before+1", 0), ("site", 1)])
+def test_led_to_from_a_quiet_part(tmp_path: Path, target: str, promoted: int) -> None:
+    """Code of the library that has no system call, and is not guarded, is searched for branches all the same."""
+    flags = (*LIBRARY, "-Wl,--section-start=.far=0x8000", f"-DTARGET={target}")
+    library, report = compile_c(SOURCES / "quiet_part.S", tmp_path / "part.so", *flags), tmp_path / "count.json"
+    program = compile_c(SOURCES / "quiet_part.c", tmp_path / "quiet_part")
+    made = single(program, tmp_path / "out" / "quiet_part", *PATCHES)
+    done = run([made.program, library], env={"FLICKER_AOT_OUTPUT": str(report)})
+    assert done == run([program, library])
+    assert json.loads(report.read_text()).get("promoted", 0) == promoted
