@@ -23,6 +23,7 @@ AT_A_TIME: Final = len(os.sched_getaffinity(0)) + 1
 GROUPS: Final = (
     ("tests/e2e",),
     ("tests/attack", "tests/mutants"),
+    ("tests/malformed", "tests/exec"),
     ("tests/guard", "tests/single"),
     ("tests/bundle", "tests/dynamic", "tests/launch"),
 )
