@@ -84,7 +84,7 @@ __attribute__((visibility("hidden"))) void flicker_leave(struct flicker_return *
  * or process (exit, exit_group) then comes to flicker_enter, as a 64-bit call whose number cannot be changed, else to flicker_enter_i386 alone.
  * They are as flicker_enter and flicker_leave: asked once a call, answers (rax, 64 bits: -errno for an error), changes of number and arguments, which
  * the program does not see. A call that the hook answers has no leave part. vfork, clone and clone3 are answered -EAGAIN by the runtime behind the
- * hook. In files with such a hook SIGILL is the runtime's, as in those with trap sites; a leave part, or changed arguments, cost 2 us. A thread
+ * hook. In files with such a hook SIGILL is the runtime's, as in those with trap sites; a leave part, or changed arguments, cost a signal more (7 us). A thread
  * with a gs base of its own is answered -ENOSYS unseen. */
 __attribute__((visibility("hidden"))) int flicker_enter_i386(struct flicker_call *c);
 __attribute__((visibility("hidden"))) void flicker_leave_i386(struct flicker_return *r);

@@ -14,13 +14,14 @@
 
 #include "../include/plans.h"
 
+#define PAGE 4096
 #define CLOCK_MONOTONIC 1
+#define SECOND 1000000000ul
+#define SHARE 100 /* of the time, what looking takes: one part */
 /* What it takes, in traps (measured). */
 #define A_TRAP 2200 /* ns */
 #define PAGES_A_TRAP 2
 #define LOOK 1
-#define SECOND 1000000000ul
-#define SHARE 100               /* of the time, what looking takes: one part */
 #define MOST_BYTES (1ul << 20)
 #define MOST_RANGES 16
 
@@ -46,7 +47,7 @@ static u32 find(struct promoted_range *found, u64 *cost) {
             return 0;
     }
     for (const struct promoted_range *r = found; r < found + count; r++) {
-        *cost += (r->hi - r->lo) / PAGES_A_TRAP / 4096;
+        *cost += (r->hi - r->lo) / PAGES_A_TRAP / PAGE;
         if (!no_calls(r->lo, r->hi))
             return 0;
     }
